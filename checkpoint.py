@@ -1,0 +1,179 @@
+"""Save, load, rotate and find checkpoints; nothing else touches a .pth file.
+
+A run's folder holds `ckpt_epoch_N.pth` a finished epoch and, after Ctrl-C in the middle of one,
+`ckpt_interrupted.pth`. Each is a dict of tensors and plain values: `model_state`,
+`optimizer_state` and `configs` (the contract with the course's scaffold), and what our own runs
+add. A file appears under its name only when it is whole.
+"""
+
+import contextlib
+import io
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from console import LabError
+
+INTERRUPTED = "ckpt_interrupted.pth"
+REQUIRED = ("model_state", "configs")
+EPOCH_FILE = re.compile(r"ckpt_epoch_(\d+)\.pth")
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint so that a kill at any instant leaves the old file or the new one, whole.
+
+    Raises:
+        LabError: the disk is full or the folder cannot be written; names the newest good file.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        good = newest_good(path.parent)
+        kept = f"; {good} is whole: make room, then --resume it" if good else ""
+        raise LabError(f"could not save {path}: {error.strerror}{kept}") from error
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint as weights and plain values alone; code in the file is never run.
+
+    Raises:
+        LabError: missing, damaged, holding code, or no checkpoint of ours; names a good one.
+    """
+    if not path.is_file():
+        raise LabError(f"no checkpoint {path}{_others(path)}")
+    try:
+        return _read(path, device)
+    except ValueError as error:
+        raise LabError(f"{path} {error}{_others(path)}") from error
+
+
+def _read(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Load a file; a ValueError completes the sentence that its path begins."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise ValueError("was refused: it holds code or objects, not weights alone") from error
+        raise ValueError("is no checkpoint or is damaged") from error
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        raise ValueError("is no checkpoint or is damaged") from error
+    if not isinstance(state, dict):
+        raise ValueError("is no checkpoint: it holds no dictionary")
+    missing = [key for key in REQUIRED if key not in state]
+    if missing:
+        raise ValueError(f"is no checkpoint of this lab: it lacks {' and '.join(missing)}")
+    return state
+
+
+def epochs(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints in a folder, epoch to file, in rising order."""
+    found = {}
+    if folder.is_dir():
+        for path in folder.iterdir():
+            match = EPOCH_FILE.fullmatch(path.name)
+            if match:
+                found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def find(folder: Path, which: int | str) -> Path:
+    """Return the file of an epoch, or of `best` (by validation accuracy) or `last`.
+
+    Raises:
+        LabError: there is none; lists those there are.
+    """
+    found = epochs(folder)
+    if not found:
+        raise LabError(
+            f"no checkpoints in {folder}; train one: python train.py --ckpt_path {folder}"
+        )
+    if isinstance(which, int):
+        if which not in found:
+            raise LabError(
+                f"no checkpoint of epoch {which} in {folder}; there are "
+                f"{', '.join(map(str, found))} (--epoch takes one of them, best or last)"
+            )
+        return found[which]
+    last = max(found)
+    if which == "last":
+        return found[last]
+    best = load(found[last]).get("best_epoch")
+    if best not in found:
+        raise LabError(f"{folder} does not say which epoch is best; try --epoch last")
+    return found[best]
+
+
+def resume_point(path: Path) -> Path:
+    """Return the checkpoint to resume from: the file itself, or the furthest one in a folder."""
+    if not path.is_dir():
+        return path
+    interrupted = path / INTERRUPTED
+    return interrupted if interrupted.is_file() else find(path, "last")
+
+
+def newest_good(folder: Path, other_than: Path | None = None) -> Path | None:
+    """Return the checkpoint of the highest epoch that loads, if any."""
+    for path in reversed(epochs(folder).values()):
+        if path != other_than:
+            with contextlib.suppress(ValueError):
+                _read(path)
+                return path
+    return None
+
+
+def rotate(folder: Path, keep: int, best_epoch: int | None) -> None:
+    """Remove the oldest checkpoints beyond `keep`; the best is never removed."""
+    found = epochs(folder)
+    for epoch in list(found)[: max(0, len(found) - keep)]:
+        if epoch != best_epoch:
+            found[epoch].unlink()
+
+
+def set_aside(folder: Path, patterns: tuple[str, ...]) -> Path | None:
+    """Move the files of an earlier run in `folder` to `folder/previous_K`; None if there is none.
+
+    Raises:
+        LabError: the folder cannot be written.
+    """
+    if not epochs(folder) and not (folder / INTERRUPTED).exists():
+        return None
+    number = 1
+    while (place := folder / f"previous_{number}").exists():
+        number += 1
+    try:
+        place.mkdir()
+        for pattern in ("ckpt_*.pth", *patterns):
+            for path in folder.glob(pattern):
+                path.rename(place / path.name)
+    except OSError as error:
+        raise LabError(f"cannot move the earlier run in {folder}: {error.strerror}") from error
+    return place
+
+
+def _others(path: Path) -> str:
+    good = newest_good(path.parent, other_than=path)
+    return f"; the newest good one there is {good}" if good else ""
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut, where the system lets a folder be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

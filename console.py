@@ -1,0 +1,149 @@
+"""What every script says and how it ends: shared flags, one-line errors, the progress bar.
+
+Only the standard library is imported here, so that `--help` and a wrong flag answer at once;
+scripts import torch after their arguments are read.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+class LabError(Exception):
+    """A failure a user can mend; its text is the one line that says what is wrong and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(LabError):
+    """A command line that cannot be meant."""
+
+    exit_code = 2
+
+
+def is_main_process() -> bool:
+    """True in a process of its own and in rank 0 under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """Print a line, once however many processes run."""
+    if is_main_process():
+        print(text, flush=True)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's `main` and end the process the way every script here ends."""
+    script = Path(sys.argv[0]).name
+    try:
+        main()
+    except LabError as error:
+        if is_main_process():
+            print(f"{script}: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if is_main_process():
+            print(f"{script}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def progress(steps: Iterable | None = None, *, total: int | None = None, label: str = ""):
+    """The one progress bar: wraps an iterable, or counts to `total` through `.update(n)`.
+
+    Shown on a terminal only, by the main process only, and removed when done.
+    """
+    from tqdm import tqdm
+
+    hidden = None if is_main_process() else True  # None: tqdm hides it where there is no terminal
+    return tqdm(steps, total=total, desc=label, leave=False, disable=hidden, dynamic_ncols=True)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports a wrong flag in one line, exit code 2."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+def lab_parser(description: str, *, data_root: str | None = "data") -> Parser:
+    """Return a parser that holds the flags every script shares.
+
+    Args:
+        description: the script's docstring; its first paragraph heads the help.
+        data_root: default of `--data_root`; None where a checkpoint knows its own.
+    """
+    parser = Parser(description=description.split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument(
+        "--ckpt_path",
+        type=Path,
+        default=Path("checkpoints/default"),
+        help="folder of the run's checkpoints (default %(default)s)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="default: cuda when there is one, else cpu"
+    )
+    parser.add_argument(
+        "--data_root",
+        "--path",
+        type=Path,
+        default=data_root and Path(data_root),
+        help="folder with train/, val/ and test/, a folder of images a class in each "
+        f"(default: {data_root or 'the one the checkpoint was trained on'})",
+    )
+    return parser
+
+
+def add_epoch_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--epoch N|best|last`, the choice of a checkpoint, as test.py and visualize.py take it."""
+    parser.add_argument(
+        "--epoch",
+        type=epoch_choice,
+        default=10,
+        help="checkpoint to read: an epoch's number, best or last (default %(default)s)",
+    )
+
+
+def epoch_choice(text: str) -> int | str:
+    """Parse `best`, `last` or an epoch's number."""
+    return text if text in ("best", "last") else positive_int(text)
+
+
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1."""
+    return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def natural(text: str) -> int:
+    """Parse an integer of at least 0."""
+    return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def positive_float(text: str) -> float:
+    """Parse a finite number above 0."""
+    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def non_negative_float(text: str) -> float:
+    """Parse a finite number of at least 0."""
+    return _number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+
+
+def fraction(text: str) -> float:
+    """Parse a number of at least 0 and below 1."""
+    return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
+
+
+def _number(text: str, kind: type, valid: Callable[[float], bool], expected: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not valid(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+    return value

@@ -1,0 +1,203 @@
+"""The networks of the lab: blocks first, then the classifier they make up.
+
+    from networks import Classifier, ConvBlock, NonLocalBlock, STN
+
+Shapes are written as N (images), C (channels), T (frames), H, W. Sources: batch normalisation
+(Ioffe and Szegedy 2015), residual learning (He et al. 2016), spatial transformer networks
+(Jaderberg et al. 2015), non-local neural networks (Wang et al. 2018).
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGE_SIZE = 32  # height and width in pixels that the classifier's linear layers are laid out for
+
+
+class ConvBlock(nn.Module):
+    """`relu(bn(conv(x)))`, plus `x` after the activation when residual.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding: as in `nn.Conv2d`.
+        use_batch_norm: normalise between convolution and activation; else `bn` is an identity.
+        use_residual: add the input; it must have the shape of the output.
+
+    Shape: (N, in_channels, H, W) to (N, out_channels, H', W'),
+    H' = floor((H + 2 * padding - kernel_size) / stride) + 1, W' alike.
+
+    Raises:
+        ValueError: residual, but the block changes the number of channels or the resolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        use_batch_norm: bool = False,
+        use_residual: bool = False,
+    ):
+        super().__init__()
+        keeps_shape = in_channels == out_channels and stride == 1 and kernel_size == 2 * padding + 1
+        if use_residual and not keeps_shape:
+            raise ValueError(
+                "a residual block adds its input to its output, so both need one shape: got "
+                f"{in_channels} to {out_channels} channels, kernel {kernel_size}, stride {stride}, "
+                f"padding {padding}"
+            )
+        self.use_residual = use_residual
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        self.bn = nn.BatchNorm2d(out_channels) if use_batch_norm else nn.Identity()
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn(self.conv(x)))
+        return out + x if self.use_residual else out
+
+
+class STN(nn.Module):
+    """Spatial transformer (Jaderberg et al. 2015): learns where in the image to look.
+
+    The localisation network regresses theta, a 2x3 affine matrix an image (section 3.1), which
+    takes each output position to the input position sampled there (equation 1; both in [-1, 1]).
+    The last layer starts at the identity: untrained, the output is the input.
+
+    Shape: (N, in_channels, 32, 32) to the same.
+    """
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        self.localization_conv = nn.Sequential(
+            ConvBlock(in_channels, 16, 5, 2, 2, use_batch_norm=True),  # (N, 16, 16, 16)
+            ConvBlock(16, 32, 3, 2, 1, use_batch_norm=True),  # (N, 32, 8, 8)
+            ConvBlock(32, 64, 3, 2, 1, use_batch_norm=True),  # (N, 64, 4, 4)
+        )
+        self.localization_fc = nn.Sequential(
+            nn.Linear(64 * (IMAGE_SIZE // 8) ** 2, 128),
+            nn.BatchNorm1d(128),
+            nn.ReLU(),
+            nn.Linear(128, 6),
+        )
+        nn.init.zeros_(self.localization_fc[-1].weight)
+        with torch.no_grad():
+            self.localization_fc[-1].bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
+
+    def localize(self, x: Tensor) -> Tensor:
+        """Return theta, (N, 2, 3) in float32, for images (N, C, 32, 32)."""
+        features = self.localization_conv(x)
+        theta = self.localization_fc(features.flatten(1))
+        return theta.float().view(-1, 2, 3)  # bf16 could only place a sample to 1/256 of the image
+
+    def forward(self, x: Tensor) -> Tensor:
+        return warp(x, self.localize(x))
+
+
+def warp(images: Tensor, theta: Tensor) -> Tensor:
+    """Sample images (N, C, H, W) where theta (N, 2, 3) says, bilinear, black outside."""
+    grid = F.affine_grid(theta, images.shape, align_corners=False)  # (N, H, W, 2)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+class NonLocalBlock(nn.Module):
+    """Embedded-Gaussian attention over all positions of a clip (Wang et al. 2018, equation 6).
+
+    `x + out_conv(softmax(query(x)^T key(x)) value(x))`, unscaled as in the paper, over the
+    T * H * W positions. The output convolution starts at zero, so that the untrained block is the
+    identity (section 4.1) and can be put into a trained network.
+
+    Shape: (N, in_channels, T, H, W) to the same.
+    """
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        inner_channels = in_channels // 2
+        self.query_conv = nn.Conv3d(in_channels, inner_channels, 1)
+        self.key_conv = nn.Conv3d(in_channels, inner_channels, 1)
+        self.value_conv = nn.Conv3d(in_channels, inner_channels, 1)
+        self.out_conv = nn.Conv3d(inner_channels, in_channels, 1)
+        nn.init.zeros_(self.out_conv.weight)
+        nn.init.zeros_(self.out_conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (N, 1, THW, C/2), contiguous along channels: what the attention kernel that never holds
+        # the THW x THW matrix asks for.
+        query, key, value = (
+            conv(x).flatten(2).transpose(1, 2).contiguous().unsqueeze(1)
+            for conv in (self.query_conv, self.key_conv, self.value_conv)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.out_conv(attended)
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """All that is needed to build a `Classifier`; saved in its checkpoints as `configs`."""
+
+    in_channels: int
+    num_classes: int
+    use_batch_norm: bool = False
+    use_stn: bool = False
+    dropout_prob: float = 0.0
+
+
+class Classifier(nn.Module):
+    """The assignment's CNN: five convolution blocks, two linear layers, an optional STN in front.
+
+    Shape: images (N, in_channels, 32, 32) to logits (N, num_classes).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        use_batch_norm: bool = False,
+        use_stn: bool = False,
+        dropout_prob: float = 0,
+    ):
+        super().__init__()
+        self.config = ClassifierConfig(
+            in_channels, num_classes, use_batch_norm, use_stn, dropout_prob
+        )
+        bn = use_batch_norm
+        self.stn = STN(in_channels) if use_stn else nn.Identity()
+        self.conv_net = nn.Sequential(
+            ConvBlock(in_channels, 32, 5, 1, 2, bn),  # (N, 32, 32, 32)
+            ConvBlock(32, 64, 5, 2, 2, bn),  # (N, 64, 16, 16)
+            nn.MaxPool2d(2, 2),  # (N, 64, 8, 8)
+            ConvBlock(64, 64, 3, 1, 1, bn, use_residual=True),
+            ConvBlock(64, 128, 3, 1, 1, bn),  # (N, 128, 8, 8)
+            nn.MaxPool2d(2, 2),  # (N, 128, 4, 4)
+            ConvBlock(128, 128, 3, 1, 1, bn, use_residual=True),
+            nn.Dropout(dropout_prob),
+        )
+        self.fc_net = nn.Sequential(
+            nn.Linear(128 * (IMAGE_SIZE // 8) ** 2, 256),
+            nn.ReLU(),
+            nn.BatchNorm1d(256) if use_batch_norm else nn.Identity(),
+            nn.Dropout(dropout_prob),
+            nn.Linear(256, num_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.conv_net(self.stn(x))  # (N, 128, 4, 4)
+        return self.fc_net(features.flatten(1))
+
+
+# A network by its name, with the dataclass that holds its arguments.
+NETWORKS = {"classifier": (Classifier, ClassifierConfig)}
+
+
+def build_network(name: str, configs: dict) -> nn.Module:
+    """Build a network from its name in `NETWORKS` and the arguments a checkpoint holds.
+
+    Raises:
+        KeyError: no network of that name.
+        TypeError: `configs` lacks an argument, or holds one the network does not take.
+    """
+    network, config = NETWORKS[name]
+    return network(**asdict(config(**configs)))
