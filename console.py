@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class LabError(Exception):
-    """A failure a user can mend; its text is the one line that says what is wrong and what to do."""
+    """A failure a user can mend; its text is one line: what is wrong and what to do."""
 
     exit_code = 1
 
@@ -100,7 +100,7 @@ def lab_parser(description: str, *, data_root: str | None = "data") -> Parser:
 
 
 def add_epoch_flag(parser: argparse.ArgumentParser) -> None:
-    """Add `--epoch N|best|last`, the choice of a checkpoint, as test.py and visualize.py take it."""
+    """Add `--epoch N|best|last`, the choice of a checkpoint to read."""
     parser.add_argument(
         "--epoch",
         type=epoch_choice,

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +117,9 @@ def read_split(data_root: Path, mode: str, image_size: tuple[int, int]) -> Split
     """
     folder = data_root / mode
     if not data_root.is_dir():
-        raise LabError(f"no data folder {data_root}; --data_root takes one with train/, val/, test/")
+        raise LabError(
+            f"no data folder {data_root}; --data_root takes one with train/, val/, test/"
+        )
     if not folder.is_dir():
         raise LabError(f"{data_root} has no {mode}/; it needs a folder of images a class there")
     classes = class_folders(folder)
@@ -142,7 +145,11 @@ def read_split(data_root: Path, mode: str, image_size: tuple[int, int]) -> Split
 
     readable = [index for index, problem in enumerate(problems) if not problem]
     if len(readable) < len(files):
-        bad = [f"{p.relative_to(folder)} ({why})" for p, why in zip(files, problems, strict=True) if why]
+        bad = [
+            f"{p.relative_to(folder)} ({why})"
+            for p, why in zip(files, problems, strict=True)
+            if why
+        ]
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         say(f"{folder}: left out {len(bad)} of {len(files):,} files: {shown}")
     split = Split(
@@ -417,6 +424,31 @@ def get_data_loader(
     )
 
 
+def get_test_loader(
+    state: dict[str, Any], data_root: Path | None, batch_size: int, device: torch.device
+) -> DataLoader:
+    """Return the test split that a checkpoint's network can be tried on.
+
+    Args:
+        state: the loaded checkpoint.
+        data_root: folder of the splits; None for the one the network was trained on.
+
+    Raises:
+        LabError: no test split, or its classes are not the network's.
+    """
+    data_root = data_root or Path(state.get("data_root", "data"))
+    size = state.get("image_size", 32)  # the scaffold's checkpoints do not say, and know no other
+    loader = get_data_loader(data_root, "test", size, batch_size, device=device)
+    classes, known = loader.dataset.classes, state["configs"]["num_classes"]
+    if "class_names" in state:
+        check_classes(classes, state["class_names"], data_root / "test", "the network")
+    elif len(classes) != known:
+        raise LabError(
+            f"{data_root / 'test'} has {len(classes)} classes, but the network tells {known} apart"
+        )
+    return loader
+
+
 def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch
 
@@ -440,14 +472,50 @@ def check_classes(
 
 # The benchmark's 43 classes in its own order (Stallkamp et al. 2012).
 GTSRB_CLASSES = (
-    "speed_limit_20 speed_limit_30 speed_limit_50 speed_limit_60 speed_limit_70 speed_limit_80 "
-    "end_of_speed_limit_80 speed_limit_100 speed_limit_120 no_overtaking no_overtaking_by_trucks "
-    "priority_crossing priority_road give_way stop no_vehicles no_trucks no_entry general_caution "
-    "curve_left curve_right double_curve bumpy_road slippery_road road_narrows road_works "
-    "traffic_signals pedestrians children bicycles snow wild_animals end_of_limits turn_right "
-    "turn_left ahead_only ahead_or_right ahead_or_left keep_right keep_left roundabout "
-    "end_of_no_overtaking end_of_no_overtaking_by_trucks"
-).split()
+    "speed_limit_20",
+    "speed_limit_30",
+    "speed_limit_50",
+    "speed_limit_60",
+    "speed_limit_70",
+    "speed_limit_80",
+    "end_of_speed_limit_80",
+    "speed_limit_100",
+    "speed_limit_120",
+    "no_overtaking",
+    "no_overtaking_by_trucks",
+    "priority_crossing",
+    "priority_road",
+    "give_way",
+    "stop",
+    "no_vehicles",
+    "no_trucks",
+    "no_entry",
+    "general_caution",
+    "curve_left",
+    "curve_right",
+    "double_curve",
+    "bumpy_road",
+    "slippery_road",
+    "road_narrows",
+    "road_works",
+    "traffic_signals",
+    "pedestrians",
+    "children",
+    "bicycles",
+    "snow",
+    "wild_animals",
+    "end_of_limits",
+    "turn_right",
+    "turn_left",
+    "ahead_only",
+    "ahead_or_right",
+    "ahead_or_left",
+    "keep_right",
+    "keep_left",
+    "roundabout",
+    "end_of_no_overtaking",
+    "end_of_no_overtaking_by_trucks",
+)
 # The 26 of them that the assignment tells apart.
 GTSRB_26 = (0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 14, 15, 17, 18, 19, 20, 22, 24, 26, 33, 34, 35)
 GTSRB_26 += (38, 40)

@@ -8,10 +8,13 @@ Shapes are written as N (images), C (channels), T (frames), H, W. Sources: batch
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from console import LabError
 
 IMAGE_SIZE = 32  # height and width in pixels that the classifier's linear layers are laid out for
 
@@ -192,12 +195,41 @@ class Classifier(nn.Module):
 NETWORKS = {"classifier": (Classifier, ClassifierConfig)}
 
 
-def build_network(name: str, configs: dict) -> nn.Module:
-    """Build a network from its name in `NETWORKS` and the arguments a checkpoint holds.
+def build_network(name: str, configs: dict[str, Any]) -> nn.Module:
+    """Build an untrained network from its name in `NETWORKS` and its arguments.
 
     Raises:
-        KeyError: no network of that name.
-        TypeError: `configs` lacks an argument, or holds one the network does not take.
+        LabError: no such network, or an argument is missing or unknown.
     """
+    if name not in NETWORKS:
+        raise LabError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
     network, config = NETWORKS[name]
-    return network(**asdict(config(**configs)))
+    try:
+        return network(**asdict(config(**configs)))
+    except TypeError as error:
+        raise LabError(f"the configs do not fit the network {name!r}: {error}") from error
+
+
+def load_network(state: dict[str, Any]) -> nn.Module:
+    """Rebuild a trained network from a loaded checkpoint, with no other knowledge.
+
+    Raises:
+        LabError: the weights do not fit the network that the configs describe.
+    """
+    model = build_network(state.get("network", "classifier"), state["configs"])
+    load_weights(model, state["model_state"])
+    return model
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load a state dict into a network.
+
+    Raises:
+        LabError: they do not fit; names the first mismatch.
+    """
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        lines = str(error).strip().splitlines()
+        first = lines[min(1, len(lines) - 1)].strip()
+        raise LabError(f"the checkpoint's weights do not fit its network: {first[:200]}") from error

@@ -1,9 +1,9 @@
 """Train a traffic-sign classifier, from nothing to a tested network.
 
-    python train.py --bn --stn                                   # on the built-in data
-    python train.py --bn --stn --augment --data_root FOLDER      # on your own, one folder a class
-    python train.py --resume checkpoints/default                 # go on where a run stopped
-    torchrun --nproc_per_node=2 train.py --bn --stn              # two processes
+python train.py --bn --stn                                   # on the built-in data
+python train.py --bn --stn --augment --data_root FOLDER      # on your own, one folder a class
+python train.py --resume checkpoints/default                 # go on where a run stopped
+torchrun --nproc_per_node=2 train.py --bn --stn              # two processes
 """
 
 from dataclasses import asdict, fields
@@ -39,7 +39,9 @@ def make_parser() -> "ArgumentParser":
     for flags, options in {
         ("--epoch",): dict(type=positive_int, default=10, help="epochs in all, resumed or not"),
         ("--batch_size", "--batchsize"): dict(type=positive_int, default=32, help="images a step"),
-        ("--lr",): dict(type=positive_float, default=1e-3, help="learning rate (onecycle: its peak)"),
+        ("--lr",): dict(
+            type=positive_float, default=1e-3, help="learning rate (onecycle: its peak)"
+        ),
         ("--momentum",): dict(type=fraction, default=0.9, help="of sgd"),
         ("--weight_decay",): dict(type=non_negative_float, default=0.0, help="L2 penalty"),
         ("--optim_type",): dict(choices=OPTIMIZER_NAMES, default="adam", help="optimizer"),
@@ -111,7 +113,7 @@ def train(args: "Namespace", runtime: Any, resumed: dict[str, Any] | None) -> No
     import checkpoint
     import engine
     from datasets import MODES, check_classes, get_data_loader, prepare_data
-    from networks import IMAGE_SIZE, Classifier
+    from networks import IMAGE_SIZE, Classifier, load_weights
     from pictures import draw_curves, publish
 
     settings = engine.TrainSettings(
@@ -153,7 +155,7 @@ def train(args: "Namespace", runtime: Any, resumed: dict[str, Any] | None) -> No
     configs = asdict(model.config)
     if resumed is not None:
         check_same_network(configs, resumed["configs"], args.resume)
-        model.load_state_dict(resumed["model_state"])
+        load_weights(model, resumed["model_state"])
     identity = {
         "configs": configs,
         "task": "classification",
