@@ -200,7 +200,13 @@ def _decode(
                 images[readable] = result
                 readable += 1
     images = images[:readable]
-    _save_cache(cache, key=np.array(key), images=images, problems=np.array(problems, dtype=str))
+    _save_cache(
+        cache,
+        folder=np.array(str(folder.resolve())),
+        key=np.array(key),
+        images=images,
+        problems=np.array(problems, dtype=str),
+    )
     return images, problems
 
 
@@ -208,12 +214,24 @@ def _save_cache(cache: Path, **arrays: np.ndarray) -> None:
     partial = cache.with_suffix(f".{os.getpid()}.tmp")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
+        for other in cache.parent.glob("*.npz"):
+            if not _is_current(other):
+                other.unlink(missing_ok=True)
         with partial.open("wb") as file:
             np.savez(file, **arrays)
         partial.replace(cache)
     except OSError as error:  # a read-only clone or a full disk: the next run reads the files again
         partial.unlink(missing_ok=True)
         say(f"decoded images are not kept for the next run: {error.strerror or error}")
+
+
+def _is_current(cache: Path) -> bool:
+    """True unless the folder that a cache was made from is gone."""
+    try:
+        with np.load(cache, allow_pickle=False) as cached:
+            return Path(str(cached["folder"])).is_dir()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
 
 
 # ---------------------------------------------------------------- augmentation
@@ -223,7 +241,7 @@ ROTATION = math.radians(15)
 SHIFT = 0.1  # of the image's width
 SCALE = 0.15
 SHEAR = 0.15
-BRIGHTNESS = 0.4
+EXPOSURE = 0.8  # in stops of e: from 0.45 to 2.2 times the light
 CONTRAST = 0.4
 SATURATION = 0.5
 BLUR_SHARE = 0.3  # share of images blurred
@@ -263,14 +281,14 @@ def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
         return values.to(device).view(-1, 1, 1, 1)
 
     # Colour in one affine step: saturation mixes with the grey image, contrast stretches about
-    # the image's mean, brightness scales the light, i.e. (x + 1).
+    # the image's mean, exposure scales the light, i.e. (x + 1).
     saturation = per_image(1 + draw(SATURATION))
     contrast = per_image(1 + draw(CONTRAST))
-    brightness = per_image(1 + draw(BRIGHTNESS))
+    exposure = per_image(draw(EXPOSURE).exp())
     grey = images.mean(1, keepdim=True)
     mean = grey.mean((2, 3), keepdim=True)
     images = grey + saturation * (images - grey)
-    images = (mean + contrast * (images - mean) + 1) * brightness - 1
+    images = (mean + contrast * (images - mean) + 1) * exposure - 1
 
     # A blend with the 3x3 mean is a blur of the blend's strength.
     blur = per_image(torch.rand(count, generator=generator) / BLUR_SHARE)

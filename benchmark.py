@@ -1,0 +1,256 @@
+"""Measure the project's speed on this machine, against the bare step and the plain loop.
+
+    python benchmark.py                  # about four minutes on two cores
+    python benchmark.py --rounds 3       # shorter, less sure
+
+All contestants train one network (`--bn --stn`) on one folder of drawn signs, taking turns in
+every round, so that a machine whose speed drifts is fair to all; figures are medians over rounds.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from console import Parser, positive_int, progress, run
+
+BATCH_SIZES = (128, 32)
+IMAGES_A_CLASS = {"train": 150, "val": 1, "test": 40}
+BARE_IMAGES = 2048  # that the bare step works through in one turn
+SINGLES = 260  # images that are tested one by one
+
+
+def main() -> None:
+    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument("--rounds", type=positive_int, default=5, help="(default %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    args = parser.parse_args()
+
+    import torch
+
+    import engine
+    import signs
+
+    runtime = engine.start(args.device)
+    precision = "bf16" if runtime.autocast_dtype else "fp32"
+    print(
+        f"torch {torch.__version__}, {runtime.device.type}, {torch.get_num_threads()} threads, "
+        f"{precision}, {args.rounds} rounds"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        signs.draw_dataset(root, per_class=IMAGES_A_CLASS)
+        training = {
+            (name, batch_size): make(root, batch_size, runtime)
+            for batch_size in BATCH_SIZES
+            for name, make in TRAINING.items()
+        }
+        testing = {name: make(root, runtime) for name, make in TESTING.items()}
+        contestants = training | testing
+        rates: dict[Any, list[float]] = {key: [] for key in contestants}
+        for _ in progress(range(args.rounds), label="rounds"):
+            for key, measure in contestants.items():
+                rates[key].append(measure())
+    report(rates)
+    print(f"\n`python train.py --help`: {seconds_to_help(args.rounds):.2f} s")
+
+
+def report(rates: dict[Any, list[float]]) -> None:
+    """Print medians of images/s, and of the ratios round by round, as Markdown."""
+
+    def ratio(over: Any, under: Any) -> str:
+        quotients = [a / b for a, b in zip(rates[over], rates[under], strict=True)]
+        return f"{statistics.median(quotients):.2f}"
+
+    print("\n| training, batch | " + " | ".join(TRAINING) + " | b/a | b augmented/a | b/c |")
+    print("|---|" + "---|" * (len(TRAINING) + 3))
+    bare, own, augmented, plain = TRAINING
+    for size in BATCH_SIZES:
+        medians = [f"{statistics.median(rates[name, size]):,.0f}" for name in TRAINING]
+        ratios = [
+            ratio((own, size), (bare, size)),
+            ratio((augmented, size), (bare, size)),
+            ratio((own, size), (plain, size)),
+        ]
+        print(f"| {size} | " + " | ".join(medians + ratios) + " |")
+    print("\n| testing | images/s | ratio |\n|---|---|---|")
+    own, plain = TESTING
+    for name in TESTING:
+        print(f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio(name, plain)} |")
+
+
+def seconds_to_help(rounds: int) -> float:
+    """Return the median wall-clock seconds of `train.py --help` as a process."""
+    command = [sys.executable, str(Path(__file__).with_name("train.py")), "--help"]
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+# ---------------------------------------------------------------- contestants
+# Each makes its loader and network once and returns a function that works a turn: images/s.
+
+
+def make_network(runtime) -> tuple[Any, Any]:
+    """Return the network under test and its optimizer, as train.py makes them."""
+    import torch
+
+    import engine
+    from networks import Classifier
+
+    torch.manual_seed(0)
+    model = Classifier(3, 26, use_batch_norm=True, use_stn=True).to(
+        runtime.device, memory_format=torch.channels_last
+    )
+    settings = engine.TrainSettings()
+    return model, engine.make_optimizer(model.parameters(), settings, runtime.device.type)
+
+
+def bare_step(root: Path, batch_size: int, runtime) -> Callable[[], float]:
+    """(a) Forward, backward and update on one resident batch."""
+    import torch
+    import torch.nn.functional as F
+
+    from datasets import get_data_loader
+    from engine import to_device
+
+    model, optimizer = make_network(runtime)
+    loader = get_data_loader(root, "train", 32, batch_size)
+    images, labels = to_device(*next(iter(loader)), runtime)
+
+    def turn() -> float:
+        model.train()
+        began = time.perf_counter()
+        for _ in range(BARE_IMAGES // batch_size):
+            with runtime.autocast():
+                loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        if runtime.device.type == "cuda":
+            torch.cuda.synchronize()
+        return BARE_IMAGES / (time.perf_counter() - began)
+
+    turn()  # warm up: kernels are chosen on the first steps
+    return turn
+
+
+def own_loop(root: Path, batch_size: int, runtime, augment: bool = False) -> Callable[[], float]:
+    """(b) The project's own epoch, loader and all."""
+    import torch.nn.functional as F
+
+    import engine
+    from datasets import get_data_loader
+
+    model, optimizer = make_network(runtime)
+    loader = get_data_loader(root, "train", 32, batch_size, augment=augment, device=runtime.device)
+    schedule = engine.make_schedule(optimizer, engine.TrainSettings(), len(loader), 0)
+
+    def turn() -> float:
+        state = engine.EpochState()
+        engine.train_one_epoch(model, F.cross_entropy, loader, optimizer, schedule, runtime, state)
+        return state.images / state.seconds
+
+    return turn
+
+
+def own_loop_augmented(root: Path, batch_size: int, runtime) -> Callable[[], float]:
+    """(b) with --augment."""
+    return own_loop(root, batch_size, runtime, augment=True)
+
+
+def plain_loader(root: Path, mode: str, batch_size: int, num_workers: int):
+    """Return the loader the assignment hands out: each image read and transformed by itself."""
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    steps = [transforms.Resize((32, 32)), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
+    dataset = ImageFolder(str(root / mode), transforms.Compose(steps))
+    return DataLoader(dataset, batch_size, shuffle=mode == "train", num_workers=num_workers)
+
+
+def plain_loop(root: Path, batch_size: int, runtime) -> Callable[[], float]:
+    """(c) The assignment's loop, fp32, two worker processes; their start is not counted."""
+    import torch
+    from torch import nn
+
+    from networks import Classifier
+
+    torch.manual_seed(0)
+    model = Classifier(3, 26, use_batch_norm=True, use_stn=True).to(runtime.device)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    loss_function = nn.CrossEntropyLoss()
+    loader = plain_loader(root, "train", batch_size, num_workers=2)
+
+    def turn() -> float:
+        model.train()
+        batches = iter(loader)
+        next(batches)
+        began, count, total_loss = time.perf_counter(), 0, 0.0
+        for images, labels in batches:
+            images, labels = images.to(runtime.device), labels.to(runtime.device)
+            optimizer.zero_grad()
+            loss = loss_function(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            total_loss += loss.item()
+            count += len(labels)
+        return count / (time.perf_counter() - began)
+
+    return turn
+
+
+def own_test(root: Path, runtime) -> Callable[[], float]:
+    """The project's evaluation, as test.py runs it."""
+    import engine
+    from datasets import get_data_loader
+
+    model, _ = make_network(runtime)
+    loader = get_data_loader(root, "test", 32, 256, device=runtime.device)
+
+    def turn() -> float:
+        evaluation = engine.evaluate(model, loader, runtime)
+        return len(evaluation.labels) / evaluation.seconds
+
+    return turn
+
+
+def single_test(root: Path, runtime) -> Callable[[], float]:
+    """The assignment's: batch_size=1, each image read when its turn comes."""
+    import torch
+
+    model, _ = make_network(runtime)
+    loader = plain_loader(root, "test", 1, num_workers=0)
+
+    def turn() -> float:
+        model.eval()
+        began, correct = time.perf_counter(), 0
+        with torch.no_grad():
+            for count, (images, labels) in enumerate(loader):
+                if count == SINGLES:
+                    break
+                prediction = model(images.to(runtime.device)).argmax(-1)
+                correct += int(prediction.cpu() == labels)
+        return count / (time.perf_counter() - began)
+
+    return turn
+
+
+TRAINING = {
+    "(a) bare step": bare_step,
+    "(b) train.py": own_loop,
+    "(b) --augment": own_loop_augmented,
+    "(c) plain loop": plain_loop,
+}
+TESTING = {"test.py": own_test, "batch_size=1": single_test}
+
+if __name__ == "__main__":
+    run(main)
