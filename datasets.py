@@ -439,6 +439,7 @@ def get_data_loader(
         batch_sampler=sampler,
         num_workers=num_workers if on_disk or torch.device(device).type == "cpu" else 0,
         collate_fn=_as_is,
+        generator=torch.Generator(),  # else each iteration would draw from dropout's generator
     )
 
 
