@@ -11,6 +11,7 @@ import io
 import os
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
 def _read(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Load a file; a ValueError completes the sentence that its path begins."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
+            state = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
             raise ValueError("was refused: it holds code or objects, not weights alone") from error

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+DATA_ROOT = Path("data")  # where the built-in data set is drawn
+
 
 class LabError(Exception):
     """A failure a user can mend; its text is one line: what is wrong and what to do."""
@@ -71,7 +73,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 
-def lab_parser(description: str, *, data_root: str | None = "data") -> Parser:
+def lab_parser(description: str, *, data_root: Path | None = DATA_ROOT) -> Parser:
     """Return a parser that holds the flags every script shares.
 
     Args:
@@ -92,7 +94,7 @@ def lab_parser(description: str, *, data_root: str | None = "data") -> Parser:
         "--data_root",
         "--path",
         type=Path,
-        default=data_root and Path(data_root),
+        default=data_root,
         help="folder with train/, val/ and test/, a folder of images a class in each "
         f"(default: {data_root or 'the one the checkpoint was trained on'})",
     )

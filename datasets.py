@@ -29,7 +29,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from console import LabError, Parser, progress, run, say
+from console import DATA_ROOT, LabError, Parser, progress, run, say
 
 MODES = ("train", "val", "test")
 CACHE_FOLDER = Path(__file__).parent / "data" / ".cache"
@@ -41,12 +41,12 @@ CACHE_VERSION = "1"  # raise when `read_image` changes what it returns
 
 
 def prepare_data(data_root: Path) -> None:
-    """Draw the built-in data set into `data_root` if there is none.
+    """Draw the built-in data set if `data_root` is where it belongs and empty.
 
     Raises:
         LabError: `data_root` holds some of the splits, but no train/, or cannot be written.
     """
-    if (data_root / "train").is_dir():
+    if data_root != DATA_ROOT or (data_root / "train").is_dir():
         return
     present = [mode for mode in MODES if (data_root / mode).exists()]
     if present:
@@ -455,7 +455,7 @@ def get_test_loader(
     Raises:
         LabError: no test split, or its classes are not the network's.
     """
-    data_root = data_root or Path(state.get("data_root", "data"))
+    data_root = data_root or Path(state.get("data_root", DATA_ROOT))
     size = state.get("image_size", 32)  # the scaffold's checkpoints do not say, and know no other
     loader = get_data_loader(data_root, "test", size, batch_size, device=device)
     classes, known = loader.dataset.classes, state["configs"]["num_classes"]
@@ -634,7 +634,7 @@ def _gtsrb_files(
 def main() -> None:
     parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("name", choices=("gtsrb",), help="data set to prepare")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="(default %(default)s)")
+    parser.add_argument("--root", type=Path, default=DATA_ROOT, help="(default %(default)s)")
     parser.add_argument("--classes", type=int, choices=(26, 43), default=26)
     parser.add_argument("--source", type=Path, help="the benchmark's files, already on disk")
     args = parser.parse_args()

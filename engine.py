@@ -136,6 +136,29 @@ def make_optimizer(parameters, settings: TrainSettings, device: str) -> torch.op
     return OPTIMIZERS[settings.optim_type](parameters, **options)
 
 
+def resume_optimizer(
+    optimizer: torch.optim.Optimizer, resumed: dict[str, Any], settings: TrainSettings
+) -> None:
+    """Load an optimizer's state from a checkpoint; learning rate and penalty may be new ones.
+
+    Raises:
+        LabError: the checkpoint has none, or one of another optimizer.
+    """
+    state = resumed.get("optimizer_state", {"param_groups": [{}]})
+    made_by = resumed.get("settings", {}).get("optim_type", settings.optim_type)
+    missing = set(optimizer.defaults) - set(state["param_groups"][0])
+    if made_by != settings.optim_type or missing - {"fused", "foreach", "decoupled_weight_decay"}:
+        raise LabError(
+            f"the checkpoint holds no state of --optim_type {settings.optim_type}; "
+            "go on with the optimizer that made it"
+        )
+    optimizer.load_state_dict(state)
+    for group in optimizer.param_groups:
+        group["weight_decay"] = settings.weight_decay
+        if settings.schedule == "constant":
+            group["lr"] = group["initial_lr"] = settings.lr
+
+
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, steps_an_epoch: int, done: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
@@ -352,11 +375,7 @@ def fit(
     optimizer = make_optimizer(model.parameters(), settings, runtime.device.type)
     history, epoch_state, rng_state, finished = [], EpochState(), None, 0
     if resumed is not None:
-        optimizer.load_state_dict(resumed["optimizer_state"])
-        for group in optimizer.param_groups:  # --lr and --weight_decay may be changed on resuming
-            group["weight_decay"] = settings.weight_decay
-            if settings.schedule == "constant":
-                group["lr"] = group["initial_lr"] = settings.lr
+        resume_optimizer(optimizer, resumed, settings)
         finished, history = resumed["epoch"], list(resumed.get("history", []))
         if progress_made := resumed.get("epoch_state"):
             epoch_state, rng_state = EpochState(**progress_made), resumed["rng_state"]

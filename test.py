@@ -101,7 +101,7 @@ def save_results(dataset: "ImageFolderDataset", evaluation: "Evaluation", folder
             verdict = "correct" if label == prediction else "wrong"
             name = f"{index:04d}_{verdict}_{classes[label]}_{classes[prediction]}.jpg"
             image = Image.fromarray(dataset.pixels([index])[0].cpu().numpy())
-            image.save(folder / name, quality=95)
+            image.save(folder / name, quality=95, subsampling=0)
             if label != prediction:
                 wrong.append((index, label, prediction))
     except OSError as error:

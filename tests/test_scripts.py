@@ -1,0 +1,385 @@
+"""The scripts as a user meets them: bad input in one clear line, test.py's table and pictures."""
+
+import csv
+import importlib
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.metrics import precision_score, recall_score
+
+import checkpoint
+import datasets
+from console import LabError
+from networks import Classifier
+from tests.support import CLASSES, PROJECT, environment, make_images, script
+
+
+class ScriptTest(unittest.TestCase):
+    """A trained run on a small data set, shared by the tests of a class."""
+
+    flags = ("--bn", "--epoch", "2", "--batch_size", "8", "--lr", "3e-3")
+
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        cls.data = make_images(cls.base / "data", {"train": 40, "val": 4, "test": 5})
+        cls.run_folder = cls.base / "run"
+        cls.trained = cls.train("--ckpt_path", cls.run_folder)
+
+    @classmethod
+    def train(cls, *more):
+        return script("train.py", *cls.flags, "--data_root", cls.data, *more)
+
+    def assert_refused(self, done, code, *words):
+        """The process ended with `code` and one line of error that holds all the words."""
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        self.assertEqual(len(lines), 1, done.stderr)
+        for word in words:
+            self.assertIn(str(word), lines[0])
+
+
+class UsageTest(ScriptTest):
+    def test_wrong_flags(self):
+        """A value that cannot be meant: exit code 2, the flag and what it takes."""
+        for arguments, words in {
+            ("train.py", "--batch_size", "0"): ["--batch_size", "at least 1"],
+            ("train.py", "--batch_size", "-4"): ["--batch_size", "at least 1"],
+            ("train.py", "--epoch", "ten"): ["--epoch", "'ten'"],
+            ("train.py", "--lr", "nan"): ["--lr", "above 0"],
+            ("train.py", "--dropout", "1"): ["--dropout", "below 1"],
+            ("train.py", "--optim_type", "lion"): ["--optim_type", "adamw"],
+            (
+                "train.py",
+                "--nonsense",
+            ): ["--nonsense"],
+            ("test.py", "--epoch", "0"): ["--epoch"],
+            ("visualize.py", "--type", "dream"): ["--type", "tsne"],
+            ("unit_test.py", "nothing"): ["nothing", "data_loader"],
+        }.items():
+            with self.subTest(arguments):
+                self.assert_refused(script(*arguments), 2, *words)
+        done = self.train("--batch_size", "1", "--ckpt_path", self.base / "one")
+        self.assert_refused(done, 2, "--batch_size 1", "at least 2")
+
+    def test_help_needs_no_torch(self):
+        """`--help` and a wrong flag answer without the heavy imports that take seconds."""
+        for name in ("train", "test", "visualize", "benchmark", "unit_test"):
+            code = (
+                f"import sys, runpy; sys.argv = ['{name}.py', '--help']\n"
+                f"try: runpy.run_path('{name}.py', run_name='__main__')\n"
+                "except SystemExit as end: assert end.code == 0\n"
+                "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+
+class BadInputTest(ScriptTest):
+    def test_device(self):
+        if torch.cuda.is_available():
+            self.skipTest("this machine has a CUDA device")
+        self.assert_refused(self.train("--device", "cuda"), 1, "no CUDA device", "cpu")
+
+    def test_data_folder(self):
+        """A missing folder, missing splits, an empty class, differing classes."""
+        missing = self.base / "absent"
+        done = script("train.py", "--data_root", missing, "--ckpt_path", self.base / "x")
+        self.assert_refused(done, 1, f"no data folder {missing}")
+        self.assertFalse(missing.exists())
+        for spoil, words in (
+            (lambda data: shutil.rmtree(data / "val"), ["val"]),
+            (lambda data: shutil.rmtree(data / "train"), ["train/"]),
+            (lambda data: [p.unlink() for p in (data / "train/red").iterdir()], ["train/red"]),
+            (
+                lambda data: (data / "test/red").rename(data / "test/pink"),
+                ["lacks red", "adds pink"],
+            ),
+        ):
+            with self.subTest(words), tempfile.TemporaryDirectory() as folder:
+                data = Path(shutil.copytree(self.data, Path(folder) / "data"))
+                spoil(data)
+                done = script("train.py", "--data_root", data, "--ckpt_path", Path(folder) / "run")
+                self.assert_refused(done, 1, *words)
+
+    def test_corrupt_images_do_not_stop_a_run(self):
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(shutil.copytree(self.data, Path(folder) / "data"))
+            (data / "train/red/000.png").write_bytes(b"\x89PNG\r\n")
+            (data / "train/red/note.txt").write_text("hello")
+            done = self.train("--data_root", data, "--ckpt_path", Path(folder) / "run")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stdout, r"left out 2 of 121 files: red/000.png .*, red/note.txt")
+
+    def test_missing_checkpoints(self):
+        """What is not there is named, with what is."""
+        empty = self.base / "nothing"
+        self.assert_refused(script("test.py", "--ckpt_path", empty), 1, empty, "python train.py")
+        done = script("test.py", "--ckpt_path", self.run_folder, "--epoch", "7")
+        self.assert_refused(done, 1, "epoch 7", "there are 1, 2")
+        done = script("train.py", "--resume", self.run_folder / "ckpt_epoch_9.pth")
+        self.assert_refused(done, 1, "ckpt_epoch_9.pth", self.run_folder / "ckpt_epoch_2.pth")
+
+    def test_unwritable_checkpoint_folder(self):
+        blocked = self.base / "a_file"
+        blocked.write_text("in the way")
+        self.assert_refused(self.train("--ckpt_path", blocked / "run"), 1, blocked)
+
+    def test_full_disk(self):
+        """A save that fails ends the run in one line, and leaves what was saved before."""
+        folder = self.base / "full"
+        shutil.copytree(self.run_folder, folder)
+        limited = (
+            "import resource, runpy, signal, sys\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000,) * 2)\n"
+            f"sys.argv = ['train.py', '--resume', {str(folder)!r}, '--epoch', '3']\n"
+            "runpy.run_path('train.py', run_name='__main__')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", limited],
+            cwd=PROJECT, env=environment(), capture_output=True, text=True,
+        )  # fmt: skip
+        self.assert_refused(done, 1, "could not save", folder / "ckpt_epoch_2.pth")
+        self.assertEqual(list(checkpoint.epochs(folder)), [1, 2])
+        self.assertEqual(list(folder.glob(".*")), [])
+
+    def test_resume_from_another_network(self):
+        before = (self.run_folder / "ckpt_epoch_2.pth").read_bytes()
+        done = script("train.py", "--resume", self.run_folder, "--stn", "--epoch", "3")
+        self.assert_refused(done, 1, "another network", "use_stn is False there")
+        done = script("train.py", "--resume", self.run_folder)
+        self.assert_refused(done, 1, "2 epochs already")
+        done = script("train.py", "--resume", self.run_folder, "--optim_type", "sgd", "--epoch", 3)
+        self.assert_refused(done, 1, "--optim_type sgd")
+        other = make_images(self.base / "other", {"train": 4, "val": 2})
+        (other / "train/red").rename(other / "train/pink")
+        (other / "val/red").rename(other / "val/pink")
+        done = script("train.py", "--resume", self.run_folder, "--data_root", other, "--epoch", "3")
+        self.assert_refused(done, 1, "pink")
+        self.assertEqual((self.run_folder / "ckpt_epoch_2.pth").read_bytes(), before)
+
+    def test_malicious_and_damaged_checkpoints(self):
+        """Code in a pickle is refused unrun; a damaged file names the newest good one."""
+        folder = self.base / "bad"
+        shutil.copytree(self.run_folder, folder)
+        trap = self.base / "sprung"
+        (folder / "ckpt_epoch_3.pth").write_bytes(pickle.dumps(Trap(trap)))
+        whole = (folder / "ckpt_epoch_2.pth").read_bytes()
+        (folder / "ckpt_epoch_4.pth").write_bytes(whole[:5000])
+        for epoch, word in ((3, "refused"), (4, "damaged")):
+            done = script("test.py", "--ckpt_path", folder, "--epoch", epoch)
+            self.assert_refused(done, 1, word, folder / "ckpt_epoch_2.pth")
+            done = script("train.py", "--resume", folder / f"ckpt_epoch_{epoch}.pth")
+            self.assert_refused(done, 1, word, folder / "ckpt_epoch_2.pth")
+        self.assertFalse(trap.exists())
+
+    def test_non_finite_loss(self):
+        """A run that blows up says when, and its last good checkpoint is whole."""
+        folder = self.base / "blown"
+        shutil.copytree(self.run_folder, folder)
+        done = script("train.py", "--resume", folder, "--epoch", "9", "--lr", "1e30")
+        self.assert_refused(done, 1, "no longer finite", "step", "--lr")
+        checkpoint.load(folder / "ckpt_epoch_2.pth")
+
+
+class Trap:
+    """Its unpickling would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+class TestScriptTest(ScriptTest):
+    def test_table_is_scikit_learns(self):
+        """Accuracy, precision and recall on mislabelled images equal scikit-learn's."""
+        data = Path(shutil.copytree(self.data, self.base / "mislabelled"))
+        for index in range(2):
+            (data / "test/red" / f"00{index}.png").rename(data / f"test/blue/x{index}.png")
+        done = script(
+            "test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--path", data, "--save"
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        labels = np.repeat([0, 1, 2], [7, 5, 3])
+        read = np.repeat([0, 2, 1, 2], [5, 2, 5, 3])
+        rows = {
+            line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()
+        }
+        precision = precision_score(labels, read, average=None)
+        recall = recall_score(labels, read, average=None)
+        for label, name in enumerate(CLASSES):
+            expected = [
+                f"{precision[label]:.2%}",
+                f"{recall[label]:.2%}",
+                str((labels == label).sum()),
+            ]
+            self.assertEqual(rows[name], expected)
+        self.assertIn("accuracy on the test set: 86.67% (13 of 15)", done.stdout)
+
+        results = sorted((self.run_folder / "results").glob("0*.jpg"))
+        self.assertEqual(len(results), 15)
+        wrong = [path.name for path in results if "_wrong_" in path.name]
+        self.assertEqual(wrong, ["0005_wrong_blue_red.jpg", "0006_wrong_blue_red.jpg"])
+        self.assertEqual(results[0].name, "0000_correct_blue_blue.jpg")
+        with Image.open(results[5]) as saved, Image.open(data / "test/blue/x0.png") as source:
+            difference = np.asarray(saved, float) - np.asarray(source, float)
+        self.assertLess(np.abs(difference).mean(), 10)
+        for picture in ("results/mistakes.jpg", "confusion_matrix.jpg"):
+            with Image.open(self.run_folder / picture) as image:
+                self.assertGreater(image.width, 300)
+
+    def test_reads_the_scaffolds_checkpoints(self):
+        """A file with the contract's keys alone is tested and resumed."""
+        folder = self.base / "scaffold"
+        folder.mkdir()
+        state = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")
+        contract = ("model_state", "optimizer_state", "configs")
+        torch.save({key: state[key] for key in contract}, folder / "ckpt_epoch_2.pth")
+        done = script("test.py", "--ckpt_path", folder, "--epoch", 2, "--data_root", self.data)
+        self.assertIn("accuracy on the test set: 100.00%", done.stdout, done.stderr)
+        done = script(
+            "train.py", "--resume", folder, "--data_root", self.data, "--epoch", 3,
+            "--batch_size", 16,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(list(checkpoint.epochs(folder)), [2, 3])
+
+    def test_other_classes_are_refused(self):
+        data = Path(shutil.copytree(self.data, self.base / "renamed"))
+        for mode in ("train", "test"):
+            (data / mode / "red").rename(data / mode / "crimson")
+        done = script("test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--data_root", data)
+        self.assert_refused(done, 1, "crimson")
+
+
+class DistributedTest(ScriptTest):
+    def torchrun(self, folder, *more):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        return subprocess.run(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
+                f"--master_port={port}", "train.py", "--data_root", str(self.data),
+                "--ckpt_path", str(folder), "--epoch", "2", "--batch_size", "16", *more,
+            ],
+            cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+
+    def test_two_processes_train_as_one(self):
+        """Without batch norm, two halves' averaged gradients are the batch's: the same losses."""
+        plain = ("--precision", "fp32", "--schedule", "onecycle")
+        done = self.torchrun(self.base / "two", *plain)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        script(
+            "train.py", "--data_root", self.data, "--ckpt_path", self.base / "one", "--epoch", 2,
+            "--batch_size", 16, *plain,
+        )  # fmt: skip
+        histories = []
+        for name in ("one", "two"):
+            with (self.base / name / "metrics.csv").open() as file:
+                histories.append(list(csv.DictReader(file)))
+        for one, two in zip(*histories, strict=True):
+            self.assertAlmostEqual(float(one["loss"]), float(two["loss"]), places=3)
+            self.assertAlmostEqual(float(one["val_accuracy"]), float(two["val_accuracy"]), places=6)
+        self.assertEqual(done.stdout.count("Epoch  1/2"), 1)
+        self.assertEqual(list(checkpoint.epochs(self.base / "two")), [1, 2])
+        self.assertEqual(len(list((self.base / "two").glob("events.*"))), 1)
+
+    def test_two_processes_learn_with_batch_norm(self):
+        """The main job's network reaches full accuracy, and one process can read its checkpoint."""
+        folder = self.base / "bn"
+        done = self.torchrun(folder, "--bn", "--stn", "--augment")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        tested = script("test.py", "--ckpt_path", folder, "--epoch", "best")
+        self.assertIn("accuracy on the test set: 100.00%", tested.stdout, tested.stderr)
+
+    def test_an_error_is_said_once(self):
+        done = self.torchrun(self.base / "refused", "--data_root", str(self.base / "run"))
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.stderr.count("train.py: error:"), 1)
+
+
+class GtsrbTest(unittest.TestCase):
+    def setUp(self):
+        """The benchmark's own layout, with a few tracks of three frames a class."""
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.root = Path(holder.name)
+        base = self.root / "disk" / "gtsrb" / "GTSRB"
+        rows = []
+        for label in range(43):
+            folder = base / "Training" / f"{label:05d}"
+            folder.mkdir(parents=True)
+            for track in range(3):
+                for frame in range(3):
+                    image = Image.new("RGB", (30, 30), (label, track, frame))
+                    image.save(folder / f"{track:05d}_{frame:05d}.ppm")
+            (folder / f"GT-{label:05d}.csv").write_text("Filename;ClassId\n")
+            rows.append((f"{label:05d}.ppm", label))
+        images = base / "Final_Test" / "Images"
+        images.mkdir(parents=True)
+        for name, label in rows:
+            Image.new("RGB", (30, 30), (label, 9, 9)).save(images / name)
+        table = "".join(f"{name};30;30;1;1;28;28;{label}\n" for name, label in rows)
+        header = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
+        (base.parent / "GT-final_test.csv").write_text(header + table)
+
+    def test_tracks_stay_together(self):
+        """26 classes; no track in two splits; every frame once; the right faces in each folder."""
+        done = script("datasets.py", "gtsrb", "--root", self.root, "--source", self.root / "disk")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        target = self.root / "gtsrb26"
+        names = sorted(path.name for path in (target / "train").iterdir())
+        self.assertEqual(names, list(importlib.import_module("signs").CLASSES))
+        self.assertIn(f"--data_root {target}", done.stdout)
+        for new, old in enumerate(datasets.GTSRB_26):
+            tracks = {}
+            for mode in ("train", "val"):
+                files = sorted((target / mode / names[new]).iterdir())
+                tracks[mode] = {path.name.split("_")[0] for path in files}
+                self.assertEqual(len(files), 3 * len(tracks[mode]))
+                with Image.open(files[0]) as image:
+                    self.assertEqual(image.getpixel((0, 0))[0], old)
+            self.assertEqual([len(tracks["train"]), len(tracks["val"])], [2, 1])
+            self.assertFalse(tracks["train"] & tracks["val"])
+            (photograph,) = (target / "test" / names[new]).iterdir()
+            with Image.open(photograph) as image:
+                self.assertEqual(image.getpixel((0, 0)), (old, 9, 9))
+
+    def test_all_43_and_not_twice(self):
+        datasets.prepare_gtsrb(self.root, 43, self.root / "disk")
+        self.assertEqual(len(list((self.root / "gtsrb43" / "test").iterdir())), 43)
+        with self.assertRaisesRegex(LabError, "exists already"):
+            datasets.prepare_gtsrb(self.root, 43, self.root / "disk")
+
+    def test_wrong_folder(self):
+        done = script("datasets.py", "gtsrb", "--root", self.root, "--source", self.root)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"^datasets.py: error: .* holds no GTSRB/Training folder")
+
+
+class ContractTest(unittest.TestCase):
+    def test_checkpoint_names_its_network(self):
+        """The five configs that the scaffold reads are there, under its names."""
+        config = vars(Classifier(3, 5, True, True, 0.1).config)
+        self.assertEqual(
+            config,
+            dict(in_channels=3, num_classes=5, use_batch_norm=True, use_stn=True, dropout_prob=0.1),
+        )
