@@ -81,7 +81,7 @@ def main() -> None:
         args.resume = checkpoint.resume_point(args.resume)
         resumed = checkpoint.load(args.resume)
         parser.set_defaults(**resumed_flags(resumed, args.resume))
-        args = parser.parse_args(namespace=None)
+        args = parser.parse_args()
         args.resume = checkpoint.resume_point(args.resume)
     runtime = engine.start(args.device, args.precision)
     try:
@@ -95,9 +95,9 @@ def resumed_flags(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the flags a checkpoint was trained with, as defaults for going on."""
     configs = state["configs"]
     known = {
-        "bn": configs["use_batch_norm"],
-        "stn": configs["use_stn"],
-        "dropout": configs["dropout_prob"],
+        "bn": configs.get("use_batch_norm", False),
+        "stn": configs.get("use_stn", False),
+        "dropout": configs.get("dropout_prob", 0.0),
         "ckpt_path": path.parent,
     }
     if "data_root" in state:
@@ -189,10 +189,14 @@ def train(args: "Namespace", runtime: Any, resumed: dict[str, Any] | None) -> No
     )
 
     if "test" in loaders:
-        best = checkpoint.load(checkpoint.find(args.ckpt_path, "best"))
-        model.load_state_dict(best["model_state"])
+        engine.wait_for_all(runtime)  # for the first process to have saved the last epoch
+        # A run resumed into a new folder may have had its best epoch in the old one.
+        here = engine.best_epoch(history) in checkpoint.epochs(args.ckpt_path)
+        which = "best" if here else "last"
+        tested = checkpoint.load(checkpoint.find(args.ckpt_path, which))
+        model.load_state_dict(tested["model_state"])
         accuracy = engine.evaluate(model, loaders["test"], runtime, label="testing").accuracy
-        say(f"Test accuracy of the best epoch, {best['epoch']}: {accuracy:.2%}")
+        say(f"Test accuracy of the {which} epoch, {tested['epoch']}: {accuracy:.2%}")
     if runtime.rank == 0:
         publish(draw_curves(history), args.ckpt_path / "loss_and_acc.jpg")
         suggest(args)
@@ -213,9 +217,9 @@ def checkpoint_epoch(state: dict[str, Any], path: Path) -> int:
 def check_same_network(asked: dict[str, Any], saved: dict[str, Any], path: Path) -> None:
     """Raise a LabError that names the first difference unless two configs are the same."""
     for name, value in asked.items():
-        if saved[name] != value:
+        if saved.get(name) != value:
             raise LabError(
-                f"{path} holds another network: {name} is {saved[name]} there and {value} here; "
+                f"{path} holds another network: {name} is {saved.get(name)} there, {value} here; "
                 "leave out --bn, --stn and --dropout to go on with its own"
             )
 
