@@ -68,11 +68,11 @@ def _read(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
             state = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    except Exception as error:  # arbitrary bytes make the unpickler raise nearly anything
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise ValueError("was refused: it holds code or objects, not weights alone") from error
-        raise ValueError("is no checkpoint or is damaged") from error
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         raise ValueError("is no checkpoint or is damaged") from error
     if not isinstance(state, dict):
         raise ValueError("is no checkpoint: it holds no dictionary")
@@ -88,7 +88,7 @@ def epochs(folder: Path) -> dict[int, Path]:
     if folder.is_dir():
         for path in folder.iterdir():
             match = EPOCH_FILE.fullmatch(path.name)
-            if match:
+            if match and path.is_file():
                 found[int(match[1])] = path
     return dict(sorted(found.items()))
 

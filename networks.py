@@ -90,10 +90,11 @@ class STN(nn.Module):
             self.localization_fc[-1].bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
 
     def localize(self, x: Tensor) -> Tensor:
-        """Return theta, (N, 2, 3) in float32, for images (N, C, 32, 32)."""
+        """Return theta, (N, 2, 3), at least float32, for images (N, C, 32, 32)."""
         features = self.localization_conv(x)
         theta = self.localization_fc(features.flatten(1))
-        return theta.float().view(-1, 2, 3)  # bf16 could only place a sample to 1/256 of the image
+        # bf16 could only place a sample to 1/256 of the image.
+        return theta.to(torch.promote_types(theta.dtype, torch.float32)).view(-1, 2, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return warp(x, self.localize(x))
@@ -101,7 +102,8 @@ class STN(nn.Module):
 
 def warp(images: Tensor, theta: Tensor) -> Tensor:
     """Sample images (N, C, H, W) where theta (N, 2, 3) says, bilinear, black outside."""
-    grid = F.affine_grid(theta, images.shape, align_corners=False)  # (N, H, W, 2)
+    with torch.autocast(images.device.type, enabled=False):  # its matrix product would be bf16
+        grid = F.affine_grid(theta, images.shape, align_corners=False)  # (N, H, W, 2)
     return F.grid_sample(images, grid, align_corners=False)
 
 
