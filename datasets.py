@@ -237,14 +237,14 @@ def _is_current(cache: Path) -> bool:
 # ---------------------------------------------------------------- augmentation
 
 # Ranges of the augmentation, each uniform and drawn per image; the README says why each.
-ROTATION = math.radians(15)
-SHIFT = 0.1  # of the image's width
-SCALE = 0.15
-SHEAR = 0.15
-EXPOSURE = 0.8  # in stops of e: from 0.45 to 2.2 times the light
-CONTRAST = 0.4
+ROTATION = math.radians(10)
+SHIFT = 0.06  # of the image's width
+SCALE = 0.12
+SHEAR = 0.1
+EXPOSURE = 0.5  # of the natural logarithm: from 0.6 to 1.65 times the light
+CONTRAST = 0.3
 SATURATION = 0.5
-BLUR_SHARE = 0.3  # share of images blurred
+BLUR_SHARE = 0.1  # share of images blurred
 
 
 def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
