@@ -456,6 +456,7 @@ def get_test_loader(
         LabError: no test split, or its classes are not the network's.
     """
     data_root = data_root or Path(state.get("data_root", DATA_ROOT))
+    prepare_data(data_root)
     size = state.get("image_size", 32)  # the scaffold's checkpoints do not say, and know no other
     loader = get_data_loader(data_root, "test", size, batch_size, device=device)
     classes, known = loader.dataset.classes, state["configs"]["num_classes"]

@@ -101,7 +101,7 @@ class STN(nn.Module):
 
 
 def warp(images: Tensor, theta: Tensor) -> Tensor:
-    """Sample images (N, C, H, W) where theta (N, 2, 3) says, bilinear, black outside."""
+    """Sample images (N, C, H, W) where theta (N, 2, 3) says, bilinear, 0 (mid-grey) outside."""
     with torch.autocast(images.device.type, enabled=False):  # its matrix product would be bf16
         grid = F.affine_grid(theta, images.shape, align_corners=False)  # (N, H, W, 2)
     return F.grid_sample(images, grid, align_corners=False)

@@ -174,12 +174,17 @@ class ScriptTest(unittest.TestCase):
                 "--layer_idx 5 is out of range: the convolution blocks are 0 to 4",
             ),
             (("--image_idx", "36"), "--image_idx 36 is out of range: the test images are 0 to 35"),
-            (("--layer_idx", "-1"), "--layer_idx"),
+            (("--layer_idx", "-1"), "--layer_idx -1 is out of range: the convolution blocks are 0"),
+            (("--image_idx", "-1"), "--image_idx -1 is out of range: the test images are 0 to 35"),
         ):
             done = self.visualize("feature", "plain", *more)
             self.assertEqual(done.returncode, 2)
             self.assertEqual(done.stderr.count("\n"), 1)
             self.assertIn(words, done.stderr)
+
+    def test_filters_need_no_data(self):
+        done = self.visualize("filter", "plain", "--data_root", self.base / "nowhere")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_stn_without_one_says_how_to_train_one(self):
         done = self.visualize("stn")
