@@ -2,7 +2,6 @@
 
 import csv
 import importlib
-import pickle
 import shutil
 import socket
 import subprocess
@@ -177,7 +176,7 @@ class BadInputTest(ScriptTest):
         folder = self.base / "bad"
         shutil.copytree(self.run_folder, folder)
         trap = self.base / "sprung"
-        (folder / "ckpt_epoch_3.pth").write_bytes(pickle.dumps(Trap(trap)))
+        torch.save({"model_state": Trap(trap), "configs": {}}, folder / "ckpt_epoch_3.pth")
         whole = (folder / "ckpt_epoch_2.pth").read_bytes()
         (folder / "ckpt_epoch_4.pth").write_bytes(whole[:5000])
         for epoch, word in ((3, "refused"), (4, "damaged")):
