@@ -68,8 +68,8 @@ def _read(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
             state = torch.load(path, map_location=device, weights_only=True)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
+    except PermissionError as error:
+        raise ValueError("cannot be read: permission denied") from error
     except Exception as error:  # arbitrary bytes make the unpickler raise nearly anything
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise ValueError("was refused: it holds code or objects, not weights alone") from error
