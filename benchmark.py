@@ -1,6 +1,6 @@
 """Measure the project's speed on this machine, against the bare step and the plain loop.
 
-    python benchmark.py                  # about four minutes on two cores
+    python benchmark.py
     python benchmark.py --rounds 3       # shorter, less sure
 
 All contestants train one network (`--bn --stn`) on one folder of drawn signs, taking turns in

@@ -232,9 +232,9 @@ def train_one_epoch(
         LabError: the loss is no longer finite; names the first such step.
     """
     model.train()
-    began = time.perf_counter()
+    began, trained = time.perf_counter(), 0
     # On the device: the loss summed over images, and the first step whose loss was not finite.
-    loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=runtime.device)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=runtime.device)
     bad_step = torch.zeros((), dtype=torch.int64, device=runtime.device)
     bar = progress(loader, total=len(loader) - state.step, label=label)
     for images, labels in bar:
@@ -254,7 +254,7 @@ def train_one_epoch(
         schedule.step()
 
         state.step += 1
-        state.trained += count
+        trained += count
         detached = loss.detach()
         loss_sum += detached * count
         first_bad = (bad_step == 0) & ~detached.isfinite()
@@ -264,13 +264,14 @@ def train_one_epoch(
             bar.set_postfix_str(f"loss {detached.item():.3f}", refresh=False)
         if stop is not None and stop.made:
             break
-    sums = torch.stack([loss_sum, loss_sum.new_tensor(state.images + state.trained)])
     if runtime.world_size > 1:
         bad_step = runtime.total(bad_step)
     _check_finite(bad_step, label)
-    state.loss_sum, images_done = runtime.total(sums).tolist()
-    state.images = int(images_done)
-    state.trained *= runtime.world_size
+    sums = torch.stack([loss_sum, loss_sum.new_tensor(trained)])
+    loss_total, trained_total = runtime.total(sums).tolist()
+    state.trained = int(trained_total)
+    state.loss_sum += loss_total
+    state.images += state.trained
     state.seconds = time.perf_counter() - began
 
 

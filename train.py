@@ -78,11 +78,11 @@ def main() -> None:
 
     resumed = None
     if args.resume is not None:
-        args.resume = checkpoint.resume_point(args.resume)
-        resumed = checkpoint.load(args.resume)
-        parser.set_defaults(**resumed_flags(resumed, args.resume))
+        path = checkpoint.resume_point(args.resume)
+        resumed = checkpoint.load(path)
+        parser.set_defaults(**resumed_flags(resumed, path))
         args = parser.parse_args()
-        args.resume = checkpoint.resume_point(args.resume)
+        args.resume = path
     runtime = engine.start(args.device, args.precision)
     try:
         train(args, runtime, resumed)
