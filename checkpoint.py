@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from console import LabError
 
@@ -62,8 +63,35 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
         raise LabError(f"{path} {error}{_others(path)}") from error
 
 
+def load_weights_file(path: Path) -> dict[str, Tensor]:
+    """Read a bare state dict, or that of one of our checkpoints, from any file of weights.
+
+    Raises:
+        LabError: missing, damaged, holding code, or no state dict.
+    """
+    if not path.is_file():
+        raise LabError(f"no file of weights {path}")
+    try:
+        state = _unpickle(path)
+    except ValueError as error:
+        raise LabError(f"{path} {error}") from error
+    weights = state.get("model_state", state)
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise LabError(f"{path} is no state dict: it holds more than named tensors")
+    return weights
+
+
 def _read(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Load a file; a ValueError completes the sentence that its path begins."""
+    """Load a checkpoint; a ValueError completes the sentence that its path begins."""
+    state = _unpickle(path, device)
+    missing = [key for key in REQUIRED if key not in state]
+    if missing:
+        raise ValueError(f"is no checkpoint of this lab: it lacks {' and '.join(missing)}")
+    return state
+
+
+def _unpickle(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Load a dictionary of tensors and plain values; a ValueError as in `_read`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
@@ -76,9 +104,6 @@ def _read(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
         raise ValueError("is no checkpoint or is damaged") from error
     if not isinstance(state, dict):
         raise ValueError("is no checkpoint: it holds no dictionary")
-    missing = [key for key in REQUIRED if key not in state]
-    if missing:
-        raise ValueError(f"is no checkpoint of this lab: it lacks {' and '.join(missing)}")
     return state
 
 

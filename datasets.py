@@ -25,16 +25,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from console import DATA_ROOT, LabError, Parser, progress, run, say
+from images import Preprocess, open_image
 
 MODES = ("train", "val", "test")
 CACHE_FOLDER = Path(__file__).parent / "data" / ".cache"
 CACHE_BUDGET = 2 * 2**30  # bytes of decoded images that may be held in memory, a split
-CACHE_VERSION = "1"  # raise when `read_image` changes what it returns
+CACHE_VERSION = "2"  # raise when `open_image` or `Preprocess.fit` changes what it returns
 
 
 # ---------------------------------------------------------------- the built-in data set
@@ -65,31 +66,6 @@ def prepare_data(data_root: Path) -> None:
 # ---------------------------------------------------------------- files to uint8 arrays
 
 
-def read_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    """Read any image as RGB, upright (EXIF), resized: uint8 (H, W, 3) for `image_size` (H, W).
-
-    Raises:
-        OSError: not an image, or a damaged one; the text says which.
-    """
-    if path.stat().st_size == 0:
-        raise OSError("empty file")
-    try:
-        with Image.open(path) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16-bit grey; a plain convert() would clip it to white
-                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-            image = image.convert("RGB")
-            image = image.resize(image_size[::-1], Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except Image.UnidentifiedImageError as error:
-        raise OSError("not an image") from error
-    except Image.DecompressionBombError as error:
-        raise OSError("too large to be a photograph") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
-        raise OSError(f"damaged image ({error})") from error
-
-
 @dataclass(frozen=True)
 class Split:
     """One split of an image folder, as read.
@@ -107,7 +83,7 @@ class Split:
     images: Tensor | None
 
 
-def read_split(data_root: Path, mode: str, image_size: tuple[int, int]) -> Split:
+def read_split(data_root: Path, mode: str, preprocess: Preprocess) -> Split:
     """Read `data_root/mode/class/*`, from the cache if no file has changed since.
 
     Files that are no readable images are named and left out.
@@ -125,7 +101,7 @@ def read_split(data_root: Path, mode: str, image_size: tuple[int, int]) -> Split
     classes = class_folders(folder)
     if not classes:
         raise LabError(f"{folder} has no class folders; it needs a folder of images a class")
-    files, labels, digest = [], [], hashlib.sha256(repr((CACHE_VERSION, image_size)).encode())
+    files, labels, digest = [], [], hashlib.sha256(repr((CACHE_VERSION, preprocess)).encode())
     for label, name in enumerate(classes):
         for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
             if entry.is_file() and not entry.name.startswith("."):
@@ -134,14 +110,14 @@ def read_split(data_root: Path, mode: str, image_size: tuple[int, int]) -> Split
                 stat = entry.stat()
                 digest.update(f"{name}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
 
-    fits = len(files) * math.prod(image_size) * 3 <= CACHE_BUDGET
+    fits = len(files) * math.prod(preprocess.shape) <= CACHE_BUDGET
     if not fits:
         say(
             f"{folder}: {len(files):,} images would take more than {CACHE_BUDGET / 2**30:.1f} GiB "
             "of memory, so they are read from disk batch by batch (see --num_workers)"
         )
     digest.update(str(fits).encode())
-    images, problems = _decode(folder, files, image_size, digest.hexdigest(), fits)
+    images, problems = _decode(folder, files, preprocess, digest.hexdigest(), fits)
 
     readable = [index for index, problem in enumerate(problems) if not problem]
     if len(readable) < len(files):
@@ -171,11 +147,12 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def _decode(
-    folder: Path, files: list[Path], image_size: tuple[int, int], key: str, keep: bool
+    folder: Path, files: list[Path], preprocess: Preprocess, key: str, keep: bool
 ) -> tuple[np.ndarray, list[str]]:
     """Return the readable images, (n, H, W, 3), and a problem a file ("" where there is none)."""
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    cache = CACHE_FOLDER / f"{place}_{image_size[0]}x{image_size[1]}.npz"
+    size = "x".join(map(str, preprocess.shape))
+    cache = CACHE_FOLDER / f"{place}_{size}.npz"
     try:
         with np.load(cache, allow_pickle=False) as cached:
             if cached["key"] == key:
@@ -185,12 +162,12 @@ def _decode(
 
     def decode(path: Path) -> np.ndarray | str:
         try:
-            return read_image(path, image_size)
+            return preprocess.fit(open_image(path))
         except OSError as error:
             return str(error) or type(error).__name__
 
     # Threads suffice: Pillow decodes and resizes outside the interpreter's lock.
-    images = np.empty((len(files) if keep else 0, *image_size, 3), np.uint8)
+    images = np.empty((len(files) if keep else 0, *preprocess.shape), np.uint8)
     problems, readable = [], 0
     with ThreadPoolExecutor() as pool:
         results = progress(pool.map(decode, files), total=len(files), label=f"reading {folder}")
@@ -351,15 +328,15 @@ class ImageFolderDataset(Dataset):
 
     Args:
         split: what `read_split` returned.
-        image_size: (H, W) in pixels.
+        preprocess: from pixels to batches; what the split was read with.
         augment: apply `augment_batch`.
         device: where the images live and batches are made.
     """
 
     def __init__(
-        self, split: Split, image_size: tuple[int, int], augment: bool = False, device: str = "cpu"
+        self, split: Split, preprocess: Preprocess, augment: bool = False, device: str = "cpu"
     ):
-        self.split, self.image_size, self.augment = split, image_size, augment
+        self.split, self.preprocess, self.augment = split, preprocess, augment
         self.classes = split.classes
         self.images = None if split.images is None else split.images.to(device)
         self.labels = split.labels.to(device)
@@ -371,12 +348,11 @@ class ImageFolderDataset(Dataset):
         """Return the stored images at `indices` as uint8 (n, H, W, 3)."""
         if self.images is not None:
             return self.images[torch.as_tensor(indices, device=self.images.device)]
-        pixels = [read_image(self.split.paths[index], self.image_size) for index in indices]
+        pixels = [self.preprocess.fit(open_image(self.split.paths[index])) for index in indices]
         return torch.from_numpy(np.stack(pixels)).to(self.labels.device)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        # (n, H, W, 3) seen as (n, 3, H, W) is already the channels_last layout.
-        images = self.pixels(indices).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        images = self.preprocess.normalize(self.pixels(indices))
         if self.augment:
             generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
             images = augment_batch(images, generator)
@@ -390,7 +366,7 @@ class ImageFolderDataset(Dataset):
 def get_data_loader(
     data_root: str | Path,
     mode: str,
-    image_size: int | tuple[int, int],
+    image_size: int | tuple[int, int] | Preprocess,
     batch_size: int,
     num_workers: int = 0,
     augment: bool = False,
@@ -409,7 +385,7 @@ def get_data_loader(
     Args:
         data_root: folder of the splits.
         mode: train, val or test.
-        image_size: pixels, one number or (H, W).
+        image_size: pixels, one number or (H, W); or all of the preprocessing.
         batch_size: images a batch, over all processes.
         num_workers: worker processes; 0 is fastest for images held in memory.
         augment: vary the training images (`augment_batch`).
@@ -424,14 +400,16 @@ def get_data_loader(
         raise LabError(f"unknown mode {mode!r}; it is one of {', '.join(MODES)}")
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
-    image_size = tuple(image_size)
+    if not isinstance(image_size, Preprocess):
+        image_size = Preprocess(tuple(image_size))
+    preprocess = image_size
     data_root = Path(data_root)
-    split = read_split(data_root, mode, image_size)
+    split = read_split(data_root, mode, preprocess)
     if mode != "train" and (data_root / "train").is_dir():
         check_classes(split.classes, class_folders(data_root / "train"), data_root / mode, "train/")
     on_disk = split.images is None
     dataset = ImageFolderDataset(
-        split, image_size, augment and mode == "train", "cpu" if on_disk else str(device)
+        split, preprocess, augment and mode == "train", "cpu" if on_disk else str(device)
     )
     sampler = BatchSampler(len(dataset), batch_size, mode == "train", seed, rank, world_size)
     return DataLoader(
@@ -457,8 +435,8 @@ def get_test_loader(
     """
     data_root = data_root or Path(state.get("data_root", DATA_ROOT))
     prepare_data(data_root)
-    size = state.get("image_size", 32)  # the scaffold's checkpoints do not say, and know no other
-    loader = get_data_loader(data_root, "test", size, batch_size, device=device)
+    preprocess = Preprocess(**state.get("preprocess", {}))  # the scaffold's say none: the default
+    loader = get_data_loader(data_root, "test", preprocess, batch_size, device=device)
     classes, known = loader.dataset.classes, state["configs"]["num_classes"]
     if "class_names" in state:
         check_classes(classes, state["class_names"], data_root / "test", "the network")

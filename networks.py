@@ -7,6 +7,7 @@ Shapes are written as N (images), C (channels), T (frames), H, W. Sources: batch
 (Jaderberg et al. 2015), non-local neural networks (Wang et al. 2018).
 """
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -193,23 +194,63 @@ class Classifier(nn.Module):
         return self.fc_net(features.flatten(1))
 
 
-# A network by its name, with the dataclass that holds its arguments.
+# Our own networks by name, each with the dataclass that holds its arguments.
 NETWORKS = {"classifier": (Classifier, ClassifierConfig)}
 
 
 def build_network(name: str, configs: dict[str, Any]) -> nn.Module:
-    """Build an untrained network from its name in `NETWORKS` and its arguments.
+    """Build an untrained network: one of `NETWORKS`, or any of torchvision's classifiers.
+
+    Args:
+        name: in `NETWORKS` or in torchvision's registry.
+        configs: its arguments; torchvision's networks take `num_classes` (1000 as published).
 
     Raises:
         LabError: no such network, or an argument is missing or unknown.
     """
-    if name not in NETWORKS:
-        raise LabError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
-    network, config = NETWORKS[name]
     try:
-        return network(**asdict(config(**configs)))
+        if name in NETWORKS:
+            network, config = NETWORKS[name]
+            return network(**asdict(config(**configs)))
+        return _build_torchvision(name, **configs)
     except TypeError as error:
         raise LabError(f"the configs do not fit the network {name!r}: {error}") from error
+
+
+def _build_torchvision(name: str, num_classes: int = 1000) -> nn.Module:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise LabError(
+            f"unknown network {name!r}; there are {', '.join(NETWORKS)} and torchvision's "
+            "classifiers, resnet18, vgg19, squeezenet1_1 and so on"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of a change in how two of them start
+        model = models.get_model(name, weights=None)
+    if num_classes != 1000:
+        replace_output_layer(model, num_classes)
+    return model
+
+
+def output_layer(model: nn.Module) -> tuple[str, nn.Module]:
+    """Return the layer that makes the logits, with its name: the last linear or 1x1 convolution."""
+    layers = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and not name.startswith("aux")
+    ]
+    return layers[-1]
+
+
+def replace_output_layer(model: nn.Module, num_classes: int) -> None:
+    """Give a network a new, untrained output layer for `num_classes` classes."""
+    name, old = output_layer(model)
+    if isinstance(old, nn.Conv2d):  # SqueezeNet
+        new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size)
+    else:
+        new = nn.Linear(old.in_features, num_classes)
+    model.set_submodule(name, new)
 
 
 def load_network(state: dict[str, Any]) -> nn.Module:
@@ -234,4 +275,4 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     except (RuntimeError, TypeError, AttributeError) as error:
         lines = str(error).strip().splitlines()
         first = lines[min(1, len(lines) - 1)].strip()
-        raise LabError(f"the checkpoint's weights do not fit its network: {first[:200]}") from error
+        raise LabError(f"the weights do not fit the network: {first[:200]}") from error

@@ -161,7 +161,7 @@ def train(args: "Namespace", runtime: Any, resumed: dict[str, Any] | None) -> No
         "task": "classification",
         "network": "classifier",
         "class_names": list(classes),
-        "image_size": IMAGE_SIZE,
+        "preprocess": asdict(loaders["train"].dataset.preprocess),
         "data_root": str(args.data_root),
     }
 

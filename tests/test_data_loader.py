@@ -17,7 +17,8 @@ from torchvision.utils import make_grid
 
 import datasets
 from console import LabError
-from datasets import BatchSampler, augment_batch, get_data_loader, read_image
+from datasets import BatchSampler, augment_batch, get_data_loader
+from images import Preprocess, open_image
 from tests.support import CLASSES, make_images
 
 
@@ -121,7 +122,7 @@ class CacheTest(TemporaryData):
     def test_second_run_decodes_nothing(self):
         """With nothing changed, no image is opened again."""
         first, _ = self.load()
-        with mock.patch.object(datasets, "read_image", side_effect=AssertionError):
+        with mock.patch.object(datasets, "open_image", side_effect=AssertionError):
             second, _ = self.load()
         self.assertTrue(torch.equal(first.dataset.images, second.dataset.images))
 
@@ -198,11 +199,11 @@ class BadFilesTest(TemporaryData):
         ):
             with self.subTest(mode):
                 Image.new(mode, (20, 20), value).save(path)
-                pixels = read_image(path, (8, 8))
+                pixels = Preprocess((8, 8)).fit(open_image(path))
                 self.assertEqual(pixels.shape, (8, 8, 3))
                 np.testing.assert_allclose(pixels, np.broadcast_to(expected, (8, 8, 3)), atol=1)
         Image.new("RGB", (20, 20), colour).quantize(4).save(self.root / "palette.png")
-        pixels = read_image(self.root / "palette.png", (8, 8))
+        pixels = Preprocess((8, 8)).fit(open_image(self.root / "palette.png"))
         np.testing.assert_allclose(pixels, np.broadcast_to(colour, (8, 8, 3)), atol=2)
 
     def test_exif_orientation(self):
@@ -212,7 +213,7 @@ class BadFilesTest(TemporaryData):
         exif = Image.Exif()
         exif[0x0112] = 6
         stored.save(self.root / "side.png", exif=exif)
-        pixels = read_image(self.root / "side.png", (40, 20))
+        pixels = Preprocess((40, 20)).fit(open_image(self.root / "side.png"))
         self.assertGreater(pixels[:18].min(), 250)
         self.assertLess(pixels[22:].max(), 5)
 

@@ -1,0 +1,194 @@
+"""Pictures in and out: from a file or an address to pixels, from pixels to a network's input.
+
+    preprocess = Preprocess(size=(224, 224), mean=(0.485, 0.456, 0.406), std=..., resize=256)
+    batch = preprocess.read([path])            # (1, 3, 224, 224), normalised
+    pixels = preprocess.denormalize(batch)     # (1, 3, 224, 224) in [0, 1]
+
+A network's `Preprocess` is the one pair of functions that leads to its input and back; it is
+saved in every checkpoint.
+"""
+
+import io
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from console import LabError
+
+DOWNLOAD_LIMIT = 20 * 2**20  # bytes of a fetched picture
+DOWNLOAD_SECONDS = 30.0  # for all of it
+SILENCE_SECONDS = 10.0  # without a connection or another byte
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes a network's input, and back.
+
+    Attributes:
+        size: (H, W) of the input in pixels.
+        mean, std: of each channel of pixels in [0, 1]; their number is that of the channels.
+        resize: length of the shorter side in pixels before the centre crop to `size`; None
+            squashes the whole picture to `size`.
+        bicubic: resize by bicubic interpolation, not by bilinear.
+    """
+
+    size: tuple[int, int] = (32, 32)
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    resize: int | None = None
+    bicubic: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a picture's pixels."""
+        return (*self.size, len(self.mean))
+
+    def fit(self, image: Image.Image) -> np.ndarray:
+        """Return a picture at the network's size and channels: uint8 (H, W, C)."""
+        height, width, _ = self.shape
+        method = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
+        image = image.convert("L" if len(self.mean) == 1 else "RGB")
+        if self.resize is None:
+            image = image.resize((width, height), method)
+        else:  # the sides cut off and the crop rounded as torchvision does
+            shorter = min(image.size)
+            image = image.resize([self.resize * side // shorter for side in image.size], method)
+            left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+            image = image.crop((left, top, left + width, top + height))
+        return np.asarray(image).reshape(self.shape)
+
+    def read(self, paths: Sequence[Path]) -> Tensor:
+        """Read files as one batch of network input, (N, C, H, W).
+
+        Raises:
+            LabError: a file is no readable image; names it.
+        """
+        pictures = []
+        for path in paths:
+            try:
+                pictures.append(self.fit(open_image(path)))
+            except OSError as error:
+                raise LabError(f"{path}: {error.strerror or error}") from error
+        return self.normalize(torch.from_numpy(np.stack(pictures)))
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Turn uint8 pixels, (N, H, W, C), into network input, (N, C, H, W).
+
+        The result shares its memory's order with the pixels: it is in channels_last layout.
+        """
+        scale, shift = self._per_channel(pixels.device)
+        return pixels.permute(0, 3, 1, 2).float().div_(255 * scale).sub_(shift)
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Turn network input, (N, C, H, W), into pixels in [0, 1] of the same shape."""
+        scale, shift = self._per_channel(images.device)
+        return (images + shift) * scale
+
+    def bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return what black and white become, each (C, 1, 1): the range of network input."""
+        scale, shift = self._per_channel(device)
+        return -shift, 1 / scale - shift
+
+    def _per_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        mean = torch.tensor(self.mean, device=device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=device).view(-1, 1, 1)
+        return std, mean / std
+
+
+def open_image(path: Path) -> Image.Image:
+    """Read any image file, upright (EXIF); RGB, but for plain grey ones ("L").
+
+    Raises:
+        OSError: not an image, or a damaged one; the text says which.
+    """
+    if path.stat().st_size == 0:
+        raise OSError("empty file")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16-bit grey; a plain convert() would clip it to white
+                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            return image if image.mode == "L" else image.convert("RGB")
+    except Image.UnidentifiedImageError as error:
+        raise OSError("not an image") from error
+    except Image.DecompressionBombError as error:
+        raise OSError("too large to be a photograph") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
+        raise OSError(f"damaged image ({error})") from error
+
+
+def to_arrays(pixels: Tensor) -> np.ndarray:
+    """Turn pixels (N, C, H, W) in [0, 1] into arrays for drawing, (N, H, W, 3), grey repeated."""
+    arrays = pixels.detach().clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
+    return np.broadcast_to(arrays, (*arrays.shape[:3], 3))
+
+
+def image_path(source: str, folder: Path) -> Path:
+    """Return the file of an image given as a path or as an http(s) address, fetched to `folder`.
+
+    Raises:
+        LabError: no such file, or the address does not lead to an image.
+    """
+    if "://" in source:
+        return fetch_image(source, folder)
+    path = Path(source)
+    if not path.is_file():
+        raise LabError(f"no image {path}; --image takes a file or an http(s) address")
+    return path
+
+
+def fetch_image(url: str, folder: Path) -> Path:
+    """Download an image into `folder`, under a name made of letters, digits, `-` and `_`.
+
+    Nothing is written unless the whole body is an image that Pillow can decode.
+
+    Raises:
+        LabError: the address is not http(s), not reachable, too slow or too large, or no image.
+    """
+    body = _download(url)
+    try:
+        with Image.open(io.BytesIO(body)) as image:
+            image.load()
+            kind = image.format.lower()
+    except Exception as error:  # arbitrary bytes make decoders raise nearly anything
+        raise LabError(f"{url} is not an image that can be read") from error
+    stem = PurePosixPath(unquote(urlsplit(url).path)).stem
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60] or "image"
+    path = folder / f"{name}.{'jpg' if kind == 'jpeg' else kind}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def _download(url: str) -> bytes:
+    """Return the body behind an http(s) address; redirects lead to such addresses alone."""
+    import requests
+
+    deadline = time.monotonic() + DOWNLOAD_SECONDS
+    body = bytearray()
+    try:
+        with requests.get(url, timeout=SILENCE_SECONDS, stream=True) as response:
+            response.raise_for_status()
+            for chunk in response.iter_content(2**16):
+                body += chunk
+                if len(body) > DOWNLOAD_LIMIT:
+                    limit = DOWNLOAD_LIMIT // 2**20
+                    raise LabError(f"{url} is larger than {limit} MB; give a smaller image")
+                if time.monotonic() > deadline:
+                    raise LabError(f"{url} took over {DOWNLOAD_SECONDS:.0f} s; save it by hand")
+    except (requests.RequestException, UnicodeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise LabError(f"could not fetch {url} ({reason}); give a file instead") from error
+    return bytes(body)
