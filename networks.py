@@ -264,11 +264,20 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     channels = value.shape[2]
     width = -(-max(query.shape[2], channels) // 8) * 8
-    operands = (
-        F.pad(operand, (0, width - operand.shape[2])).contiguous().unsqueeze(1)  # one head
+    query, key, value = (
+        F.pad(operand, (0, width - operand.shape[2])).contiguous()
         for operand in (query, key, value)
     )
-    return F.scaled_dot_product_attention(*operands, scale=1.0).squeeze(1)[..., :channels]
+    # On a CPU the backward pass has one thread for each head of each image. Queries need nothing of
+    # each other, so they are dealt out to as many heads as keep the threads busy.
+    heads = 1
+    if query.device.type == "cpu":
+        while heads * len(query) < torch.get_num_threads() and query.shape[1] % (2 * heads) == 0:
+            heads *= 2
+    query = query.unflatten(1, (heads, -1))  # (N, heads, P / heads, width)
+    key, value = (operand.unsqueeze(1).expand(-1, heads, -1, -1) for operand in (key, value))
+    attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    return attended.flatten(1, 2)[..., :channels]
 
 
 def relu_attention(a: Tensor, b: Tensor, value: Tensor) -> Tensor:

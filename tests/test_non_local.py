@@ -121,6 +121,27 @@ class FormsTest(unittest.TestCase):
                 x = torch.randn(2, channels, 3, 4, dtype=torch.double)
                 assert_close(model(x), reference(x, model, False)[0])
 
+    def test_any_number_of_threads(self):
+        """Queries dealt out to several heads, where they can be: forward and gradient."""
+        torch.set_num_threads(3)
+        self.addCleanup(torch.set_num_threads, 1)
+        kernel = F.scaled_dot_product_attention
+        for count, positions, heads in ((1, 12, 4), (2, 12, 2), (1, 6, 2), (1, 7, 1), (3, 12, 1)):
+            with self.subTest(count=count, positions=positions):
+                model = make("embedded_gaussian", 1, True)
+                x = torch.randn(count, 6, positions, dtype=torch.double, requires_grad=True)
+                with mock.patch.object(
+                    F, "scaled_dot_product_attention", side_effect=kernel
+                ) as spy:
+                    out = model(x)
+                self.assertEqual(spy.call_args.args[0].shape[:2], (count, heads))
+                expected = reference(x, model, True)[0]
+                assert_close(out, expected)
+                upstream = torch.randn_like(out)
+                (gradient,) = torch.autograd.grad(out, x, upstream)
+                (wanted,) = torch.autograd.grad(expected, x, upstream)
+                assert_close(gradient, wanted)
+
     def test_memory_format(self):
         """Channels-last inputs give the same values."""
         for mode in NON_LOCAL_MODES:
