@@ -117,11 +117,11 @@ def warp(images: Tensor, theta: Tensor) -> Tensor:
 class NonLocalBlock(nn.Module):
     """Self-attention over all positions of a signal, image or clip (Wang et al. 2018).
 
-    Each position i answers to every other, j, by how well they go together:
+    Each position i takes from all positions j, near or far, as much as f says:
 
         z_i = x_i + out_conv(y_i),  y_i = 1 / C(x) * sum_j f(x_i, x_j) g(x_j)    (equations 1, 6)
 
-    with theta, phi, g = `query_conv`, `key_conv`, `value_conv` and f, C(x) by `mode`, where the sum
+    with theta, phi, g = `query_conv`, `key_conv`, `value_conv` and f, C(x) by `mode`; the sum
     runs over P positions:
 
         embedded_gaussian   exp(theta(x_i) . phi(x_j))                  sum_j f(x_i, x_j)  (eq. 3)
@@ -191,7 +191,7 @@ class NonLocalBlock(nn.Module):
         y = y.mT.unflatten(2, x.shape[2:])  # (N, C/2, *size)
         return x + self.out_conv(y)
 
-    def attention(self, x: Tensor, positions: Tensor) -> Tensor:
+    def attention(self, x: Tensor, positions: Tensor | list[list[int]]) -> Tensor:
         """Return the rows f(x_i, .) / C(x) of chosen positions i, at least float32.
 
         Args:
@@ -236,7 +236,7 @@ def positions_first(features: Tensor) -> Tensor:
     return features.flatten(2).mT
 
 
-def flat_index(positions: Tensor, size: tuple[int, ...]) -> Tensor:
+def flat_index(positions: Tensor | list[list[int]], size: tuple[int, ...]) -> Tensor:
     """Return the row-major index, (R,), of integer coordinates (R, len(size)).
 
     Raises:
@@ -245,8 +245,10 @@ def flat_index(positions: Tensor, size: tuple[int, ...]) -> Tensor:
     positions = torch.as_tensor(positions)
     last = tuple(length - 1 for length in size)
     valid = f"{len(size)} whole numbers from {(0,) * len(size)} to {last}"
-    if positions.dim() != 2 or positions.shape[1] != len(size) or positions.is_floating_point():
-        raise LabError(f"positions must be rows of {valid}")
+    rows = positions.dim() == 2 and len(positions) > 0 and positions.shape[1] == len(size)
+    if not rows or positions.is_floating_point():
+        raise LabError(f"positions must be rows of {valid}, at least one")
+    positions = positions.long()
     outside = ((positions < 0) | (positions > positions.new_tensor(last))).any(1)
     if outside.any():
         raise LabError(f"no position {tuple(positions[outside][0].tolist())}; there are {valid}")

@@ -277,9 +277,10 @@ class AttentionTest(unittest.TestCase):
         """An error in one line that names the valid range; so do broken shapes and types."""
         model, x = NonLocalBlock(4), torch.randn(1, 4, 3, 4, 5)
         valid = r"3 whole numbers from \(0, 0, 0\) to \(2, 3, 4\)"
-        for positions in ([[0, 0, 0], [0, 4, 0]], [[-1, 0, 0]], [[0, 0]], [0, 0, 0], [[0.5, 0, 0]]):
+        outside = ([[0, 0, 0], [0, 4, 0]], [[-1, 0, 0]])
+        for positions in (*outside, [[0, 0]], [0, 0, 0], [[0.5, 0, 0]], []):
             with self.subTest(positions), self.assertRaisesRegex(LabError, valid) as caught:
-                model.attention(x, torch.tensor(positions))
+                model.attention(x, positions)
             self.assertNotIn("\n", str(caught.exception))
 
 
