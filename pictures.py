@@ -102,3 +102,36 @@ def draw_contact_sheet(
         axis.imshow(image, interpolation="nearest")
         axis.set_title(caption, fontsize=7)
     return figure
+
+
+def draw_grid(
+    cells: Sequence[Sequence[np.ndarray]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    side: float = 1.5,
+    notes: Sequence[Sequence[str]] | None = None,
+) -> Figure:
+    """Draw rows of images, (H, W, 3) in [0, 1], with a label a row and a column.
+
+    Args:
+        side: of an image, in inches.
+        notes: a line below each image.
+    """
+    shape = (len(cells), len(columns))
+    figure, axes = plt.subplots(
+        *shape, figsize=(side * shape[1] + 0.6, (side + 0.15) * shape[0] + 1), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    figure.suptitle(title)
+    for axis, image in zip(axes.flat, (image for row in cells for image in row), strict=True):
+        axis.imshow(image, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis, label in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(label, fontsize=9)
+    for axis, label in zip(axes[0], columns, strict=True):
+        axis.set_title(label, fontsize=9 if side > 1.5 else 7.5)
+    for axis, note in zip(axes.flat, (note for row in notes or () for note in row), strict=False):
+        axis.set_xlabel(note, fontsize=9)
+    return figure
