@@ -294,10 +294,14 @@ def _read_labels(table: Path, id_column: str, label_column: str) -> dict[str, st
 
 def _images_by_id(folder: Path) -> dict[str, Path]:
     """Return the images of a folder by their names without ending."""
-    if not folder.is_dir():
-        raise LabError(f"no folder {folder}; --root takes the one that holds Kaggle's train/")
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise LabError(
+            f"cannot read {folder}: {error.strerror}; --root takes the folder of Kaggle's train/"
+        ) from error
     images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         if path.suffix.lower() in KAGGLE_ENDINGS and path.name[0] != "." and path.is_file():
             if path.stem in images:
                 pair = f"{images[path.stem].name} and {path.name}"

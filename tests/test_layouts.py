@@ -286,7 +286,7 @@ class KaggleTest(unittest.TestCase):
         for place in (self.root, self.root.parent, self.root / "train", self.root / "test" / "x"):
             self.assert_refused("would mix with the files", UsageError, target=place)
         (self.root / "train").rename(self.root / "training")
-        self.assert_refused("no folder .*train; --root takes")
+        self.assert_refused("cannot read .*train: No such file or directory; --root")
 
     def test_wrong_flags(self):
         for flags, word in (
