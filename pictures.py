@@ -95,7 +95,7 @@ def draw_comparison(histories: dict[str, Sequence[dict]]) -> Figure:
     # 0 has no logarithm: from the smallest error that there is, the axis goes on linearly to it.
     smallest = min((error for error in every_error if error > 0), default=1.0)
     accuracy_axis.set_yscale("symlog", linthresh=smallest, linscale=0.4)
-    ticks = SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 5))
+    ticks = SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 3, 5, 7))
     accuracy_axis.yaxis.set_major_locator(ticks)
     accuracy_axis.yaxis.set_major_formatter(lambda error, _: f"{100 - error:g}")
     accuracy_axis.set_ylim(1.1 * max([smallest, *every_error]), min([0.9 * smallest, *every_error]))
