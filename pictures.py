@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, SymmetricalLogLocator
 
 from console import LabError, say
 
@@ -63,6 +64,50 @@ def save_curves(path: Path, history: Sequence[dict]) -> None:
     figure = draw_curves(history)
     save_figure(figure, path)
     plt.close(figure)
+
+
+def draw_comparison(histories: dict[str, Sequence[dict]]) -> Figure:
+    """Draw the losses and the validation accuracies of runs, a colour each.
+
+    Accuracy has the logarithm of the error for its axis: 98 and 99 % are as far apart as 80 and 90.
+
+    Args:
+        histories: by the run's name, as `engine.fit` returns them.
+    """
+    figure, (loss_axis, accuracy_axis) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    lines, every_error = [], []
+    for index, history in enumerate(histories.values()):
+        style = {"color": f"C{index % 10}", "marker": "osv^D"[index % 5], "markersize": 4}
+        validated = [row for row in history if row["val_accuracy"] is not None]
+        val_epochs = [row["epoch"] for row in validated]
+        errors = [100 * (1 - row["val_accuracy"]) for row in validated]
+        loss_axis.plot([row["epoch"] for row in history], [row["loss"] for row in history], **style)
+        loss_axis.plot(val_epochs, [row["val_loss"] for row in validated], ":", **style)
+        lines += accuracy_axis.plot(val_epochs, errors, clip_on=False, **style)
+        every_error += errors
+    loss_axis.set_yscale("log")
+    loss_axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss_axis.yaxis.set_major_formatter("{x:g}")
+    loss_axis.set_ylabel("cross-entropy loss")
+    kinds = [plt.Line2D([], [], color="black", linestyle=style) for style in "-:"]
+    loss_axis.legend(kinds, ["training", "validation"])
+
+    # 0 has no logarithm: from the smallest error that there is, the axis goes on linearly to it.
+    smallest = min((error for error in every_error if error > 0), default=1.0)
+    accuracy_axis.set_yscale("symlog", linthresh=smallest, linscale=0.4)
+    ticks = SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 3, 5, 7))
+    accuracy_axis.yaxis.set_major_locator(ticks)
+    accuracy_axis.yaxis.set_major_formatter(lambda error, _: f"{100 - error:g}")
+    accuracy_axis.set_ylim(1.1 * max([smallest, *every_error]), min([0.9 * smallest, *every_error]))
+    accuracy_axis.set_ylabel("validation accuracy (%)")
+    for axis in (loss_axis, accuracy_axis):
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    names = [name.replace("$", r"\$") for name in histories]  # else what is between is set as math
+    figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 5))
+    return figure
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
