@@ -256,7 +256,7 @@ def visualize_classes(
     preprocess: Preprocess,
     steps: int = 200,
     lr: float = 0.1,
-    l2_weight: float = 1e-3,
+    l2_weight: float = 2e-3,
     rival_weight: float = 1.0,
     blur_every: int = 4,
     seed: int = 0,
@@ -267,14 +267,14 @@ def visualize_classes(
     Maximises `s_y(I) - rival_weight * log sum_k exp s_k(I) - l2_weight * ||I||^2`, k all classes
     but y, from faint noise: the paper's objective, where a weight of 0 leaves out the rivals, with
     which classes that share their shape would end up as each other. All targets climb at once, as
-    one batch, by steps whose length shrinks towards the end. What keeps the image from becoming a
+    one batch, by steps of fixed length. What keeps the image from becoming a
     pattern that means nothing to us: it is found coarse to fine, every step sees it through
-    another jitter (shift, turn, scale), and it is blurred every few steps.
+    another jitter (shift, turn, scale), and it is blurred every few steps but for the last.
 
     Args:
         targets: indices of classes; may repeat.
         steps: of the ascent, over all scales.
-        lr: root mean square change of a pixel a step, in units of network input, at the start.
+        lr: root mean square change of a pixel a step, in units of network input.
         l2_weight: lambda of the penalty.
         rival_weight: of the other classes' scores.
         blur_every: steps from one blur to the next.
@@ -311,9 +311,8 @@ def visualize_classes(
             objective = (scores - rival_weight * rivals).sum() - penalty
             (gradients,) = torch.autograd.grad(objective, images)
         gradients = F.avg_pool2d(gradients, 3, 1, 1, count_include_pad=False)
-        rate = lr * (1 - 0.7 * step / steps)
-        images = (images.detach() + rate * gradients / _rms(gradients)).clamp(low, high)
-        if step % blur_every == blur_every - 1:
+        images = (images.detach() + lr * gradients / _rms(gradients)).clamp(low, high)
+        if step % blur_every == blur_every - 1 and step < 0.85 * steps:
             images = gaussian_blur(images, [5, 5], [0.7, 0.7])
         if watch is not None:
             watch(step + 1, steps, F.interpolate(images, size=(height, width), mode="bilinear"))
@@ -340,46 +339,48 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Return the mean squared difference of neighbouring pixels along both axes, a number."""
+    """Return each image's mean squared difference of neighbours along both axes, (N,)."""
     down = images[:, :, 1:] - images[:, :, :-1]
     right = images[:, :, :, 1:] - images[:, :, :, :-1]
-    return down.square().mean() + right.square().mean()
+    return down.square().mean((1, 2, 3)) + right.square().mean((1, 2, 3))
 
 
 def invert_features(
     model: nn.Module,
     layer: nn.Module,
-    image: Tensor,
+    images: Tensor,
     preprocess: Preprocess,
     steps: int = 200,
     lr: float = 0.05,
-    tv_weight: float = 0.3,
+    tv_weight: float = 2.0,
     seed: int = 0,
 ) -> Tensor:
-    """Find an image from what a layer says of one (Mahendran and Vedaldi 2015).
+    """Find images from what a layer says of them (Mahendran and Vedaldi 2015).
 
-    Minimises `||f(x) - f(image)||^2 / ||f(image)||^2 + tv_weight * TV(x)` from noise by Adam.
+    Minimises `||f(x) - f(image)||^2 / ||f(image)||^2 + tv_weight * TV(x)` of each from noise by
+    Adam, all of them as one batch.
 
     Args:
-        image: network input (1, C, H, W).
+        images: network input (N, C, H, W).
         steps: of the optimisation.
         lr: learning rate.
         tv_weight: of the total variation: what the features leave open becomes smooth.
         seed: of the noise.
 
     Returns:
-        Network input (1, C, H, W).
+        Network input of the same shape.
     """
-    low, high = preprocess.bounds(image.device)
-    target = outputs_of(model, layer, image).detach()
-    generator = torch.Generator().manual_seed(seed)
-    found = (torch.randn(image.shape, generator=generator) * 0.1).to(image.device).requires_grad_()
+    low, high = preprocess.bounds(images.device)
+    wanted = outputs_of(model, layer, images).detach().flatten(1)
+    energy = wanted.square().sum(1)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)) * 0.1
+    found = noise.to(images.device).requires_grad_()
     optimizer = torch.optim.Adam([found], lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in progress(range(steps), label="inverting"):
         with torch.enable_grad():
-            error = (outputs_of(model, layer, found) - target).square().sum()
-            loss = error / target.square().sum() + tv_weight * total_variation(found)
+            errors = (outputs_of(model, layer, found).flatten(1) - wanted).square().sum(1) / energy
+            loss = (errors + tv_weight * total_variation(found)).sum()
         (found.grad,) = torch.autograd.grad(loss, found)
         optimizer.step()
         schedule.step()
@@ -388,9 +389,9 @@ def invert_features(
     return found.detach()
 
 
-def psnr(pixels: Tensor, reference: Tensor) -> float:
-    """Return the peak signal-to-noise ratio in dB of pixels in [0, 1]: 10 log10(1 / MSE)."""
-    return float(-10 * (pixels - reference).square().mean().log10())
+def psnr(pixels: Tensor, references: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of each image in [0, 1], 10 log10(1 / MSE) dB, (N,)."""
+    return -10 * (pixels - references).square().mean((1, 2, 3)).log10()
 
 
 # ---------------------------------------------------------------- spatial transformer

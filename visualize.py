@@ -410,22 +410,22 @@ def draw_inversions(subject: "Subject") -> None:
         images = subject.model.stn(images)  # what it leaves out, no layer behind it has seen
     layers = list(conv_layers(subject.body).items())
     chosen = sorted({round(k * (len(layers) - 1) / 4) for k in range(5)})
-    rows, shown = [], subject.preprocess.denormalize(images)
-    for index, image in enumerate(images):
-        tiles = [(subject.pixels(images)[index], "")]
-        for place in chosen:
-            found = invert_features(
-                subject.body, layers[place][1], image[None], subject.preprocess, **subject.given
-            )
-            quality = psnr(subject.preprocess.denormalize(found)[0], shown[index])
-            tiles.append((subject.pixels(found)[0], f"{quality:.1f} dB"))
-        rows.append(tiles)
-    title = "What a layer still knows of an image: inverted features, PSNR below"
-    columns = ["image", *(f"layer {place}\n{layers[place][0]}" for place in chosen)]
+    columns, notes = [subject.pixels(images)], [[""] * len(images)]
+    originals = subject.preprocess.denormalize(images)
+    for place in chosen:
+        layer = layers[place][1]
+        found = invert_features(subject.body, layer, images, subject.preprocess, **subject.given)
+        quality = psnr(subject.preprocess.denormalize(found), originals).tolist()
+        columns.append(subject.pixels(found))
+        notes.append([f"{decibels:.1f} dB" for decibels in quality])
     figure = draw_grid(
-        [[tile for tile, _ in row] for row in rows], [""] * len(rows), columns, title, side=2,
-        notes=[[note for _, note in row] for row in rows],
-    )  # fmt: skip
+        [list(row) for row in zip(*columns, strict=True)],
+        [""] * len(images),
+        ["image", *(f"from layer {place}" for place in chosen)],
+        "What a layer still knows of an image: inverted features (PSNR below)",
+        side=2,
+        notes=[list(row) for row in zip(*notes, strict=True)],
+    )
     publish(figure, subject.args.save_dir / "invert" / "invert.jpg")
 
 
