@@ -325,6 +325,17 @@ def check_network(name: str, configs: dict[str, Any], size: tuple[int, int]) -> 
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())
 
 
+def load_network(state: dict[str, Any]) -> nn.Module:
+    """Rebuild a trained network from a loaded checkpoint, with no other knowledge.
+
+    Raises:
+        LabError: the weights do not fit the network that the configs describe.
+    """
+    model = build_network(state.get("network", "classifier"), state["configs"])
+    load_weights(model, state["model_state"])
+    return model
+
+
 def load_body(model: nn.Module, weights: dict[str, Tensor]) -> str | None:
     """Load a state dict for fine-tuning; an output layer for another number of classes is left out.
 
