@@ -67,13 +67,13 @@ class Preprocess:
         return np.asarray(image).reshape(self.shape)
 
     def fit_batch(self, pixels: Tensor) -> Tensor:
-        """Do to pictures of one size what `fit` does to a picture, but for rounding.
+        """Do to pictures of one size what `fit` does to a picture.
 
         Args:
             pixels: uint8 (N, H', W', 1 or 3).
 
         Returns:
-            uint8 (N, H, W, C), within one level of 255 of what `fit` gives.
+            uint8 (N, H, W, C), what `fit` gives to about a level of 255.
         """
         if pixels.shape[3] == 3 and len(self.mean) == 1:  # Pillow's luma, in its fixed point
             weights = torch.tensor([19595, 38470, 7471], device=pixels.device)
@@ -86,7 +86,10 @@ class Preprocess:
         if new != old:
             mode = "bicubic" if self.bicubic else "bilinear"
             images = pixels.permute(0, 3, 1, 2).float()
-            images = F.interpolate(images, new, mode=mode, antialias=True).round_().clamp_(0, 255)
+            # Along x, then along y, to whole levels each time, as Pillow does.
+            for size in ((old[0], new[1]), new):
+                images = F.interpolate(images, size, mode=mode, antialias=True)
+                images = images.add_(0.5).floor_().clamp_(0, 255)
             pixels = images.byte().permute(0, 2, 3, 1)
         (height, width), (top, left) = self.size, self._margins(new)
         pixels = pixels[:, top : top + height, left : left + width]
