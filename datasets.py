@@ -1,8 +1,7 @@
 """Every source of images, and the one way from a folder of them to a loader.
 
-    python datasets.py gtsrb                   # the real benchmark, 26 classes, under data/gtsrb26
-    python datasets.py gtsrb --classes 43      # all of its classes, under data/gtsrb43
-    python datasets.py gtsrb --source FOLDER   # from files already on disk, no connection needed
+    python datasets.py gtsrb                               # published data as folders of images:
+    python datasets.py kaggle --kind dogs --root FOLDER    # see layouts.py
 
     loader = get_data_loader("data", "train", 32, batch_size=32, augment=True)
     split = SOURCES["mnist"].read(Path("data"), "train", preprocess)
@@ -744,16 +743,26 @@ def check_classes(
 
 def main() -> None:
     parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("name", choices=("gtsrb",), help="data set to prepare")
-    parser.add_argument("--root", type=Path, default=DATA_ROOT, help="(default %(default)s)")
-    parser.add_argument("--classes", type=int, choices=(26, 43), default=26)
-    parser.add_argument("--source", type=Path, help="the benchmark's files, already on disk")
+    names = parser.add_subparsers(dest="name", required=True, metavar="gtsrb|kaggle")
+    gtsrb = names.add_parser("gtsrb", help="real photographs of traffic signs", allow_abbrev=False)
+    gtsrb.add_argument("--root", type=Path, default=DATA_ROOT, help="(default %(default)s)")
+    gtsrb.add_argument("--classes", type=int, choices=(26, 43), default=26)
+    gtsrb.add_argument("--source", type=Path, help="the benchmark's files, already on disk")
+    kaggle = names.add_parser("kaggle", help="a competition's files", allow_abbrev=False)
+    kaggle.add_argument("--kind", choices=("cifar10", "dogs"), required=True, help="which layout")
+    kaggle.add_argument("--root", type=Path, required=True, help="folder that holds its train/")
+    kaggle.add_argument("--target", type=Path, help="folder to make (default ROOT/train_val_test)")
     args = parser.parse_args()
 
-    from layouts import prepare_gtsrb
+    from layouts import prepare_gtsrb, prepare_kaggle
 
-    target = prepare_gtsrb(args.root, args.classes, args.source)
-    say(f"Train on it: python train.py --bn --stn --augment --data_root {target}")
+    if args.name == "gtsrb":
+        target = prepare_gtsrb(args.root, args.classes, args.source)
+    else:
+        target = args.target or args.root / "train_val_test"
+        prepare_kaggle(args.root, args.kind, target)
+    flags = "--bn --stn --augment" if args.name == "gtsrb" else "--bn"
+    say(f"Train on it: python train.py {flags} --data_root {target}")
 
 
 if __name__ == "__main__":
