@@ -315,10 +315,13 @@ class ClassifierConfig:
     use_batch_norm: bool = False
     use_stn: bool = False
     dropout_prob: float = 0.0
+    use_non_local: bool = False
 
 
 class Classifier(nn.Module):
     """The assignment's CNN: five convolution blocks, two linear layers, an optional STN in front.
+
+    Ours to add: a non-local block among the convolutions, at (N, 64, 8, 8).
 
     Shape: images (N, in_channels, 32, 32) to logits (N, num_classes).
     """
@@ -332,10 +335,11 @@ class Classifier(nn.Module):
         use_batch_norm: bool = False,
         use_stn: bool = False,
         dropout_prob: float = 0,
+        use_non_local: bool = False,
     ):
         super().__init__()
         self.config = ClassifierConfig(
-            in_channels, num_classes, use_batch_norm, use_stn, dropout_prob
+            in_channels, num_classes, use_batch_norm, use_stn, dropout_prob, use_non_local
         )
         bn = use_batch_norm
         self.stn = STN(in_channels) if use_stn else nn.Identity()
@@ -349,6 +353,7 @@ class Classifier(nn.Module):
             ConvBlock(128, 128, 3, 1, 1, bn, use_residual=True),
             nn.Dropout(dropout_prob),
         )
+        self.non_local = NonLocalBlock(64, dimensions=2) if use_non_local else nn.Identity()
         self.fc_net = nn.Sequential(
             nn.Linear(128 * (IMAGE_SIZE // 8) ** 2, 256),
             nn.ReLU(),
@@ -358,7 +363,8 @@ class Classifier(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.conv_net(self.stn(x))  # (N, 128, 4, 4)
+        middle = self.non_local(self.conv_net[:4](self.stn(x)))  # (N, 64, 8, 8)
+        features = self.conv_net[4:](middle)  # (N, 128, 4, 4)
         return self.fc_net(features.flatten(1))
 
 

@@ -1,5 +1,6 @@
 """Which network to look into, and at which pictures: what the flags of visualize.py mean."""
 
+import copy
 import difflib
 from argparse import Namespace
 from collections.abc import Sequence
@@ -42,8 +43,12 @@ class Subject:
 
     @property
     def body(self) -> nn.Module:
-        """The convolutions alone: the network without a spatial transformer in front of them."""
-        return getattr(self.model, "conv_net", self.model)
+        """The network without a spatial transformer in front, for images that shall stay put."""
+        if not self.has_stn:
+            return self.model
+        body = copy.deepcopy(self.model)
+        body.stn = nn.Identity()
+        return body
 
     @property
     def has_stn(self) -> bool:
@@ -57,7 +62,7 @@ class Subject:
         return {name: value for name, value in flags.items() if value is not None}
 
     def layer(self) -> tuple[str, nn.Module]:
-        """Return the convolution layer that `--layer_idx` names, and its name."""
+        """Return the name of the convolution layer that `--layer_idx` counts to, and the layer."""
         layers = conv_layers(self.model)
         check_index("--layer_idx", self.args.layer_idx, len(layers), "convolution layers")
         return list(layers.items())[self.args.layer_idx]

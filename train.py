@@ -61,6 +61,7 @@ def make_parser() -> "ArgumentParser":
     )
     network.add_argument("--bn", action="store_true", help="classifier: batch normalisation")
     network.add_argument("--stn", action="store_true", help="classifier: spatial transformer")
+    network.add_argument("--non_local", action="store_true", help="classifier: non-local block")
     network.add_argument(
         "--dropout", type=fraction, default=0.0, help="classifier: (default %(default)s)"
     )
@@ -162,6 +163,7 @@ def network_flags(state: dict[str, Any]) -> dict[str, Any]:
         flags["bn"] = configs.get("use_batch_norm", False)
         flags["stn"] = configs.get("use_stn", False)
         flags["dropout"] = configs.get("dropout_prob", 0.0)
+        flags["non_local"] = configs.get("use_non_local", False)
     return flags
 
 
@@ -178,9 +180,10 @@ def check_network_flags(args: "Namespace") -> None:
     """Raise a UsageError for a flag that the network has no use for."""
     from networks import NETWORKS
 
-    if args.network != "classifier" and (args.bn or args.stn or args.dropout):
+    if args.network != "classifier" and (args.bn or args.stn or args.non_local or args.dropout):
         raise UsageError(
-            f"--bn, --stn and --dropout belong to --network classifier; {args.network} is as it is"
+            "--bn, --stn, --non_local and --dropout belong to --network classifier; "
+            f"{args.network} is as it is"
         )
     if args.network in NETWORKS and args.image_size:
         raise UsageError(f"{args.network} has one size; --image_size is for torchvision's networks")
@@ -226,7 +229,8 @@ def make_configs(args: "Namespace", channels: int, num_classes: int) -> dict[str
     from networks import NETWORKS, ClassifierConfig
 
     if args.network == "classifier":
-        return asdict(ClassifierConfig(channels, num_classes, args.bn, args.stn, args.dropout))
+        flags = (args.bn, args.stn, args.dropout, args.non_local)
+        return asdict(ClassifierConfig(channels, num_classes, *flags))
     if args.network in NETWORKS:
         return asdict(NETWORKS[args.network][1](channels, num_classes))
     return {"num_classes": num_classes}
@@ -403,12 +407,12 @@ def check_same_network(
     network: str, configs: dict[str, Any], resumed: dict[str, Any], path: Path
 ) -> None:
     """Raise a LabError that names the first difference to a checkpoint's network, if there is."""
-    saved = {"network": network_of(resumed)} | resumed["configs"]
+    saved = {"network": network_of(resumed), "use_non_local": False} | resumed["configs"]
     for name, value in ({"network": network} | configs).items():
         if saved.get(name) != value:
             raise LabError(
                 f"{path} holds another network: {name} is {saved.get(name)} there, {value} here; "
-                "leave out --network, --bn, --stn and --dropout to go on with its own"
+                "leave out --network, --bn, --stn, --non_local and --dropout to go on with its own"
             )
 
 
@@ -431,7 +435,7 @@ def suggest(args: "Namespace") -> None:
     say("Next, try:")
     say(f"  python test.py{where} --epoch best --save")
     kinds = ["filter --layer_idx 0", "feature --layer_idx 1 --image_idx 50", "tsne"]
-    for kind in kinds + ["stn"] * args.stn:
+    for kind in kinds + ["stn"] * args.stn + ["attention"] * args.non_local:
         say(f"  python visualize.py --type {kind}{where}{epoch}")
 
 

@@ -107,9 +107,9 @@ def draw_filters(subject: "Subject") -> None:
     side = min(64, min(subject.preprocess.size))
     # The first two layers see a few pixels alone: enlarging would only stretch their stripes.
     scales = [scale * side // SCALES[-1] for scale in SCALES] if layer_idx > 1 else [side]
-    excited = excite_filters(
-        subject.body, layer, subject.preprocess, shown, scales, **subject.given
-    )
+    body = subject.body
+    layer = body.get_submodule(name)
+    excited = excite_filters(body, layer, subject.preprocess, shown, scales, **subject.given)
     if kernels.shape[1] == 3:
         extent = kernels.abs().amax((1, 2, 3), keepdim=True)
         tiles, options = to_arrays(kernels / extent / 2 + 0.5), {}
@@ -408,13 +408,13 @@ def draw_inversions(subject: "Subject") -> None:
     images, _ = subject.photographs(3)
     if subject.has_stn:
         images = subject.model.stn(images)  # what it leaves out, no layer behind it has seen
-    layers = list(conv_layers(subject.body).items())
+    body = subject.body
+    layers = list(conv_layers(body).values())
     chosen = sorted({round(k * (len(layers) - 1) / 4) for k in range(5)})
     columns, notes = [subject.pixels(images)], [[""] * len(images)]
     originals = subject.preprocess.denormalize(images)
     for place in chosen:
-        layer = layers[place][1]
-        found = invert_features(subject.body, layer, images, subject.preprocess, **subject.given)
+        found = invert_features(body, layers[place], images, subject.preprocess, **subject.given)
         quality = psnr(subject.preprocess.denormalize(found), originals).tolist()
         columns.append(subject.pixels(found))
         notes.append([f"{decibels:.1f} dB" for decibels in quality])

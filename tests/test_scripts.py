@@ -316,7 +316,7 @@ class ContractTest(unittest.TestCase):
     def test_checkpoint_names_its_network(self):
         """The five configs that the scaffold reads are there, under its names."""
         config = vars(Classifier(3, 5, True, True, 0.1).config)
-        self.assertEqual(
-            config,
-            dict(in_channels=3, num_classes=5, use_batch_norm=True, use_stn=True, dropout_prob=0.1),
+        scaffolds = dict(
+            in_channels=3, num_classes=5, use_batch_norm=True, use_stn=True, dropout_prob=0.1
         )
+        self.assertLessEqual(scaffolds.items(), config.items())
