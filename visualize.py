@@ -433,7 +433,7 @@ def draw_inversions(subject: "Subject") -> None:
 
 
 def draw_attention(subject: "Subject") -> None:
-    """Save where positions of a non-local block look: a row a position, a column a frame."""
+    """Save where positions of a non-local block look; in clips, a column a frame."""
     import matplotlib.pyplot as plt
     import torch.nn.functional as F
 
@@ -459,25 +459,27 @@ def draw_attention(subject: "Subject") -> None:
         places = [(1, 1), (1, 3), (2, 2), (3, 1), (3, 3)]  # fourths of height and width
         positions = [[*middle, y * height // 4, x * width // 4] for y, x in places]
     rows = block.attention(features, positions)[0]  # (P, *key size)
-    maps = rows.unflatten(1, (-1,) if times else (1, -1))  # (P, T, h, w)
+    maps = rows if times else rows[:, None]  # (P, T, h, w)
     frames = images[0].movedim(1, 0) if times else images  # (T, C, H, W)
-    pixels = subject.pixels(frames)
+    pixels = subject.pixels(subject.model.stn(frames) if subject.has_stn else frames)
     maps = F.interpolate(maps, size=pixels.shape[1:3], mode="bilinear")
     heat = plt.colormaps["hot"]((maps / maps.amax((1, 2, 3), keepdim=True)).cpu().numpy())[..., :3]
-    grid, marks = [], []
-    for position, frame_heat in zip(positions, heat, strict=True):
-        y, x = ((p + 0.5) * full / side - 0.5 for p, full, side in
-                zip(position[-2:], pixels.shape[1:3], (height, width), strict=True))  # fmt: skip
-        looker = pixels[position[0] * len(pixels) // times[0]] if times else pixels[0]
-        grid.append([looker, *(0.35 * pixels + 0.65 * frame_heat)])
-        marks.append((x, y))
-    labels = [", ".join(map(str, position)) for position in positions]
-    columns = ["the position"] + (
-        [f"frame {t}" for t in range(len(pixels))] if times else ["where it looks"]
-    )
-    title = f"Attention of {name} on: {subject.caption(label)}"
-    figure = draw_grid(grid, labels, columns, title, side=2)
-    for axis, (x, y) in zip(figure.axes[:: len(columns)], marks, strict=True):
+    lookers = [pixels[position[0] if times else 0] for position in positions]
+    looks = [list(0.35 * pixels + 0.65 * frame_heat) for frame_heat in heat]
+    labels = [f"from {tuple(position)}" for position in positions]
+    title = f"Where positions of {name} look: {subject.caption(label)}"
+    if times:
+        columns = ["the position", *(f"frame {t}" for t in range(len(pixels)))]
+        grid = [[looker, *look] for looker, look in zip(lookers, looks, strict=True)]
+        figure = draw_grid(grid, labels, columns, title, side=2)
+    else:
+        grid = [lookers, [look for (look,) in looks]]
+        figure = draw_grid(grid, ["the position", "where it looks"], labels, title, side=2)
+    scale = [full / side for full, side in zip(pixels.shape[1:3], (height, width), strict=True)]
+    for position, axis in zip(
+        positions, figure.axes[:: len(pixels) + 1 if times else 1], strict=False
+    ):
+        y, x = ((place + 0.5) * by - 0.5 for place, by in zip(position[-2:], scale, strict=True))
         axis.plot(x, y, "o", color="cyan", markersize=9, markeredgecolor="black")
     publish(figure, subject.args.save_dir / "attention" / "attention.jpg")
 
