@@ -507,12 +507,20 @@ def make_losses(args: Any, runtime: engine.Runtime) -> tuple[StyleLosses, Prepro
     """
     if args.ckpt_path is not None and not args.train:
         state = checkpoint.load(find_run(args.ckpt_path))
-        network, recipe = load_network(state), RECIPES["classifier"]
+        name, network = state.get("network", "classifier"), load_network(state)
         preprocess = Preprocess(**state.get("preprocess", {}))
+        if name == "classifier":
+            network.stn = nn.Identity()  # it takes pictures of one size alone
     else:
-        recipe = PRESETS[args.preset] if args.model == "squeezenet1_1" else RECIPES[args.model]
         loaded = pretrained.load(args.model, args.weights)
-        network, preprocess = loaded.model, loaded.preprocess
+        name, network, preprocess = args.model, loaded.model, loaded.preprocess
+    recipes = RECIPES | {"squeezenet1_1": PRESETS[args.preset]}
+    if name not in recipes:
+        raise LabError(
+            f"{args.ckpt_path} holds a {name}, and no recipe says which of its layers to compare; "
+            f"take one of {', '.join(recipes)}"
+        )
+    recipe = recipes[name]
     given = {
         field.name: getattr(args, field.name)
         for field in fields(Recipe)
@@ -617,8 +625,8 @@ class TransformNet(nn.Module):
             sizes.append(x.shape[-2:])
             x = block(x)
         x = self.residual(x)
-        # Enlarge, then convolve: transposed convolutions leave a checkerboard (Odena 2016). Enlarged
-        # to the sizes met on the way in, a picture keeps its size, whatever that is.
+        # Enlarge, then convolve: transposed convolutions leave a checkerboard (Odena 2016).
+        # Enlarged to the sizes met on the way in, a picture keeps its size, whatever that is.
         for block, size in zip(self.decode, reversed(sizes[1:]), strict=True):
             x = block(F.interpolate(x, size=size, mode="nearest"))
         return self.output(x).tanh()
