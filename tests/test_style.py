@@ -303,21 +303,22 @@ class ScriptTest(unittest.TestCase):
         Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(cls.content)
         cls.photos = make_images(cls.base / "photos", {"train": 4}, size=48)
 
-    def run_style(self, *more, content=True):
-        flags = ("--content", self.content) if content else ()
-        return script("style.py", *flags, "--save_dir", self.base / "out", *more)
+    def call(self, *flags):
+        """Run the script in this process, which has imported what takes seconds; its output."""
+        argv = ["style.py", "--save_dir", str(self.base / "out"), *map(str, flags)]
+        printed = io.StringIO()
+        with mock.patch("sys.argv", argv), contextlib.redirect_stdout(printed):
+            style.main()
+        return printed.getvalue()
 
-    def refuse(self, code, words, *more):
-        """In this process: a `LabError` for what `console.run` prints, or the parser's own end."""
-        flags = ("--content", self.content, "--save_dir", self.base / "out", *more)
+    def refuse(self, code, words, *flags):
+        """A `LabError`, which `console.run` prints, or the parser's end: a line and a code."""
         printed = io.StringIO()
         with (
-            mock.patch("sys.argv", ["style.py", *map(str, flags)]),
             contextlib.redirect_stderr(printed),
-            contextlib.redirect_stdout(io.StringIO()),
             self.assertRaises((LabError, SystemExit)) as caught,
         ):
-            style.main()
+            self.call("--content", self.content, *flags)
         usage = isinstance(caught.exception, SystemExit)
         text = printed.getvalue() if usage else f"{caught.exception}\n"
         self.assertEqual(caught.exception.code if usage else caught.exception.exit_code, code)
@@ -325,7 +326,8 @@ class ScriptTest(unittest.TestCase):
         self.assertIn(words, text)
 
     def test_a_picture_and_its_course(self):
-        done = self.run_style(
+        done = script(
+            "style.py", "--content", self.content, "--save_dir", self.base / "out",
             "--style", self.style, "--weights", self.weights, "--steps", 5, "--size", 45,
             "--style_size", 40, "--start", "noise",
         )  # fmt: skip
@@ -367,17 +369,16 @@ class ScriptTest(unittest.TestCase):
     def test_a_network_for_one_style(self):
         """Training lowers the losses; interrupted, it goes on exactly; then one pass paints."""
         straight, stopped = self.base / "straight", self.base / "stopped"
-        done = self.run_style(*self.train(straight, "--epoch", 3), content=False)
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertIn(f"python style.py --ckpt_path {straight}", done.stdout)
+        printed = self.call(*self.train(straight, "--epoch", 3))
+        self.assertIn(f"python style.py --ckpt_path {straight}", printed)
         state = checkpoint.load(checkpoint.find(straight, "last"))
         losses = [row["loss"] for row in state["history"]]
         self.assertLess(losses[-1], losses[0] * 0.8)
         self.assertEqual((state["task"], state["configs"]["width"]), ("style", 4))
 
-        command = [*self.train(stopped, "--epoch", 3), "--save_dir", self.base / "out"]
+        command = map(str, self.train(stopped, "--epoch", 3))
         process = subprocess.Popen(
-            [sys.executable, "style.py", *map(str, command)],
+            [sys.executable, "style.py", *command],
             cwd=PROJECT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
@@ -387,15 +388,13 @@ class ScriptTest(unittest.TestCase):
         output, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130, errors)
         self.assertIn("Go on with: python style.py --resume", output)
-        done = self.run_style("--resume", stopped, content=False)
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.call("--resume", stopped)
         again = checkpoint.load(checkpoint.find(stopped, "last"))
         self.assertEqual(again["epoch"], 3)
         for name, weights in state["model_state"].items():
             self.assertTrue(torch.equal(weights, again["model_state"][name]), name)
 
-        done = self.run_style("--ckpt_path", straight)
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.call("--ckpt_path", straight, "--content", self.content)
         with Image.open(self.base / "out/style/photo_straight.jpg") as picture:
             self.assertEqual(picture.size, (80, 60))
         self.refuse(1, "needs 16 pixels", "--ckpt_path", straight, "--size", 9)
