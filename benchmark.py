@@ -1,18 +1,24 @@
 """Measure the project's speed on this machine, against the bare step and the plain loop.
 
     python benchmark.py
-    python benchmark.py --rounds 3       # shorter, less sure
+    python benchmark.py --rounds 3           # shorter, less sure
+    python benchmark.py --only attention     # one of training, testing, attention
 
-All contestants train one network (`--bn --stn`) on one folder of drawn signs, taking turns in
-every round, so that a machine whose speed drifts is fair to all; figures are medians over rounds.
+Training and testing take one network (`--bn --stn`) and one folder of drawn signs; attention is a
+step through the non-local block, against the form that holds the matrix of all pairs. Contestants
+take turns in every round, so that a machine whose speed drifts is fair to all; figures are medians
+over rounds. Memory is the peak above what a fresh process held before the step.
 """
 
+import math
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +28,15 @@ BATCH_SIZES = (128, 32)
 IMAGES_A_CLASS = {"train": 150, "val": 1, "test": 40}
 BARE_IMAGES = 2048  # that the bare step works through in one turn
 SINGLES = 260  # images that are tested one by one
+CLIPS = (2, 64, 8, 32, 32)  # (N, C, T, H, W) of the assignment's non-local block
+SECTIONS = ("training", "testing", "attention")
 
 
 def main() -> None:
     parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("--rounds", type=positive_int, default=5, help="(default %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    parser.add_argument("--only", choices=SECTIONS, help="measure this alone (default: all)")
     args = parser.parse_args()
 
     import torch
@@ -41,46 +50,80 @@ def main() -> None:
         f"torch {torch.__version__}, {runtime.device.type}, {torch.get_num_threads()} threads, "
         f"{precision}, {args.rounds} rounds"
     )
+    sections = (args.only,) if args.only else SECTIONS
+    contestants: dict[Any, Callable[[], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        signs.draw_dataset(root, per_class=IMAGES_A_CLASS)
-        training = {
-            (name, batch_size): make(root, batch_size, runtime)
-            for batch_size in BATCH_SIZES
-            for name, make in TRAINING.items()
-        }
-        testing = {name: make(root, runtime) for name, make in TESTING.items()}
-        contestants = training | testing
+        if sections != ("attention",):
+            signs.draw_dataset(root, per_class=IMAGES_A_CLASS)
+        if "training" in sections:
+            contestants |= {
+                (name, batch_size): make(root, batch_size, runtime)
+                for batch_size in BATCH_SIZES
+                for name, make in TRAINING.items()
+            }
+        if "testing" in sections:
+            contestants |= {name: make(root, runtime) for name, make in TESTING.items()}
+        if "attention" in sections:
+            contestants |= {name: attention_turns(name, runtime) for name in ATTENTION}
         rates: dict[Any, list[float]] = {key: [] for key in contestants}
         for _ in progress(range(args.rounds), label="rounds"):
             for key, measure in contestants.items():
                 rates[key].append(measure())
-    report(rates)
-    print(f"\n`python train.py --help`: {seconds_to_help(args.rounds):.2f} s")
+    if "training" in sections:
+        report_training(rates)
+    if "testing" in sections:
+        report_testing(rates)
+    if "attention" in sections:
+        report_attention(rates, runtime)
+    if not args.only:
+        print(f"\n`python train.py --help`: {seconds_to_help(args.rounds):.2f} s")
 
 
-def report(rates: dict[Any, list[float]]) -> None:
-    """Print medians of images/s, and of the ratios round by round, as Markdown."""
+def ratio(rates: dict[Any, list[float]], over: Any, under: Any) -> str:
+    """Return the median of the ratios round by round."""
+    quotients = [a / b for a, b in zip(rates[over], rates[under], strict=True)]
+    return f"{statistics.median(quotients):.2f}"
 
-    def ratio(over: Any, under: Any) -> str:
-        quotients = [a / b for a, b in zip(rates[over], rates[under], strict=True)]
-        return f"{statistics.median(quotients):.2f}"
 
+def report_training(rates: dict[Any, list[float]]) -> None:
+    """Print medians of images/s and ratios, as Markdown like the other reports."""
     print("\n| training, batch | " + " | ".join(TRAINING) + " | b/a | b augmented/a | b/c |")
     print("|---|" + "---|" * (len(TRAINING) + 3))
     bare, own, augmented, plain = TRAINING
     for size in BATCH_SIZES:
         medians = [f"{statistics.median(rates[name, size]):,.0f}" for name in TRAINING]
         ratios = [
-            ratio((own, size), (bare, size)),
-            ratio((augmented, size), (bare, size)),
-            ratio((own, size), (plain, size)),
+            ratio(rates, (own, size), (bare, size)),
+            ratio(rates, (augmented, size), (bare, size)),
+            ratio(rates, (own, size), (plain, size)),
         ]
         print(f"| {size} | " + " | ".join(medians + ratios) + " |")
+
+
+def report_testing(rates: dict[Any, list[float]]) -> None:
+    """Print medians of images/s and the ratio to one by one."""
     print("\n| testing | images/s | ratio |\n|---|---|---|")
     own, plain = TESTING
     for name in TESTING:
-        print(f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio(name, plain)} |")
+        print(f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio(rates, name, plain)} |")
+
+
+def report_attention(rates: dict[Any, list[float]], runtime) -> None:
+    """Print medians of clips/s, peak memory, and both in ratio to the naive form."""
+    mebibytes = {}
+    for name in ATTENTION:
+        fresh = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=fresh) as process:
+            memory = process.submit(attention_memory, name, runtime.device.type)
+            mebibytes[name] = memory.result() / 2**20
+    print(f"\n| forward and backward, {CLIPS}, fp32 | clips/s | ratio | extra MiB | ratio |")
+    print("|---|---|---|---|---|")
+    _, naive = ATTENTION
+    for name in ATTENTION:
+        speed = f"{statistics.median(rates[name]):,.2f} | {ratio(rates, name, naive)}"
+        share = f"{mebibytes[name]:,.0f} | 1/{mebibytes[naive] / mebibytes[name]:.1f}"
+        print(f"| {name} | {speed} | {share} |")
 
 
 def seconds_to_help(rounds: int) -> float:
@@ -244,6 +287,80 @@ def single_test(root: Path, runtime) -> Callable[[], float]:
     return turn
 
 
+def own_block(device):
+    """The project's non-local block."""
+    from networks import NonLocalBlock
+
+    return NonLocalBlock(CLIPS[1], identity_init=False).to(device)
+
+
+def naive_block(device):
+    """The same weights, softmax(q k^T) v as it is written."""
+    import torch
+
+    block = own_block(device)
+
+    def forward(x):
+        query, key, value = (
+            conv(x).flatten(2) for conv in (block.query_conv, block.key_conv, block.value_conv)
+        )
+        y = value @ torch.softmax(query.mT @ key, 2).mT  # (N, C/2, THW)
+        return x + block.out_conv(y.unflatten(2, x.shape[2:]))
+
+    return forward
+
+
+def attention_step(name: str, device) -> Callable[..., None]:
+    """Return a function that goes forward and backward through a block with clips of a shape."""
+    import torch
+
+    forward = ATTENTION[name](device)
+
+    def step(*shape: int) -> None:
+        forward(torch.randn(shape, device=device, requires_grad=True)).sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def attention_turns(name: str, runtime) -> Callable[[], float]:
+    """A step with CLIPS: clips/s."""
+    step = attention_step(name, runtime.device)
+
+    def turn() -> float:
+        began = time.perf_counter()
+        step(*CLIPS)
+        return CLIPS[0] / (time.perf_counter() - began)
+
+    turn()  # warm up
+    return turn
+
+
+def attention_memory(name: str, device_type: str) -> float:
+    """Return the bytes a step takes at its peak; of a process of its own, nan where unknown."""
+    import torch
+
+    step = attention_step(name, torch.device(device_type))
+    step(1, CLIPS[1], 2, 8, 8)  # libraries, kernels and the weights' gradients stay
+    if device_type == "cuda":
+        before = torch.cuda.memory_allocated()
+        step(*CLIPS)
+        return torch.cuda.max_memory_allocated() - before
+    before = resident_bytes("VmRSS")
+    step(*CLIPS)
+    return resident_bytes("VmHWM") - before
+
+
+def resident_bytes(kind: str) -> float:
+    """Return this process's memory, now (VmRSS) or at its peak (VmHWM); nan but on Linux."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next(
+        (float(line.split()[1]) * 1024 for line in lines if line.startswith(kind)), math.nan
+    )
+
+
 TRAINING = {
     "(a) bare step": bare_step,
     "(b) train.py": own_loop,
@@ -251,6 +368,7 @@ TRAINING = {
     "(c) plain loop": plain_loop,
 }
 TESTING = {"test.py": own_test, "batch_size=1": single_test}
+ATTENTION = {"NonLocalBlock": own_block, "softmax(q k^T) v": naive_block}
 
 if __name__ == "__main__":
     run(main)

@@ -7,6 +7,7 @@ Shapes are written as N (images), C (channels), T (frames), H, W. Sources: batch
 (Jaderberg et al. 2015), non-local neural networks (Wang et al. 2018).
 """
 
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,12 @@ from torch import Tensor, nn
 from console import LabError
 
 IMAGE_SIZE = 32  # height and width in pixels that the classifier's linear layers are laid out for
+NON_LOCAL_MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen a half-precision tensor, as autocast leaves it; others stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class ConvBlock(nn.Module):
@@ -95,7 +102,7 @@ class STN(nn.Module):
         features = self.localization_conv(x)
         theta = self.localization_fc(features.flatten(1))
         # bf16 could only place a sample to 1/256 of the image.
-        return theta.to(torch.promote_types(theta.dtype, torch.float32)).view(-1, 2, 3)
+        return at_least_float32(theta).view(-1, 2, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return warp(x, self.localize(x))
@@ -109,35 +116,193 @@ def warp(images: Tensor, theta: Tensor) -> Tensor:
 
 
 class NonLocalBlock(nn.Module):
-    """Embedded-Gaussian attention over all positions of a clip (Wang et al. 2018, equation 6).
+    """Self-attention over all positions of a signal, image or clip (Wang et al. 2018).
 
-    `x + out_conv(softmax(query(x)^T key(x)) value(x))`, unscaled as in the paper, over the
-    T * H * W positions. The output convolution starts at zero, so that the untrained block is the
-    identity (section 4.1) and can be put into a trained network.
+    Each position i takes from all positions j, near or far, as much as f says:
 
-    Shape: (N, in_channels, T, H, W) to the same.
+        z_i = x_i + out_conv(y_i),  y_i = 1 / C(x) * sum_j f(x_i, x_j) g(x_j)    (equations 1, 6)
+
+    with theta, phi, g = `query_conv`, `key_conv`, `value_conv` and f, C(x) by `mode`; the sum
+    runs over P positions:
+
+        embedded_gaussian   exp(theta(x_i) . phi(x_j))                  sum_j f(x_i, x_j)  (eq. 3)
+        gaussian            exp(x_i . x_j)                              sum_j f(x_i, x_j)  (eq. 2)
+        dot_product         theta(x_i) . phi(x_j)                       P                  (eq. 4)
+        concatenation       relu(w_f . [theta(x_i), phi(x_j)])          P                  (eq. 5)
+
+    The first two are a softmax over j, unscaled. No mode ever holds the P x P matrix of f:
+    `attention` returns those of its rows that are asked for.
+
+    Args:
+        in_channels: at least 2; inside there are `in_channels // 2`.
+        dimensions: axes besides N and C: 1 (T), 2 (H, W) or 3 (T, H, W).
+        mode: one of `NON_LOCAL_MODES`.
+        sub_sample: max-pool keys and values by two (section 3.4), a clip in space alone.
+        identity_init: start `out_conv` at zero, so that the untrained block is the identity and can
+            be put into a trained network (section 4.1).
+
+    Shape: (N, in_channels, *size) to the same, `len(size) == dimensions`.
+
+    Raises:
+        ValueError: fewer channels than 2, unknown dimensions or mode, an input of other dimensions.
     """
 
-    def __init__(self, in_channels: int):
+    def __init__(
+        self,
+        in_channels: int,
+        dimensions: int = 3,
+        mode: str = "embedded_gaussian",
+        sub_sample: bool = False,
+        identity_init: bool = True,
+    ):
         super().__init__()
+        if in_channels < 2:
+            raise ValueError(f"in_channels is halved inside, so at least 2; got {in_channels}")
+        if dimensions not in (1, 2, 3):
+            raise ValueError(f"dimensions must be 1, 2 or 3; got {dimensions!r}")
+        if mode not in NON_LOCAL_MODES:
+            raise ValueError(f"mode must be one of {', '.join(NON_LOCAL_MODES)}; got {mode!r}")
+        self.dimensions, self.mode = dimensions, mode
         inner_channels = in_channels // 2
-        self.query_conv = nn.Conv3d(in_channels, inner_channels, 1)
-        self.key_conv = nn.Conv3d(in_channels, inner_channels, 1)
-        self.value_conv = nn.Conv3d(in_channels, inner_channels, 1)
-        self.out_conv = nn.Conv3d(inner_channels, in_channels, 1)
-        nn.init.zeros_(self.out_conv.weight)
-        nn.init.zeros_(self.out_conv.bias)
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1]
+        pool = (nn.MaxPool1d(2), nn.MaxPool2d(2), nn.MaxPool3d((1, 2, 2)))[dimensions - 1]
+        embeds = mode != "gaussian"
+        self.query_conv = conv(in_channels, inner_channels, 1) if embeds else nn.Identity()
+        self.key_conv = conv(in_channels, inner_channels, 1) if embeds else nn.Identity()
+        self.value_conv = conv(in_channels, inner_channels, 1)
+        self.out_conv = conv(inner_channels, in_channels, 1)
+        self.pool = pool if sub_sample else nn.Identity()
+        if mode == "concatenation":
+            self.pair_linear = nn.Linear(2 * inner_channels, 1, bias=False)  # w_f
+        if identity_init:
+            nn.init.zeros_(self.out_conv.weight)
+            nn.init.zeros_(self.out_conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        # (N, 1, THW, C/2), contiguous along channels: what the attention kernel that never holds
-        # the THW x THW matrix asks for.
-        query, key, value = (
-            conv(x).flatten(2).transpose(1, 2).contiguous().unsqueeze(1)
-            for conv in (self.query_conv, self.key_conv, self.value_conv)
-        )
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.out_conv(attended)
+        self._check(x)
+        query = positions_first(self.query_conv(x))  # (N, P, D)
+        key = positions_first(self.pool(self.key_conv(x)))  # (N, P', D)
+        value = positions_first(self.pool(self.value_conv(x)))  # (N, P', C/2)
+        if self.mode == "dot_product":
+            y = query @ ((key / key.shape[1]).mT @ value)  # q (k^T v), not (q k^T) v
+        elif self.mode == "concatenation":
+            y = relu_attention(*self._pair_scores(query, key), value)
+        else:
+            y = softmax_attention(query, key, value)
+        y = y.mT.unflatten(2, x.shape[2:])  # (N, C/2, *size)
+        return x + self.out_conv(y)
+
+    def attention(self, x: Tensor, positions: Tensor | list[list[int]]) -> Tensor:
+        """Return the rows f(x_i, .) / C(x) of chosen positions i, at least float32.
+
+        Args:
+            x: (N, in_channels, *size), as in `forward`.
+            positions: (R, dimensions), integers, a clip's as (t, y, x).
+
+        Returns:
+            (N, R, *key size), the size after pooling; a row of a softmax mode sums to 1.
+
+        Raises:
+            LabError: a position lies outside the input, or is not `dimensions` whole numbers.
+        """
+        self._check(x)
+        index = flat_index(positions, x.shape[2:]).to(x.device)
+        chosen = x.flatten(2)[:, :, index].unflatten(2, (-1,) + (1,) * (self.dimensions - 1))
+        query = positions_first(self.query_conv(chosen))  # (N, R, D)
+        keys = self.pool(self.key_conv(x))  # (N, D, *key size)
+        key = positions_first(keys)
+        if self.mode == "concatenation":
+            a, b = map(at_least_float32, self._pair_scores(query, key))
+            rows = F.relu(a.unsqueeze(2) + b.unsqueeze(1))
+        else:
+            with torch.autocast(x.device.type, enabled=False):  # the fused kernels add in float32
+                rows = at_least_float32(query) @ at_least_float32(key).mT
+        by_softmax = self.mode in ("embedded_gaussian", "gaussian")
+        rows = rows.softmax(2) if by_softmax else rows / key.shape[1]
+        return rows.unflatten(2, keys.shape[2:])
+
+    def _pair_scores(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a (N, P) and b (N, P'): w_f . [theta(x_i), phi(x_j)] = a_i + b_j."""
+        query_weight, key_weight = self.pair_linear.weight[0].chunk(2)
+        return query @ query_weight, key @ key_weight
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != self.dimensions + 2:  # a convolution would take (C, *size) for one image
+            axes = ("T", "H, W", "T, H, W")[self.dimensions - 1]
+            raise ValueError(f"expected an input (N, C, {axes}), got shape {tuple(x.shape)}")
+
+
+def positions_first(features: Tensor) -> Tensor:
+    """Lay (N, C, *size) out as (N, P, C), P positions in row-major order."""
+    return features.flatten(2).mT
+
+
+def flat_index(positions: Tensor | list[list[int]], size: tuple[int, ...]) -> Tensor:
+    """Return the row-major index, (R,), of integer coordinates (R, len(size)).
+
+    Raises:
+        LabError: they have another shape or type, or one lies outside; names the valid range.
+    """
+    positions = torch.as_tensor(positions)
+    last = tuple(length - 1 for length in size)
+    valid = f"{len(size)} whole numbers from {(0,) * len(size)} to {last}"
+    rows = positions.dim() == 2 and len(positions) > 0 and positions.shape[1] == len(size)
+    if not rows or positions.is_floating_point():
+        raise LabError(f"positions must be rows of {valid}, at least one")
+    positions = positions.long()
+    outside = ((positions < 0) | (positions > positions.new_tensor(last))).any(1)
+    if outside.any():
+        raise LabError(f"no position {tuple(positions[outside][0].tolist())}; there are {valid}")
+    return sum(axis * math.prod(size[k + 1 :]) for k, axis in enumerate(positions.unbind(1)))
+
+
+def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(query key^T) value, without the P x P' matrix.
+
+    The kernels that never hold it want operands contiguous along channels and one channel count,
+    on some devices a multiple of 8; else PyTorch silently takes the kernel that does. Channels of
+    zeros make it so and change nothing.
+
+    Shape: (N, P, D), (N, P', D), (N, P', E) to (N, P, E).
+    """
+    channels = value.shape[2]
+    width = -(-max(query.shape[2], channels) // 8) * 8
+    query, key, value = (
+        F.pad(operand, (0, width - operand.shape[2])).contiguous()
+        for operand in (query, key, value)
+    )
+    # On a CPU the backward pass has one thread for each head of each image. Queries need nothing of
+    # each other, so they are dealt out to as many heads as keep the threads busy.
+    heads = 1
+    if query.device.type == "cpu":
+        while heads * len(query) < torch.get_num_threads() and query.shape[1] % (2 * heads) == 0:
+            heads *= 2
+    query = query.unflatten(1, (heads, -1))  # (N, heads, P / heads, width)
+    key, value = (operand.unsqueeze(1).expand(-1, heads, -1, -1) for operand in (key, value))
+    attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    return attended.flatten(1, 2)[..., :channels]
+
+
+def relu_attention(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
+    """y_i = 1 / P' * sum_j relu(a_i + b_j) value_j, exactly, in O((P + P') log P').
+
+    Only the j with b_j > -a_i count. In descending order of b they come first, k_i of them, so
+
+        y_i = (a_i * sum_{j < k_i} value_j + sum_{j < k_i} b_j value_j) / P'
+
+    takes two running sums, in at least float32, and a binary search for k_i.
+
+    Shape: (N, P), (N, P'), (N, P', E) to (N, P, E), in the type of value.
+    """
+    dtype = value.dtype
+    a, b, value = map(at_least_float32, (a, b, value))
+    b, order = b.sort(1, descending=True)
+    value = value.take_along_dim(order.unsqueeze(2), 1)
+    sums = torch.cat((value, b.unsqueeze(2) * value), 2).cumsum(1)
+    sums = F.pad(sums, (0, 0, 1, 0))  # (N, P' + 1, 2E), row k over the k largest b
+    k = torch.searchsorted(-b.detach(), a.detach())  # how many -b_j < a_i
+    value_sum, product_sum = sums.take_along_dim(k.unsqueeze(2), 1).chunk(2, 2)  # (N, P, E)
+    return ((a.unsqueeze(2) * value_sum + product_sum) / b.shape[1]).to(dtype)
 
 
 @dataclass(frozen=True)

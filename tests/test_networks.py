@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from console import LabError
-from networks import Classifier, ConvBlock, NonLocalBlock, build_network, load_network
+from networks import Classifier, ConvBlock, build_network, load_network
 
 FLAGS = tuple(product((False, True), (False, True), (0.0, 0.3)))  # batch norm, STN, dropout
 
@@ -292,76 +292,6 @@ class ClassifierTest(unittest.TestCase):
         with self.assertRaisesRegex(LabError, "do not fit") as caught:
             load_network({"configs": configs, "model_state": weights})
         self.assertNotIn("\n", str(caught.exception))
-
-
-def attend(x: Tensor, model: NonLocalBlock) -> Tensor:
-    """Wang et al. 2018, equation 6, spelt out: y_i = sum over j of softmax_j(q_i . k_j) v_j."""
-
-    def embed(conv: nn.Conv3d, features: Tensor) -> Tensor:  # a 1x1x1 convolution is a matrix
-        weight = conv.weight[:, :, 0, 0, 0]
-        return torch.einsum("oc,ncp->nop", weight, features) + conv.bias[:, None]
-
-    positions = x.flatten(2)  # (N, C, THW)
-    query = embed(model.query_conv, positions)
-    key = embed(model.key_conv, positions)
-    value = embed(model.value_conv, positions)
-    similarity = torch.einsum("nci,ncj->nij", query, key).exp()
-    weights = similarity / similarity.sum(2, keepdim=True)
-    y = torch.einsum("nij,ncj->nci", weights, value)
-    return x + embed(model.out_conv, y).view_as(x)
-
-
-class NonLocalBlockTest(unittest.TestCase):
-    def setUp(self):
-        torch.manual_seed(0)
-
-    def test_contract(self):
-        """Three 1x1x1 convolutions to half the channels, one back."""
-        model = NonLocalBlock(6)
-        for name, sizes in dict(
-            query_conv=(6, 3), key_conv=(6, 3), value_conv=(6, 3), out_conv=(3, 6)
-        ).items():
-            conv = getattr(model, name)
-            self.assertIsInstance(conv, nn.Conv3d)
-            self.assertEqual((conv.in_channels, conv.out_channels), sizes)
-            self.assertEqual(conv.kernel_size, (1, 1, 1))
-        self.assertEqual(NonLocalBlock(7).query_conv.out_channels, 3)
-
-    def test_untrained_is_the_identity(self):
-        """Exactly, so that it can be put into a trained network; yet it can learn."""
-        model, x = NonLocalBlock(8), torch.randn(2, 8, 3, 4, 5)
-        out = model(x)
-        self.assertTrue(torch.equal(out, x))
-        out.square().sum().backward()
-        self.assertGreater(model.out_conv.weight.grad.abs().max(), 0)
-
-    def test_equals_reference(self):
-        """Forward and all gradients, in double precision."""
-        model = NonLocalBlock(6).double()
-        nn.init.normal_(model.out_conv.weight)
-        nn.init.normal_(model.out_conv.bias)
-        x = torch.randn(2, 6, 3, 4, 5, dtype=torch.double, requires_grad=True)
-        out, expected = model(x), attend(x, model)
-        self.assertEqual(out.shape, x.shape)
-        self.assertGreater((out - x).abs().max(), 0.1)
-        assert_close(out, expected)
-
-        upstream = torch.randn_like(out)
-        inputs = {"x": x, **dict(model.named_parameters())}
-        gradients = torch.autograd.grad(out, inputs.values(), upstream)
-        references = torch.autograd.grad(expected, inputs.values(), upstream)
-        for name, gradient, reference in zip(inputs, gradients, references, strict=True):
-            with self.subTest(name):
-                assert_close(gradient, reference)
-
-    def test_sees_every_position(self):
-        """A change in the last frame's corner reaches the first frame's opposite one."""
-        model, x = NonLocalBlock(4), torch.randn(1, 4, 3, 4, 5)
-        nn.init.normal_(model.out_conv.weight)
-        changed = x.clone()
-        changed[..., -1, -1, -1] += 1
-        difference = (model(changed) - model(x))[0, :, 0, 0, 0]
-        self.assertGreater(difference.abs().max(), 1e-4)
 
 
 if __name__ == "__main__":
