@@ -13,6 +13,7 @@ instance normalisation).
 """
 # ruff: noqa: E402 - torch is imported below the flags, so that --help answers at once
 
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -170,6 +171,7 @@ import pretrained
 from datasets import CACHE_BUDGET, BatchSampler, ImageFolderDataset, Split
 from images import Preprocess, image_path, open_image, to_arrays
 from networks import ConvBlock, load_network, load_weights
+from train import prepare_folder
 
 # ---------------------------------------------------------------- losses
 
@@ -410,10 +412,10 @@ def describe(losses: Tensor) -> str:
     )
 
 
-def paint(args: Any, runtime: engine.Runtime) -> None:
+def paint(args: Namespace, runtime: engine.Runtime) -> None:
     """Optimise one picture as the flags ask; save it, and its course as a strip."""
-    losses, preprocess = make_losses(args, runtime)
     content_file = picture_file(args.content, args.save_dir)
+    losses, preprocess = make_losses(args, runtime)
     content = read_picture(content_file, losses.recipe.size, preprocess).to(runtime.device)
     bounds = preprocess.bounds(runtime.device)
     start = content
@@ -500,11 +502,12 @@ def save_picture(pixels: Tensor, path: Path) -> None:
     say(f"Saved {path} ({array.shape[1]}x{array.shape[0]})")
 
 
-def make_losses(args: Any, runtime: engine.Runtime) -> tuple[StyleLosses, Preprocess]:
+def make_losses(args: Namespace, runtime: engine.Runtime) -> tuple[StyleLosses, Preprocess]:
     """Build what the flags ask for; returns also how the compared network wants its pictures.
 
     Sets `args.style_file`, the file of the style picture.
     """
+    args.style_file = picture_file(args.style, args.save_dir)
     if args.ckpt_path is not None and not args.train:
         state = checkpoint.load(find_run(args.ckpt_path))
         name, network = state.get("network", "classifier"), load_network(state)
@@ -520,6 +523,8 @@ def make_losses(args: Any, runtime: engine.Runtime) -> tuple[StyleLosses, Prepro
             f"{args.ckpt_path} holds a {name}, and no recipe says which of its layers to compare; "
             f"take one of {', '.join(recipes)}"
         )
+    if len(preprocess.mean) != 3:
+        raise LabError(f"{args.ckpt_path} looks at grey pictures; take a network for colour")
     recipe = recipes[name]
     given = {
         field.name: getattr(args, field.name)
@@ -533,7 +538,6 @@ def make_losses(args: Any, runtime: engine.Runtime) -> tuple[StyleLosses, Prepro
             f"{', '.join(recipe.style_layers)}; {len(recipe.style_weights)} are given"
         )
     extractor = feature_extractor(network, (recipe.content_layer, *recipe.style_layers))
-    args.style_file = picture_file(args.style, args.save_dir)
     style = read_picture(args.style_file, recipe.style_size, preprocess)
     return StyleLosses(extractor.to(runtime.device), recipe, style.to(runtime.device)), preprocess
 
@@ -713,13 +717,15 @@ KEPT = ("style", "model", "weights", "preset", "size", "style_size", "content_we
         "style_weights", "tv_weight", "width", "data_root")  # fmt: skip
 
 
-def train(args: Any, runtime: engine.Runtime, resumed: dict[str, Any] | None) -> None:
+def train(args: Namespace, runtime: engine.Runtime, resumed: dict[str, Any] | None) -> None:
     """Train a network for one style as the flags ask."""
     if resumed is not None and resumed["epoch"] >= args.epoch:
         raise LabError(
             f"{args.resume} has done {resumed['epoch']} epochs already; --epoch is the total: "
             f"to go on, give one above {resumed['epoch']}"
         )
+    if runtime.world_size > 1:
+        raise UsageError("style.py --train runs in one process; start it without torchrun")
     settings = engine.TrainSettings(
         epoch=args.epoch, batch_size=args.batch_size, lr=args.lr or 1e-3,
         precision=args.precision, seed=args.seed,
@@ -727,6 +733,7 @@ def train(args: Any, runtime: engine.Runtime, resumed: dict[str, Any] | None) ->
     losses, preprocess = make_losses(args, runtime)
     size = losses.recipe.size
     loader = photo_loader(args.data_root, size, args.batch_size, args.seed, runtime.device)
+    prepare_folder(args.ckpt_path)
     torch.manual_seed(args.seed)
     model = TransformNet(args.width)
     if resumed is not None:
@@ -754,7 +761,7 @@ def train(args: Any, runtime: engine.Runtime, resumed: dict[str, Any] | None) ->
 
 
 @torch.inference_mode()
-def repaint(args: Any, state: dict[str, Any], runtime: engine.Runtime) -> None:
+def repaint(args: Namespace, state: dict[str, Any], runtime: engine.Runtime) -> None:
     """Paint a picture of any size by one pass of a trained network."""
     model = load_transform(state).eval().to(runtime.device, memory_format=torch.channels_last)
     content_file = picture_file(args.content, args.save_dir)

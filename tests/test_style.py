@@ -354,6 +354,7 @@ class ScriptTest(unittest.TestCase):
             (1, "no file of weights", ("--style", self.style, "--weights", "absent.pth")),
             (1, "do not fit the network", (*fine, "--model", "vgg19")),
             (1, "python style.py --train", ("--ckpt_path", self.base / "empty")),
+            (1, "cannot write to --ckpt_path", self.train(text / "run")),
             (1, "no folder", (*fine, "--train", "--data_root", self.base / "absent")),
         ):
             with self.subTest(words):
