@@ -67,6 +67,15 @@ def load_weights_file(path: Path) -> dict[str, Tensor]:
     """Read a bare state dict, or that of one of our checkpoints, from any file of weights.
 
     Raises:
+        LabError: as `load_any`.
+    """
+    return load_any(path)["model_state"]
+
+
+def load_any(path: Path) -> dict[str, Any]:
+    """Read one of our checkpoints, or a bare state dict as the `model_state` of an empty one.
+
+    Raises:
         LabError: missing, damaged, holding code, or no state dict.
     """
     if not path.is_file():
@@ -75,10 +84,11 @@ def load_weights_file(path: Path) -> dict[str, Tensor]:
         state = _unpickle(path)
     except ValueError as error:
         raise LabError(f"{path} {error}") from error
-    weights = state.get("model_state", state)
+    state = state if "model_state" in state else {"model_state": state}
+    weights = state["model_state"]
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise LabError(f"{path} is no state dict: it holds more than named tensors")
-    return weights
+    return state
 
 
 def _read(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -95,7 +95,7 @@ def lab_parser(description: str, *, data_root: Path | None = DATA_ROOT) -> Parse
         "--path",
         type=Path,
         default=data_root,
-        help="folder with train/, val/ and test/, a folder of images a class in each "
+        help="folder of the data; of images: train/, val/ and test/, a folder a class in each "
         f"(default: {data_root or 'the one the checkpoint was trained on'})",
     )
     return parser

@@ -1,35 +1,35 @@
 """Every source of images, and the one way from a folder of them to a loader.
 
-    python datasets.py gtsrb                   # the real benchmark, 26 classes, under data/gtsrb26
-    python datasets.py gtsrb --classes 43      # all of its classes, under data/gtsrb43
-    python datasets.py gtsrb --source FOLDER   # from files already on disk, no connection needed
+    python datasets.py gtsrb                               # published data as folders of images:
+    python datasets.py kaggle --kind dogs --root FOLDER    # see layouts.py
 
     loader = get_data_loader("data", "train", 32, batch_size=32, augment=True)
+    split = SOURCES["mnist"].read(Path("data"), "train", preprocess)
+    loader = make_loader(split, preprocess, batch_size=32, shuffle=True)
 
 Images are decoded once into one uint8 array, which is kept between runs; all later work (gather,
 augment, normalise) is done on whole batches.
 """
 
-import csv
 import hashlib
 import math
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from console import DATA_ROOT, LabError, Parser, progress, run, say
+from console import DATA_ROOT, LabError, Parser, UsageError, progress, run, say
 from images import Preprocess, open_image
 
 MODES = ("train", "val", "test")
@@ -41,7 +41,7 @@ CACHE_VERSION = "2"  # raise when `open_image` or `Preprocess.fit` changes what 
 # ---------------------------------------------------------------- the built-in data set
 
 
-def prepare_data(data_root: Path) -> None:
+def draw_signs(data_root: Path) -> None:
     """Draw the built-in data set if `data_root` is where it belongs and empty.
 
     Raises:
@@ -68,13 +68,14 @@ def prepare_data(data_root: Path) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """One split of an image folder, as read.
+    """One split of a data set, as read.
 
     Attributes:
-        classes: folder names, sorted; a label is an index into them.
-        paths: the readable files, in the order of classes and names.
-        labels: int64 (len(paths),).
-        images: uint8 (len(paths), H, W, 3); None where they would not fit `CACHE_BUDGET`.
+        classes: of a folder, the names of its folders, sorted; a label is an index into them.
+        paths: the readable files, in the order of classes and names; none of an array.
+        labels: int64 (N,).
+        images: uint8 (N, H, W, C), a folder's at the network's size, an array's at its own; None
+            where a folder's would not fit `CACHE_BUDGET`.
     """
 
     classes: tuple[str, ...]
@@ -89,7 +90,8 @@ def read_split(data_root: Path, mode: str, preprocess: Preprocess) -> Split:
     Files that are no readable images are named and left out.
 
     Raises:
-        LabError: no such split, no classes in it, or a class without a readable image.
+        LabError: no such split, no classes in it, a class without a readable image, or other
+            classes than those of train/.
     """
     folder = data_root / mode
     if not data_root.is_dir():
@@ -110,7 +112,7 @@ def read_split(data_root: Path, mode: str, preprocess: Preprocess) -> Split:
                 stat = entry.stat()
                 digest.update(f"{name}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
 
-    fits = len(files) * math.prod(preprocess.shape) <= CACHE_BUDGET
+    fits = fits_in_memory(len(files), preprocess)
     if not fits:
         say(
             f"{folder}: {len(files):,} images would take more than {CACHE_BUDGET / 2**30:.1f} GiB "
@@ -138,7 +140,14 @@ def read_split(data_root: Path, mode: str, preprocess: Preprocess) -> Split:
     if not counts.all():
         name = classes[int(counts.argmin())]
         raise LabError(f"{folder / name} holds no readable image; fill the class or remove it")
+    if mode != "train" and (data_root / "train").is_dir():
+        check_classes(classes, class_folders(data_root / "train"), folder, "train/")
     return split
+
+
+def fits_in_memory(count: int, preprocess: Preprocess) -> bool:
+    """True where `count` images at a network's size stay within `CACHE_BUDGET`."""
+    return count * math.prod(preprocess.shape) <= CACHE_BUDGET
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -211,6 +220,100 @@ def _is_current(cache: Path) -> bool:
         return False
 
 
+# ---------------------------------------------------------------- data sets that come as arrays
+
+DIGITS = tuple("0123456789")
+VAL_SHARE = 0.1  # of the training images, held out
+DIGITS_TEST_SHARE = 0.2  # of scikit-learn's digits, which come in one piece
+
+
+def hold_out(split: Split, share: float) -> tuple[Split, Split]:
+    """Part an array into what remains and a stratified share of it, always the same.
+
+    Both keep the images' order.
+    """
+    held = torch.zeros(len(split.labels), dtype=torch.bool)
+    rng = np.random.default_rng(0)
+    for label in range(len(split.classes)):
+        own = (split.labels == label).nonzero()[:, 0]
+        held[own[rng.permutation(len(own))[: round(share * len(own))]]] = True
+    rest, share_of_it = (
+        replace(split, labels=split.labels[chosen], images=split.images[chosen])
+        for chosen in (~held, held)
+    )
+    return rest, share_of_it
+
+
+def read_torchvision(
+    name: str, folder: str, data_root: Path, mode: str, preprocess: Preprocess
+) -> Split:
+    """Read one of torchvision's data sets; val is held out of its training images.
+
+    Args:
+        name: of the data set's class: MNIST or CIFAR10.
+        folder: that torchvision keeps it in, under `data_root`.
+
+    Raises:
+        LabError: files are missing or damaged.
+    """
+    from torchvision import datasets
+
+    try:
+        source = getattr(datasets, name)(data_root, train=mode != "test")
+    except (OSError, RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
+        raise LabError(
+            f"{data_root / folder} is incomplete or damaged; remove it to have it downloaded anew"
+        ) from error
+    images = torch.as_tensor(source.data)  # (N, H, W) or (N, H, W, 3)
+    classes = DIGITS if images.dim() == 3 else tuple(source.classes)
+    images = images.unsqueeze(3) if images.dim() == 3 else images
+    split = Split(classes, [], torch.as_tensor(source.targets), images)
+    return split if mode == "test" else hold_out(split, VAL_SHARE)[mode == "val"]
+
+
+def download(name: str, folder: str, instead: str, data_root: Path) -> None:
+    """Have torchvision download a data set, unless its folder is there; whole or not at all.
+
+    Args:
+        name, folder: as in `read_torchvision`.
+        instead: the `--dataset` that needs no connection.
+
+    Raises:
+        LabError: no connection, or `data_root` cannot be written.
+    """
+    from torchvision import datasets
+
+    target = data_root / folder
+    if target.is_dir():
+        return
+    say(f"No {name} in {data_root}: downloading it, once.")
+    unfinished = data_root / f".{folder}-{os.getpid()}"
+    try:
+        getattr(datasets, name)(unfinished, download=True)
+        (unfinished / folder).rename(target)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise LabError(
+            f"no {name} in {data_root}, and it could not be downloaded ({reason}); without a "
+            f"connection, take --dataset {instead}, or put torchvision's files into {target}"
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def read_digits(data_root: Path | None, mode: str, preprocess: Preprocess) -> Split:
+    """Read scikit-learn's 1,797 handwritten digits (Alpaydin and Kaynak 1998), at 28x28."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = (torch.from_numpy(digits.images) * (255 / 16)).round().byte()  # (1797, 8, 8), 0 to 16
+    enlarge = Preprocess((28, 28), mean=(0.5,), std=(0.5,))
+    images = enlarge.fit_batch(pixels.unsqueeze(3))
+    split = Split(DIGITS, [], torch.from_numpy(digits.target).long(), images)
+    split, test = hold_out(split, DIGITS_TEST_SHARE)
+    return test if mode == "test" else hold_out(split, VAL_SHARE)[mode == "val"]
+
+
 # ---------------------------------------------------------------- augmentation
 
 # Ranges of the augmentation, each uniform and drawn per image; the README says why each.
@@ -234,25 +337,9 @@ def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         A new batch of the same shape, range and device.
     """
+    images = move(images, generator, ROTATION, SHIFT, SCALE, SHEAR)
     count, device = len(images), images.device
-
-    def draw(extent: float) -> Tensor:
-        """Uniform in [-extent, extent], (N,)."""
-        return (torch.rand(count, generator=generator) * 2 - 1) * extent
-
-    angle, shear = draw(ROTATION), draw(SHEAR)
-    zoom_x, zoom_y = 1 + draw(SCALE), 1 + draw(SCALE)
-    # theta takes output positions to input positions (as in the STN): rotation, shear, scale.
-    theta = torch.stack(
-        [
-            torch.stack([zoom_x * angle.cos(), zoom_x * (shear - angle.sin()), 2 * draw(SHIFT)], 1),
-            torch.stack([zoom_y * angle.sin(), zoom_y * angle.cos(), 2 * draw(SHIFT)], 1),
-        ],
-        1,
-    ).to(device)  # (N, 2, 3)
-    grid = F.affine_grid(theta, images.shape, align_corners=False)
-    # Repeat the border where the sign has moved away from it: black wedges would be a cue.
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    draw = partial(uniform, count, generator)
 
     def per_image(values: Tensor) -> Tensor:
         return values.to(device).view(-1, 1, 1, 1)
@@ -272,6 +359,144 @@ def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
     blur = torch.where(blur < 1, blur, 0)
     images = torch.lerp(images, F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), blur)
     return images.clamp_(-1, 1)
+
+
+def augment_digits(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Lean, slant, shift and stretch digits (N, C, H, W) as hands do; never mirror them."""
+    return move(images, generator, rotation=math.radians(10), shift=0.06, scale=0.1, shear=0.1)
+
+
+def mirror_and_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror every other image, and crop it anew out of itself with a reflected border.
+
+    The border is an eighth of the side: 4 pixels of CIFAR-10's 32, as is usual (He et al. 2016,
+    section 4.2, who pad with zeros).
+
+    Args:
+        images: (N, C, H, W).
+        generator: of the CPU.
+    """
+    count, _, height, width = images.shape
+
+    def positions(side: int) -> Tensor:
+        """Return where each pixel along a side comes from, (N, side)."""
+        border = side // 8
+        offsets = torch.randint(-border, border + 1, (count, 1), generator=generator)
+        inside = (torch.arange(side) + offsets).abs()  # reflected at the near end,
+        return side - 1 - (side - 1 - inside).abs()  # and at the far one
+
+    rows, columns = positions(height), positions(width)
+    mirrored = torch.rand(count, 1, generator=generator) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    every = torch.arange(count, device=images.device)
+    pixels = images.permute(0, 2, 3, 1)  # (N, H, W, C): a pixel's channels are copied together
+    moved = pixels[every[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)
+
+
+def move(
+    images: Tensor,
+    generator: torch.Generator,
+    rotation: float,
+    shift: float,
+    scale: float,
+    shear: float,
+) -> Tensor:
+    """Sample each image (N, C, H, W) through an affine map of its own.
+
+    Args:
+        generator: of the CPU.
+        rotation: the most, in radians, either way; so for all ranges.
+        shift: of the image's side, along each axis.
+        scale: of the side, along each axis.
+        shear: of the height.
+    """
+    draw = partial(uniform, len(images), generator)
+    angle, slant = draw(rotation), draw(shear)
+    zoom_x, zoom_y = 1 + draw(scale), 1 + draw(scale)
+    # theta takes output positions to input positions (as in the STN): rotation, shear, scale.
+    theta = torch.stack(
+        [
+            torch.stack([zoom_x * angle.cos(), zoom_x * (slant - angle.sin()), 2 * draw(shift)], 1),
+            torch.stack([zoom_y * angle.sin(), zoom_y * angle.cos(), 2 * draw(shift)], 1),
+        ],
+        1,
+    ).to(images.device)  # (N, 2, 3)
+    grid = F.affine_grid(theta, images.shape, align_corners=False)
+    # Repeat the border where the picture has moved away from it: black wedges would be a cue.
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def uniform(count: int, generator: torch.Generator, extent: float) -> Tensor:
+    """Draw from [-extent, extent], (count,)."""
+    return (torch.rand(count, generator=generator) * 2 - 1) * extent
+
+
+# ---------------------------------------------------------------- data sets by name
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that the scripts know by name.
+
+    Attributes:
+        read: (data_root, mode, preprocess) to a `Split`.
+        augment: varies training images in [-1, 1], (N, C, H, W).
+        prepare: makes what is missing under data_root; None where nothing can be made.
+        mean, std: of each channel, in [0, 1].
+    """
+
+    read: Callable[[Path | None, str, Preprocess], Split]
+    augment: Augmentation
+    prepare: Callable[[Path], None] | None = None
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+SOURCES = {
+    "signs": Source(read_split, augment_batch, draw_signs),
+    "mnist": Source(
+        partial(read_torchvision, "MNIST", "MNIST"),
+        augment_digits,
+        partial(download, "MNIST", "MNIST", "digits"),
+        mean=(0.1307,),
+        std=(0.3081,),
+    ),
+    # Mean and deviation of the 1,295 training images that `read_digits` returns.
+    "digits": Source(read_digits, augment_digits, mean=(0.3055,), std=(0.3246,)),
+    "cifar10": Source(
+        partial(read_torchvision, "CIFAR10", "cifar-10-batches-py"),
+        mirror_and_crop,
+        partial(download, "CIFAR10", "cifar-10-batches-py", "signs"),
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+    ),
+    "folder": Source(read_split, mirror_and_crop),
+}
+
+
+def find_data(dataset: str, data_root: Path | None) -> Path | None:
+    """Return the folder that a data set is read from: the one given, or its default.
+
+    Raises:
+        UsageError: the data set needs one that is not given, or has no use for it.
+    """
+    if dataset == "folder" and data_root is None:
+        raise UsageError("--dataset folder needs --data_root, a folder with train/, val/, test/")
+    if dataset == "digits":
+        if data_root is not None:
+            raise UsageError("--dataset digits comes with scikit-learn; leave out --data_root")
+        return None
+    return data_root or DATA_ROOT
+
+
+def modes_of(dataset: str, data_root: Path | None) -> tuple[str, ...]:
+    """Return the splits there are: a folder may do without test/."""
+    folders = SOURCES[dataset].read is read_split
+    return MODES[:2] if folders and not (data_root / "test").is_dir() else MODES
 
 
 # ---------------------------------------------------------------- the loader
@@ -323,39 +548,65 @@ class BatchSampler(Sampler[BatchIndices]):
                 yield batch
 
 
-class ImageFolderDataset(Dataset):
+class ImageDataset(Dataset):
     """Images of one split; asked for a batch at a time (`__getitems__`), it works on whole batches.
 
     Args:
-        split: what `read_split` returned.
+        split: what a `Source` read.
         preprocess: from pixels to batches; what the split was read with.
-        augment: apply `augment_batch`.
+        augment: applied to every batch, if any.
         device: where the images live and batches are made.
     """
 
     def __init__(
-        self, split: Split, preprocess: Preprocess, augment: bool = False, device: str = "cpu"
+        self,
+        split: Split,
+        preprocess: Preprocess,
+        augment: Augmentation | None = None,
+        device: str | torch.device = "cpu",
     ):
         self.split, self.preprocess, self.augment = split, preprocess, augment
         self.classes = split.classes
+        half = (0.5,) * len(preprocess.mean)
+        self.centred = replace(preprocess, mean=half, std=half)  # pixels in [-1, 1]
         self.images = None if split.images is None else split.images.to(device)
         self.labels = split.labels.to(device)
+        if self.images is None or self.images.shape[1:] == preprocess.shape:
+            return
+        if fits_in_memory(len(self), preprocess):
+            chunks = self.images.split(256)  # resizing takes ten times the memory
+            self.images = torch.cat([preprocess.fit_batch(chunk) for chunk in chunks])
+        else:
+            say(
+                f"{len(self):,} images of {'x'.join(map(str, preprocess.size))} would take more "
+                f"than {CACHE_BUDGET / 2**30:.1f} GiB of memory, so they are resized batch by batch"
+            )
 
     def __len__(self) -> int:
-        return len(self.split.paths)
+        return len(self.labels)
 
     def pixels(self, indices: Sequence[int]) -> Tensor:
-        """Return the stored images at `indices` as uint8 (n, H, W, 3)."""
-        if self.images is not None:
-            return self.images[torch.as_tensor(indices, device=self.images.device)]
-        pixels = [self.preprocess.fit(open_image(self.split.paths[index])) for index in indices]
-        return torch.from_numpy(np.stack(pixels)).to(self.labels.device)
+        """Return the images at `indices` at the network's size, uint8 (n, H, W, C)."""
+        if self.images is None:
+            read = [self.preprocess.fit(open_image(self.split.paths[index])) for index in indices]
+            return torch.from_numpy(np.stack(read)).to(self.labels.device)
+        pixels = self.images[torch.as_tensor(indices, device=self.images.device)]
+        return (
+            pixels
+            if pixels.shape[1:] == self.preprocess.shape
+            else self.preprocess.fit_batch(pixels)
+        )
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        images = self.preprocess.normalize(self.pixels(indices))
-        if self.augment:
+        pixels = self.pixels(indices)
+        if self.augment is None:
+            images = self.preprocess.normalize(pixels)
+        else:
             generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
-            images = augment_batch(images, generator)
+            images = self.augment(self.centred.normalize(pixels), generator)
+            if self.preprocess != self.centred:
+                black, white = self.preprocess.bounds(images.device)
+                images = torch.lerp(black, white, self.centred.denormalize(images))
         return images, self.labels[torch.as_tensor(indices, device=self.labels.device)]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
@@ -366,15 +617,11 @@ class ImageFolderDataset(Dataset):
 def get_data_loader(
     data_root: str | Path,
     mode: str,
-    image_size: int | tuple[int, int] | Preprocess,
+    image_size: int | tuple[int, int],
     batch_size: int,
     num_workers: int = 0,
     augment: bool = False,
-    *,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    device: str | torch.device = "cpu",
+    **options: Any,
 ) -> DataLoader:
     """Return a loader of `data_root/mode/class/*`.
 
@@ -385,33 +632,52 @@ def get_data_loader(
     Args:
         data_root: folder of the splits.
         mode: train, val or test.
-        image_size: pixels, one number or (H, W); or all of the preprocessing.
+        image_size: pixels, one number or (H, W).
         batch_size: images a batch, over all processes.
         num_workers: worker processes; 0 is fastest for images held in memory.
         augment: vary the training images (`augment_batch`).
-        seed: of the shuffling and the augmentation.
-        rank, world_size: this process's share of each batch is every `world_size`-th image.
-        device: where batches are made, from images that live there, if they fit in memory.
+        options: seed, rank, world_size and device of `make_loader`.
 
     Raises:
         LabError: the split is missing or empty, or its classes are not those of train/.
     """
     if mode not in MODES:
         raise LabError(f"unknown mode {mode!r}; it is one of {', '.join(MODES)}")
-    if isinstance(image_size, int):
-        image_size = (image_size, image_size)
-    if not isinstance(image_size, Preprocess):
-        image_size = Preprocess(tuple(image_size))
-    preprocess = image_size
-    data_root = Path(data_root)
-    split = read_split(data_root, mode, preprocess)
-    if mode != "train" and (data_root / "train").is_dir():
-        check_classes(split.classes, class_folders(data_root / "train"), data_root / mode, "train/")
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    preprocess = Preprocess(size)
+    split = read_split(Path(data_root), mode, preprocess)
+    shuffle = mode == "train"
+    vary = augment_batch if augment and shuffle else None
+    return make_loader(split, preprocess, batch_size, num_workers, shuffle, vary, **options)
+
+
+def make_loader(
+    split: Split,
+    preprocess: Preprocess,
+    batch_size: int,
+    num_workers: int = 0,
+    shuffle: bool = False,
+    augment: Augmentation | None = None,
+    *,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    device: str | torch.device = "cpu",
+) -> DataLoader:
+    """Return a loader of a split, as normalised float32 images and int64 labels.
+
+    Args:
+        split: what a `Source` read with `preprocess`.
+        batch_size, num_workers: as in `get_data_loader`.
+        shuffle: draw the images in another order each epoch.
+        augment: applied to every batch, if any.
+        seed: of the shuffling and the augmentation.
+        rank, world_size: this process's share of each batch is every `world_size`-th image.
+        device: where batches are made, from images that live there, if they fit in memory.
+    """
     on_disk = split.images is None
-    dataset = ImageFolderDataset(
-        split, preprocess, augment and mode == "train", "cpu" if on_disk else str(device)
-    )
-    sampler = BatchSampler(len(dataset), batch_size, mode == "train", seed, rank, world_size)
+    dataset = ImageDataset(split, preprocess, augment, "cpu" if on_disk else device)
+    sampler = BatchSampler(len(dataset), batch_size, shuffle, seed, rank, world_size)
     return DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -428,23 +694,29 @@ def get_test_loader(
 
     Args:
         state: the loaded checkpoint.
-        data_root: folder of the splits; None for the one the network was trained on.
+        data_root: folder of the data set; None for the one the network was trained on.
 
     Raises:
         LabError: no test split, or its classes are not the network's.
     """
-    data_root = data_root or Path(state.get("data_root", DATA_ROOT))
-    prepare_data(data_root)
+    dataset = state.get("dataset", "signs")
+    if dataset not in SOURCES:
+        raise LabError(f"unknown data set {dataset!r}; there are {', '.join(SOURCES)}")
+    if data_root is None and state.get("data_root") is not None:
+        data_root = Path(state["data_root"])
+    data_root, source = find_data(dataset, data_root), SOURCES[dataset]
+    if source.prepare is not None:
+        source.prepare(data_root)
     preprocess = Preprocess(**state.get("preprocess", {}))  # the scaffold's say none: the default
-    loader = get_data_loader(data_root, "test", preprocess, batch_size, device=device)
-    classes, known = loader.dataset.classes, state["configs"]["num_classes"]
+    split = source.read(data_root, "test", preprocess)
+    where, known = data_root / "test" if split.paths else dataset, state["configs"]["num_classes"]
     if "class_names" in state:
-        check_classes(classes, state["class_names"], data_root / "test", "the network")
-    elif len(classes) != known:
+        check_classes(split.classes, state["class_names"], where, "the network")
+    elif len(split.classes) != known:
         raise LabError(
-            f"{data_root / 'test'} has {len(classes)} classes, but the network tells {known} apart"
+            f"{where} has {len(split.classes)} classes, but the network tells {known} apart"
         )
-    return loader
+    return make_loader(split, preprocess, batch_size, device=device)
 
 
 def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -466,159 +738,31 @@ def check_classes(
         raise LabError(f"{where} has other classes than {whose}: it {' and '.join(parts)}")
 
 
-# ---------------------------------------------------------------- python datasets.py gtsrb
-
-# The benchmark's 43 classes in its own order (Stallkamp et al. 2012).
-GTSRB_CLASSES = (
-    "speed_limit_20",
-    "speed_limit_30",
-    "speed_limit_50",
-    "speed_limit_60",
-    "speed_limit_70",
-    "speed_limit_80",
-    "end_of_speed_limit_80",
-    "speed_limit_100",
-    "speed_limit_120",
-    "no_overtaking",
-    "no_overtaking_by_trucks",
-    "priority_crossing",
-    "priority_road",
-    "give_way",
-    "stop",
-    "no_vehicles",
-    "no_trucks",
-    "no_entry",
-    "general_caution",
-    "curve_left",
-    "curve_right",
-    "double_curve",
-    "bumpy_road",
-    "slippery_road",
-    "road_narrows",
-    "road_works",
-    "traffic_signals",
-    "pedestrians",
-    "children",
-    "bicycles",
-    "snow",
-    "wild_animals",
-    "end_of_limits",
-    "turn_right",
-    "turn_left",
-    "ahead_only",
-    "ahead_or_right",
-    "ahead_or_left",
-    "keep_right",
-    "keep_left",
-    "roundabout",
-    "end_of_no_overtaking",
-    "end_of_no_overtaking_by_trucks",
-)
-# The 26 of them that the assignment tells apart.
-GTSRB_26 = (0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 14, 15, 17, 18, 19, 20, 22, 24, 26, 33, 34, 35)
-GTSRB_26 += (38, 40)
-VAL_SHARE = 0.15  # of the tracks of each class, at least one
-
-
-def prepare_gtsrb(root: Path, num_classes: int, source: Path | None, seed: int = 0) -> Path:
-    """Lay the German Traffic Sign Recognition Benchmark out as train/val/test folders.
-
-    The benchmark films each sign as a track of 30 frames; validation takes whole tracks, so that
-    no sign is in two splits.
-
-    Args:
-        root: folder for the download (root/gtsrb) and the result.
-        num_classes: 26 or 43.
-        source: folder that holds `gtsrb/GTSRB` (torchvision's layout) or is that GTSRB folder;
-            None downloads it.
-        seed: of the choice of validation tracks.
-
-    Returns:
-        The folder made, `root/gtsrb26` or `root/gtsrb43`.
-
-    Raises:
-        LabError: no connection, files missing, or the result exists already.
-    """
-    target = root / f"gtsrb{num_classes}"
-    if target.exists():
-        raise LabError(f"{target} exists already; remove it to lay it out anew")
-    frames, tests = _gtsrb_files(root, source)
-    kept = GTSRB_26 if num_classes == 26 else range(len(GTSRB_CLASSES))
-    names = {old: f"{new:02d}_{GTSRB_CLASSES[old]}" for new, old in enumerate(kept)}
-
-    rng = np.random.default_rng(seed)
-    placed: list[tuple[Path, Path]] = []
-    for old, name in names.items():
-        tracks = sorted({path.name.split("_")[0] for path, label in frames if label == old})
-        if len(tracks) < 2:
-            raise LabError(f"class {old:05d} has {len(tracks)} tracks; train and val need one each")
-        val_count = max(1, round(VAL_SHARE * len(tracks)))
-        val_tracks = set(rng.permutation(tracks)[:val_count].tolist())
-        for path, label in frames:
-            if label == old:
-                mode = "val" if path.name.split("_")[0] in val_tracks else "train"
-                placed.append((path, Path(mode, name, f"{path.stem}.png")))
-        placed += [(p, Path("test", name, f"{p.stem}.png")) for p, label in tests if label == old]
-
-    partial = root / f".gtsrb{num_classes}-{os.getpid()}"
-    try:
-        for path, place in progress(placed, label="laying out"):
-            (partial / place).parent.mkdir(parents=True, exist_ok=True)
-            with Image.open(path) as image:
-                image.save(partial / place)
-        partial.rename(target)
-    except OSError as error:
-        raise LabError(f"cannot lay out {target}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    for mode in MODES:
-        count = sum(place.parts[0] == mode for _, place in placed)
-        say(f"{target / mode}: {count:,} photographs")
-    return target
-
-
-def _gtsrb_files(
-    root: Path, source: Path | None
-) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]]]:
-    """Return the training frames and the test photographs, each a file and its class."""
-    from torchvision.datasets import GTSRB, ImageFolder
-
-    if source is None:
-        try:
-            for split in ("train", "test"):
-                GTSRB(root, split=split, download=True)
-        except (OSError, RuntimeError) as error:
-            raise LabError(
-                f"could not download GTSRB ({error}); put GTSRB_Final_Training and _Test's GTSRB "
-                "folder on disk and name it with --source, or use the built-in data"
-            ) from error
-        source = root
-    folders = (source, source / "GTSRB", source / "gtsrb" / "GTSRB")
-    base = next((folder for folder in folders if (folder / "Training").is_dir()), None)
-    if base is None:
-        raise LabError(f"{source} holds no GTSRB/Training folder of the benchmark")
-    try:
-        training = ImageFolder(str(base / "Training"))
-        with (base.parent / "GT-final_test.csv").open(newline="") as table:
-            tests = [
-                (base / "Final_Test" / "Images" / row["Filename"], int(row["ClassId"]))
-                for row in csv.DictReader(table, delimiter=";")
-            ]
-    except (OSError, KeyError, ValueError) as error:
-        raise LabError(f"{base.parent} is not the benchmark as published: {error}") from error
-    frames = [(Path(path), int(training.classes[label])) for path, label in training.samples]
-    return sorted(frames), tests
+# ---------------------------------------------------------------- python datasets.py
 
 
 def main() -> None:
     parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("name", choices=("gtsrb",), help="data set to prepare")
-    parser.add_argument("--root", type=Path, default=DATA_ROOT, help="(default %(default)s)")
-    parser.add_argument("--classes", type=int, choices=(26, 43), default=26)
-    parser.add_argument("--source", type=Path, help="the benchmark's files, already on disk")
+    names = parser.add_subparsers(dest="name", required=True, metavar="gtsrb|kaggle")
+    gtsrb = names.add_parser("gtsrb", help="real photographs of traffic signs", allow_abbrev=False)
+    gtsrb.add_argument("--root", type=Path, default=DATA_ROOT, help="(default %(default)s)")
+    gtsrb.add_argument("--classes", type=int, choices=(26, 43), default=26)
+    gtsrb.add_argument("--source", type=Path, help="the benchmark's files, already on disk")
+    kaggle = names.add_parser("kaggle", help="a competition's files", allow_abbrev=False)
+    kaggle.add_argument("--kind", choices=("cifar10", "dogs"), required=True, help="which layout")
+    kaggle.add_argument("--root", type=Path, required=True, help="folder that holds its train/")
+    kaggle.add_argument("--target", type=Path, help="folder to make (default ROOT/train_val_test)")
     args = parser.parse_args()
-    target = prepare_gtsrb(args.root, args.classes, args.source)
-    say(f"Train on it: python train.py --bn --stn --augment --data_root {target}")
+
+    from layouts import prepare_gtsrb, prepare_kaggle
+
+    if args.name == "gtsrb":
+        target = prepare_gtsrb(args.root, args.classes, args.source)
+    else:
+        target = args.target or args.root / "train_val_test"
+        prepare_kaggle(args.root, args.kind, target)
+    flags = "--bn --stn --augment" if args.name == "gtsrb" else "--bn"
+    say(f"Train on it: python train.py {flags} --data_root {target}")
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ class TrainSettings:
     schedule: str = "constant"
     label_smoothing: float = 0.0
     augment: bool = False
+    freeze: bool = False
     val_interval: int = 1
     max_ckpt_save_num: int = 10
     precision: str = "auto"
@@ -128,13 +129,26 @@ class TrainSettings:
 
 
 def make_optimizer(parameters, settings: TrainSettings, device: str) -> torch.optim.Optimizer:
-    """Return the optimizer a run asks for; `momentum` is SGD's alone, as in the assignment."""
+    """Return the optimizer a run asks for; `momentum` is SGD's alone, as in the assignment.
+
+    Args:
+        parameters: tensors, or groups of them as torch.optim takes them; a group's `lr_scale`
+            multiplies its learning rate.
+    """
     options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optim_type == "sgd":
         options["momentum"] = settings.momentum
     if settings.optim_type in FUSED and not (settings.optim_type == "adagrad" and device != "cpu"):
         options["fused"] = True
-    return OPTIMIZERS[settings.optim_type](parameters, **options)
+    optimizer = OPTIMIZERS[settings.optim_type](parameters, **options)
+    set_learning_rate(optimizer, settings.lr)
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of a constant learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def resume_optimizer(
@@ -156,8 +170,8 @@ def resume_optimizer(
     optimizer.load_state_dict(state)
     for group in optimizer.param_groups:
         group["weight_decay"] = settings.weight_decay
-        if settings.schedule == "constant":
-            group["lr"] = group["initial_lr"] = settings.lr
+    if settings.schedule == "constant":
+        set_learning_rate(optimizer, settings.lr)
 
 
 def make_schedule(
@@ -167,9 +181,10 @@ def make_schedule(
     if settings.schedule == "constant":
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     total = settings.epoch * steps_an_epoch
+    peaks = [settings.lr * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
     # Momentum stays: cycling it gained nothing here, and not every optimizer has one.
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.lr, total, cycle_momentum=False, last_epoch=done - 1
+        optimizer, peaks, total, cycle_momentum=False, last_epoch=done - 1
     )
 
 
@@ -232,7 +247,9 @@ def train_one_epoch(
     Raises:
         LabError: the loss is no longer finite; names the first such step.
     """
-    model.train()
+    # A frozen body stays as it is, batch norm's statistics as well; the one layer that is trained
+    # on it, linear or a convolution, does the same in either mode.
+    model.train(all(parameter.requires_grad for parameter in model.parameters()))
     began, trained = time.perf_counter(), 0
     # On the device: the loss summed over images, and the first step whose loss was not finite.
     loss_sum = torch.zeros((), dtype=torch.float64, device=runtime.device)
@@ -357,6 +374,7 @@ def fit(
     folder: Path,
     identity: dict[str, Any],
     resumed: dict[str, Any] | None = None,
+    parameters: list[dict[str, Any]] | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` up to `settings.epoch` epochs, with a checkpoint and a log line after each.
 
@@ -366,6 +384,8 @@ def fit(
         folder: of the run; gets checkpoints, metrics.csv, loss_and_acc.jpg, TensorBoard events.
         identity: what every checkpoint holds besides the state: configs, class names and so on.
         resumed: the loaded checkpoint to go on from.
+        parameters: groups of `model`'s parameters to train, as `make_optimizer` takes them; all
+            of them if None.
 
     Returns:
         The history: a row an epoch, as in metrics.csv.
@@ -375,7 +395,8 @@ def fit(
         KeyboardInterrupt: stopped by Ctrl-C, after saving.
     """
     model = model.to(runtime.device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(model.parameters(), settings, runtime.device.type)
+    parameters = parameters or list(model.parameters())
+    optimizer = make_optimizer(parameters, settings, runtime.device.type)
     history, epoch_state, rng_state, finished = [], EpochState(), None, 0
     if resumed is not None:
         resume_optimizer(optimizer, resumed, settings)
@@ -541,8 +562,8 @@ def restore_rng(states: dict[str, Tensor]) -> None:
 
 
 def average_buffers(model: nn.Module, runtime: Runtime) -> None:
-    """Give every process the mean of the batch norms' running statistics."""
-    if runtime.world_size > 1:
+    """Give every process the mean of the batch norms' running statistics after training."""
+    if runtime.world_size > 1 and model.training:  # a frozen body's were not touched
         for buffer in model.buffers():
             if buffer.is_floating_point():
                 runtime.total(buffer).div_(runtime.world_size)

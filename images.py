@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -61,9 +62,38 @@ class Preprocess:
         else:  # the sides cut off and the crop rounded as torchvision does
             shorter = min(image.size)
             image = image.resize([self.resize * side // shorter for side in image.size], method)
-            left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+            top, left = self._margins((image.height, image.width))
             image = image.crop((left, top, left + width, top + height))
         return np.asarray(image).reshape(self.shape)
+
+    def fit_batch(self, pixels: Tensor) -> Tensor:
+        """Do to pictures of one size what `fit` does to a picture.
+
+        Args:
+            pixels: uint8 (N, H', W', 1 or 3).
+
+        Returns:
+            uint8 (N, H, W, C), what `fit` gives to about a level of 255.
+        """
+        if pixels.shape[3] == 3 and len(self.mean) == 1:  # Pillow's luma, in its fixed point
+            weights = torch.tensor([19595, 38470, 7471], device=pixels.device)
+            luma = (pixels.int() * weights).sum(3, keepdim=True)
+            pixels = ((luma + 2**15) >> 16).byte()
+        old = tuple(pixels.shape[1:3])
+        new = self.size
+        if self.resize is not None:
+            new = tuple(self.resize * side // min(old) for side in old)
+        if new != old:
+            mode = "bicubic" if self.bicubic else "bilinear"
+            images = pixels.permute(0, 3, 1, 2).float()
+            # Along x, then along y, to whole levels each time, as Pillow does.
+            for size in ((old[0], new[1]), new):
+                images = F.interpolate(images, size, mode=mode, antialias=True)
+                images = images.add_(0.5).floor_().clamp_(0, 255)
+            pixels = images.byte().permute(0, 2, 3, 1)
+        (height, width), (top, left) = self.size, self._margins(new)
+        pixels = pixels[:, top : top + height, left : left + width]
+        return pixels.expand(-1, -1, -1, len(self.mean)).contiguous()
 
     def read(self, paths: Sequence[Path]) -> Tensor:
         """Read files as one batch of network input, (N, C, H, W).
@@ -96,6 +126,11 @@ class Preprocess:
         """Return what black and white become, each (C, 1, 1): the range of network input."""
         scale, shift = self._per_channel(device)
         return -shift, 1 / scale - shift
+
+    def _margins(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return where the centre crop of a picture of (H, W) begins: top, left."""
+        top, left = (round((old - new) / 2) for old, new in zip(size, self.size, strict=True))
+        return top, left
 
     def _per_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(self.mean, device=device).view(-1, 1, 1)

@@ -1,6 +1,6 @@
 """The networks of the lab: blocks first, then the classifier they make up.
 
-    from networks import Classifier, ConvBlock, NonLocalBlock, STN
+    from networks import Classifier, ConvBlock, MnistCNN, NonLocalBlock, STN
 
 Shapes are written as N (images), C (channels), T (frames), H, W. Sources: batch normalisation
 (Ioffe and Szegedy 2015), residual learning (He et al. 2016), spatial transformer networks
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from console import LabError
 
+NEW_LAYER_RATE = 10.0  # of a new output layer, over the body's, in fine-tuning
 IMAGE_SIZE = 32  # height and width in pixels that the classifier's linear layers are laid out for
 NON_LOCAL_MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
@@ -314,13 +315,18 @@ class ClassifierConfig:
     use_batch_norm: bool = False
     use_stn: bool = False
     dropout_prob: float = 0.0
+    use_non_local: bool = False
 
 
 class Classifier(nn.Module):
     """The assignment's CNN: five convolution blocks, two linear layers, an optional STN in front.
 
+    Ours to add: a non-local block among the convolutions, at (N, 64, 8, 8).
+
     Shape: images (N, in_channels, 32, 32) to logits (N, num_classes).
     """
+
+    image_size = IMAGE_SIZE
 
     def __init__(
         self,
@@ -329,10 +335,11 @@ class Classifier(nn.Module):
         use_batch_norm: bool = False,
         use_stn: bool = False,
         dropout_prob: float = 0,
+        use_non_local: bool = False,
     ):
         super().__init__()
         self.config = ClassifierConfig(
-            in_channels, num_classes, use_batch_norm, use_stn, dropout_prob
+            in_channels, num_classes, use_batch_norm, use_stn, dropout_prob, use_non_local
         )
         bn = use_batch_norm
         self.stn = STN(in_channels) if use_stn else nn.Identity()
@@ -346,6 +353,7 @@ class Classifier(nn.Module):
             ConvBlock(128, 128, 3, 1, 1, bn, use_residual=True),
             nn.Dropout(dropout_prob),
         )
+        self.non_local = NonLocalBlock(64, dimensions=2) if use_non_local else nn.Identity()
         self.fc_net = nn.Sequential(
             nn.Linear(128 * (IMAGE_SIZE // 8) ** 2, 256),
             nn.ReLU(),
@@ -355,12 +363,52 @@ class Classifier(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.conv_net(self.stn(x))  # (N, 128, 4, 4)
+        middle = self.non_local(self.conv_net[:4](self.stn(x)))  # (N, 64, 8, 8)
+        features = self.conv_net[4:](middle)  # (N, 128, 4, 4)
         return self.fc_net(features.flatten(1))
 
 
-# Our own networks by name, each with the dataclass that holds its arguments.
-NETWORKS = {"classifier": (Classifier, ClassifierConfig)}
+@dataclass(frozen=True)
+class MnistCNNConfig:
+    """All that is needed to build an `MnistCNN`; saved in its checkpoints as `configs`."""
+
+    in_channels: int
+    num_classes: int
+    dropout_prob: float = 0.3
+
+
+class MnistCNN(nn.Module):
+    """The MNIST assignment's CNN: two convolutions and two linear layers.
+
+    Shape: images (N, in_channels, 28, 28) to logits (N, num_classes).
+    """
+
+    image_size = 28
+
+    def __init__(self, in_channels: int, num_classes: int, dropout_prob: float = 0.3):
+        super().__init__()
+        self.config = MnistCNNConfig(in_channels, num_classes, dropout_prob)
+        self.conv_net = nn.Sequential(
+            ConvBlock(in_channels, 32, 3, 1, 0),  # (N, 32, 26, 26)
+            nn.MaxPool2d(2, 2),  # (N, 32, 13, 13)
+            ConvBlock(32, 64, 3, 1, 0),  # (N, 64, 11, 11)
+            nn.MaxPool2d(2, 2),  # (N, 64, 5, 5)
+            nn.Dropout(dropout_prob),
+        )
+        self.fc_net = nn.Sequential(
+            nn.Linear(64 * 5 * 5, 128),
+            nn.ReLU(),
+            nn.Dropout(dropout_prob),
+            nn.Linear(128, num_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc_net(self.conv_net(x).flatten(1))
+
+
+# Our own networks by name, each with the dataclass that holds its arguments. `image_size` of a
+# network is the height and width in pixels that its linear layers are laid out for.
+NETWORKS = {"classifier": (Classifier, ClassifierConfig), "mnist_cnn": (MnistCNN, MnistCNNConfig)}
 
 
 def build_network(name: str, configs: dict[str, Any]) -> nn.Module:
@@ -418,6 +466,36 @@ def replace_output_layer(model: nn.Module, num_classes: int) -> None:
     model.set_submodule(name, new)
 
 
+def check_network(name: str, configs: dict[str, Any], size: tuple[int, int]) -> bool:
+    """Find out, computing nothing but shapes, whether a network can be trained on images of a size.
+
+    Args:
+        name, configs: as in `build_network`.
+        size: (H, W) of the images in pixels.
+
+    Returns:
+        True if it normalises batches, so that it cannot train on one image.
+
+    Raises:
+        LabError: no such network, images too small for it, or several logits an image in training.
+    """
+    model = build_network(name, configs)
+    if name not in NETWORKS:
+        try:
+            logits = model.to("meta").train()(torch.empty(2, 3, *size, device="meta"))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            height, width = size
+            raise LabError(
+                f"{name} takes no images of {height}x{width} pixels; try another --image_size"
+            ) from error
+        if not isinstance(logits, Tensor):
+            raise LabError(
+                f"{name} puts out several logits an image in training, which is not supported; "
+                "try another network, resnet18 or mobilenet_v3_small"
+            )
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())
+
+
 def load_network(state: dict[str, Any]) -> nn.Module:
     """Rebuild a trained network from a loaded checkpoint, with no other knowledge.
 
@@ -427,6 +505,48 @@ def load_network(state: dict[str, Any]) -> nn.Module:
     model = build_network(state.get("network", "classifier"), state["configs"])
     load_weights(model, state["model_state"])
     return model
+
+
+def load_body(model: nn.Module, weights: dict[str, Tensor]) -> str | None:
+    """Load a state dict for fine-tuning; an output layer for another number of classes is left out.
+
+    Returns:
+        The name of the output layer if it is new, i.e. untrained; None if it is loaded as well.
+
+    Raises:
+        LabError: the rest does not fit; names the first mismatch.
+    """
+    name, layer = output_layer(model)
+    trained = weights.get(f"{name}.weight")
+    if trained is None or len(trained) == len(layer.weight):
+        load_weights(model, weights)
+        return None
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(f"{name}.")}
+    load_weights(model, weights | own)
+    return name
+
+
+def parameter_groups(
+    model: nn.Module, new_layer: str | None = None, freeze: bool = False
+) -> list[dict[str, Any]]:
+    """Return what an optimizer is to train; what it is not is frozen.
+
+    Args:
+        new_layer: name of a layer put onto a trained body: it learns `NEW_LAYER_RATE` times as
+            fast, having further to go.
+        freeze: train the output layer alone.
+
+    Returns:
+        Groups as torch.optim takes them; `lr_scale` is what `engine` multiplies the rate by.
+    """
+    if freeze:
+        model.requires_grad_(False)
+        return [{"params": list(output_layer(model)[1].requires_grad_().parameters())}]
+    if new_layer is None:
+        return [{"params": list(model.parameters())}]
+    head = list(model.get_submodule(new_layer).parameters())
+    body = [parameter for parameter in model.parameters() if all(parameter is not h for h in head)]
+    return [{"params": body}, {"params": head, "lr_scale": NEW_LAYER_RATE}]
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, SymmetricalLogLocator
 
 from console import LabError, say
 
@@ -64,6 +65,50 @@ def save_curves(path: Path, history: Sequence[dict]) -> None:
     plt.close(figure)
 
 
+def draw_comparison(histories: dict[str, Sequence[dict]]) -> Figure:
+    """Draw the losses and the validation accuracies of runs, a colour each.
+
+    Accuracy has the logarithm of the error for its axis: 98 and 99 % are as far apart as 80 and 90.
+
+    Args:
+        histories: by the run's name, as `engine.fit` returns them.
+    """
+    figure, (loss_axis, accuracy_axis) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    lines, every_error = [], []
+    for index, history in enumerate(histories.values()):
+        style = {"color": f"C{index % 10}", "marker": "osv^D"[index % 5], "markersize": 4}
+        validated = [row for row in history if row["val_accuracy"] is not None]
+        val_epochs = [row["epoch"] for row in validated]
+        errors = [100 * (1 - row["val_accuracy"]) for row in validated]
+        loss_axis.plot([row["epoch"] for row in history], [row["loss"] for row in history], **style)
+        loss_axis.plot(val_epochs, [row["val_loss"] for row in validated], ":", **style)
+        lines += accuracy_axis.plot(val_epochs, errors, clip_on=False, **style)
+        every_error += errors
+    loss_axis.set_yscale("log")
+    loss_axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss_axis.yaxis.set_major_formatter("{x:g}")
+    loss_axis.set_ylabel("cross-entropy loss")
+    kinds = [plt.Line2D([], [], color="black", linestyle=style) for style in "-:"]
+    loss_axis.legend(kinds, ["training", "validation"])
+
+    # 0 has no logarithm: from the smallest error that there is, the axis goes on linearly to it.
+    smallest = min((error for error in every_error if error > 0), default=1.0)
+    accuracy_axis.set_yscale("symlog", linthresh=smallest, linscale=0.4)
+    ticks = SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 3, 5, 7))
+    accuracy_axis.yaxis.set_major_locator(ticks)
+    accuracy_axis.yaxis.set_major_formatter(lambda error, _: f"{100 - error:g}")
+    accuracy_axis.set_ylim(1.1 * max([smallest, *every_error]), min([0.9 * smallest, *every_error]))
+    accuracy_axis.set_ylabel("validation accuracy (%)")
+    for axis in (loss_axis, accuracy_axis):
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    names = [name.replace("$", r"\$") for name in histories]  # else what is between is set as math
+    figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 5))
+    return figure
+
+
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     """Draw a confusion matrix, (true, predicted) counts; colour shows the share of a row."""
     count = len(classes)
@@ -100,4 +145,37 @@ def draw_contact_sheet(
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(image, interpolation="nearest")
         axis.set_title(caption, fontsize=7)
+    return figure
+
+
+def draw_grid(
+    cells: Sequence[Sequence[np.ndarray]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    side: float = 1.5,
+    notes: Sequence[Sequence[str]] | None = None,
+) -> Figure:
+    """Draw rows of images, (H, W, 3) in [0, 1], with a label a row and a column.
+
+    Args:
+        side: of an image, in inches.
+        notes: a line below each image.
+    """
+    shape = (len(cells), len(columns))
+    figure, axes = plt.subplots(
+        *shape, figsize=(side * shape[1] + 0.6, (side + 0.15) * shape[0] + 1), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    figure.suptitle(title)
+    for axis, image in zip(axes.flat, (image for row in cells for image in row), strict=True):
+        axis.imshow(image, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis, label in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(label, fontsize=9)
+    for axis, label in zip(axes[0], columns, strict=True):
+        axis.set_title(label, fontsize=9 if side > 1.5 else 7.5)
+    for axis, note in zip(axes.flat, (note for row in notes or () for note in row), strict=False):
+        axis.set_xlabel(note, fontsize=9)
     return figure

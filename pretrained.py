@@ -51,7 +51,9 @@ def load(name: str, weights_file: Path | None = None) -> Pretrained:
     if weights_file is not None:
         state = checkpoint.load_weights_file(weights_file)
     else:
-        state = _download(name, weights)
+        state = download_weights(
+            name, "look into a network of your own with --ckpt_path checkpoints/default"
+        )
     load_weights(model, state)
     return Pretrained(model.eval(), preprocess_of(name), tuple(weights.meta["categories"]))
 
@@ -68,12 +70,20 @@ def preprocess_of(name: str) -> Preprocess:
     )
 
 
-def _download(name: str, weights: models.WeightsEnum) -> dict[str, torch.Tensor]:
+def download_weights(name: str, instead: str) -> dict[str, torch.Tensor]:
+    """Have torchvision download a network's ImageNet weights, once.
+
+    Args:
+        instead: what to do without a connection.
+
+    Raises:
+        LabError: no connection; says where to put the file, and what else to do.
+    """
+    weights = models.get_model_weights(name).DEFAULT
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise LabError(
             f"could not download the weights of {name} from {weights.url} ({error}); fetch that "
-            "file elsewhere and name it with --weights FILE, or look into a network of your own "
-            "with --ckpt_path checkpoints/default"
+            f"file elsewhere and name it with --weights FILE, or {instead}"
         ) from error

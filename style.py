@@ -168,7 +168,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 import checkpoint
 import engine
 import pretrained
-from datasets import CACHE_BUDGET, BatchSampler, ImageFolderDataset, Split
+from datasets import CACHE_BUDGET, BatchSampler, ImageDataset, Split
 from images import Preprocess, image_path, open_image, to_arrays
 from networks import ConvBlock, load_network, load_weights
 from train import prepare_folder
@@ -469,7 +469,7 @@ def picture_file(source: str | None, folder: Path) -> Path:
     """Return the file of a picture; without a source, a photograph that scikit-learn brings."""
     if source is None:
         return Path(str(files("sklearn.datasets") / "images" / "china.jpg"))
-    return image_path(source, folder / "fetched")
+    return image_path(source, folder / "images")
 
 
 def read_picture(path: Path, size: int | None, preprocess: Preprocess) -> Tensor:
@@ -685,7 +685,7 @@ def photo_loader(
     images = torch.from_numpy(np.stack(list(good.values())))
     split = Split(("photograph",), list(good), torch.zeros(len(good), dtype=torch.int64), images)
     return DataLoader(
-        ImageFolderDataset(split, preprocess, device=str(device)),
+        ImageDataset(split, preprocess, device=str(device)),
         batch_sampler=BatchSampler(len(good), batch_size, True, seed, rank=0, world_size=1),
         collate_fn=_own_targets,
         generator=torch.Generator(),

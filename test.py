@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from console import LabError, add_epoch_flag, lab_parser, positive_int, progress, run, say
 
 if TYPE_CHECKING:
-    from datasets import ImageFolderDataset
+    from datasets import ImageDataset
     from engine import Evaluation
 
 MISTAKES_SHOWN = 48
@@ -77,7 +77,7 @@ def test(args: Namespace, state: dict, model, runtime) -> None:
         save_results(loader.dataset, evaluation, args.ckpt_path / "results")
 
 
-def save_results(dataset: "ImageFolderDataset", evaluation: "Evaluation", folder: Path) -> None:
+def save_results(dataset: "ImageDataset", evaluation: "Evaluation", folder: Path) -> None:
     """Write every image as NNNN_correct_LABEL_PRED.jpg or NNNN_wrong_..., and a sheet of mistakes.
 
     Those that an earlier test left in `folder` are removed.
@@ -100,7 +100,8 @@ def save_results(dataset: "ImageFolderDataset", evaluation: "Evaluation", folder
         for index, (label, prediction) in enumerate(progress(list(pairs), label="saving")):
             verdict = "correct" if label == prediction else "wrong"
             name = f"{index:04d}_{verdict}_{classes[label]}_{classes[prediction]}.jpg"
-            image = Image.fromarray(dataset.pixels([index])[0].cpu().numpy())
+            pixels = dataset.pixels([index])[0].expand(-1, -1, 3)  # grey as RGB
+            image = Image.fromarray(pixels.cpu().numpy())
             image.save(folder / name, quality=95, subsampling=0)
             if label != prediction:
                 wrong.append((index, label, prediction))
@@ -110,12 +111,12 @@ def save_results(dataset: "ImageFolderDataset", evaluation: "Evaluation", folder
     if wrong:
         # Spread over all mistakes: in the order of the files they would show one class.
         shown = wrong[:: -(-len(wrong) // MISTAKES_SHOWN)]
-        images = dataset.pixels([index for index, _, _ in shown]).cpu().numpy()
+        pixels = dataset.pixels([index for index, _, _ in shown]).expand(-1, -1, -1, 3)
         captions = [
             f"{classes[label]}\nread as {classes[prediction]}" for _, label, prediction in shown
         ]
         title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} images"
-        publish(draw_contact_sheet(images, captions, title), folder / "mistakes.jpg")
+        publish(draw_contact_sheet(pixels.cpu().numpy(), captions, title), folder / "mistakes.jpg")
 
 
 if __name__ == "__main__":

@@ -4,46 +4,45 @@
     python visualize.py --type feature --ckpt_path checkpoints/bn --layer_idx 1 --image_idx 50
     python visualize.py --type tsne --ckpt_path checkpoints/bn
     python visualize.py --type stn --ckpt_path checkpoints/stn
+    python visualize.py --type saliency --ckpt_path checkpoints/bn
+    python visualize.py --type fooling --model squeezenet1_1 --target gorilla --image photo.jpg
+    python visualize.py --type class --target stop no_entry
+    python visualize.py --type invert --model vgg19 --weights vgg19-dcbb9e9d.pth
+    python visualize.py --type attention --ckpt_path checkpoints/non_local
 
-Sources: activation maximisation (Erhan et al. 2009), its regularisation (Yosinski et al. 2015),
-t-SNE (van der Maaten and Hinton 2008), spatial transformers (Jaderberg et al. 2015).
+The network is our own (`--ckpt_path`) or one of torchvision's with its ImageNet weights
+(`--model`). The methods and their sources are in `insight.py`; t-SNE is that of van der Maaten and
+Hinton (2008).
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import LabError, UsageError, add_epoch_flag, lab_parser, progress, run, say
+from console import (
+    LabError,
+    UsageError,
+    add_epoch_flag,
+    lab_parser,
+    natural,
+    positive_float,
+    positive_int,
+    run,
+    say,
+)
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
-    from torch.utils.data import DataLoader
+    from torch import Tensor
 
-    from engine import Runtime
+    from subject import Subject
 
-TSNE_IMAGES = 1500  # embedded at the most, the same number of each class where there are enough
 STN_IMAGES = 16
+TSNE_IMAGES = 1500  # embedded at the most, the same number of each class where there are enough
 COLUMNS = 16  # pictures in a row
-SCALES = (12, 16, 24, 32)  # pixels; images that excite filters are found coarse to fine
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a picture is made of: a trained network, its checkpoint, and the flags."""
-
-    model: "nn.Module"
-    state: dict[str, Any]
-    runtime: "Runtime"
-    args: Namespace
-
-    def test_loader(self) -> "DataLoader":
-        """Read the test split; a picture that shows no photograph needs none."""
-        from datasets import get_test_loader
-
-        return get_test_loader(self.state, self.args.data_root, 256, self.runtime.device)
+FILTERS = 128  # shown of a layer
+EXAMPLES = (76, 251, 366, 604)  # of ImageNet: tarantula, dalmatian, gorilla, hourglass
 
 
 def make_parser() -> ArgumentParser:
@@ -52,11 +51,25 @@ def make_parser() -> ArgumentParser:
     add_epoch_flag(parser)
     parser.add_argument("--type", choices=PICTURES, default="filter", help="(default %(default)s)")
     parser.add_argument(
-        "--layer_idx", type=int, default=0, help="convolution block, 0 to 4 (default 0)"
+        "--model", metavar="NAME", help="a network of torchvision's instead of --ckpt_path"
     )
     parser.add_argument(
-        "--image_idx", type=int, default=0, help="image of the test split (default 0)"
+        "--weights", type=Path, metavar="FILE", help="its state dict, instead of a download"
     )
+    parser.add_argument("--image", metavar="PATH", help="picture to look at: a file or an address")
+    parser.add_argument("--image_idx", type=int, help="picture of the test split to look at")
+    parser.add_argument(
+        "--layer_idx", type=int, default=0, help="convolution layer, from 0 (default 0)"
+    )
+    parser.add_argument(
+        "--target", nargs="+", metavar="CLASS", help="classes to aim at, by index or by name"
+    )
+    parser.add_argument(
+        "--position", type=natural, nargs="+", metavar="K", help="y x of attention, t y x in clips"
+    )
+    parser.add_argument("--steps", type=positive_int, help="of gradient ascent or descent")
+    parser.add_argument("--lr", type=positive_float, help="size of a step")
+    parser.add_argument("--seed", type=natural, help="of noise and jitter (default 0)")
     parser.add_argument(
         "--save_dir", type=Path, default=Path("visualized"), help="(default %(default)s)"
     )
@@ -65,133 +78,58 @@ def make_parser() -> ArgumentParser:
 
 def main() -> None:
     args = make_parser().parse_args()
+    if args.model is None and args.weights is not None:
+        raise UsageError("--weights belongs to --model NAME; a checkpoint of ours has its own")
+    if args.model is not None and args.type in ("tsne", "stn", "attention"):
+        raise UsageError(f"--type {args.type} looks into a network of our own: give --ckpt_path")
 
-    import torch
-
-    import checkpoint
     import engine
-    from networks import load_network
+    from subject import load_subject
 
-    state = checkpoint.load(checkpoint.find(args.ckpt_path, args.epoch))
-    model = load_network(state)
-    check_index("--layer_idx", args.layer_idx, len(conv_blocks(model)), "convolution blocks")
-    if args.type == "stn" and not state["configs"]["use_stn"]:
-        raise LabError(
-            f"{args.ckpt_path} was trained without a spatial transformer; train one with: "
-            "python train.py --bn --stn --ckpt_path checkpoints/stn"
-        )
-    runtime = engine.start(args.device, "fp32")
-    model = model.to(runtime.device, memory_format=torch.channels_last)
-    PICTURES[args.type](Subject(model.eval().requires_grad_(False), state, runtime, args))
+    PICTURES[args.type](load_subject(args, engine.start(args.device, "fp32")))
 
 
-def check_index(flag: str, index: int, count: int, what: str) -> None:
-    """Raise a UsageError that names the valid range unless 0 <= index < count."""
-    if not 0 <= index < count:
-        raise UsageError(f"{flag} {index} is out of range: the {what} are 0 to {count - 1}")
+# ---------------------------------------------------------------- filter, feature
 
 
-def conv_blocks(model: "nn.Module") -> list[int]:
-    """Return the places of the ConvBlocks in `model.conv_net`."""
-    from networks import ConvBlock
-
-    return [place for place, layer in enumerate(model.conv_net) if isinstance(layer, ConvBlock)]
-
-
-def to_pixels(images: "Tensor") -> "np.ndarray":
-    """Turn images (N, 3, H, W) in [-1, 1] into arrays (N, H, W, 3) in [0, 1]."""
-    return (images.detach().cpu().permute(0, 2, 3, 1).float().numpy() / 2 + 0.5).clip(0, 1)
-
-
-# ---------------------------------------------------------------- filter
-
-
-def filter_responses(model: "nn.Module", images: "Tensor", layer_idx: int) -> "Tensor":
-    """Return each filter's mean response, (N, filters), to images (N, 3, H, W).
-
-    A tenth of what the activation would cut off counts too: a silent filter has a slope to climb.
-    """
-    from torch.nn.functional import leaky_relu
-
-    place = conv_blocks(model)[layer_idx]
-    block = model.conv_net[place]
-    before_activation = block.bn(block.conv(model.conv_net[:place](images)))
-    return leaky_relu(before_activation, 0.1).mean((2, 3))
-
-
-def excite_filters(
-    model: "nn.Module", layer_idx: int, steps: int = 48, rate: float = 0.1, seed: int = 0
-) -> "Tensor":
-    """Find, for each filter of a layer, the image that excites it most.
-
-    Gradient ascent on the filter's mean response from faint noise, each step of fixed length, all
-    filters at once as one batch: image i climbs on filter i alone. In deeper layers it climbs at
-    each of `SCALES` in turn, so that large shapes come first. The image is jittered by up to two
-    pixels a step and drawn towards grey, and the gradient smoothed, so that no single pixel counts.
-
-    Args:
-        model: network in evaluation mode.
-        layer_idx: convolution block, 0 to 4.
-        steps: of the ascent, over all scales.
-        rate: root mean square change of a pixel a step; the range is [-1, 1].
-        seed: of the noise and the jitter.
-
-    Returns:
-        Images (filters, 3, 32, 32) in [-1, 1], on the network's device.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    device = next(model.parameters()).device
-    filters = model.conv_net[conv_blocks(model)[layer_idx]].conv.out_channels
-    generator = torch.Generator().manual_seed(seed)
-    # The first two layers see a few pixels alone: enlarging would only stretch their stripes.
-    scales = SCALES if layer_idx > 1 else SCALES[-1:]
-    noise = torch.randn(1, 3, scales[0], scales[0], generator=generator) * 0.1
-    images = noise.to(device).repeat(filters, 1, 1, 1)
-    for step in progress(range(steps), label=f"exciting {filters} filters"):
-        scale = scales[step * len(scales) // steps]
-        if images.shape[-1] != scale:
-            images = F.interpolate(images, size=(scale, scale), mode="bilinear")
-        shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
-        moved = images.roll(shift, (2, 3)).requires_grad_()
-        with torch.enable_grad():
-            # The diagonal's gradient leaves every image to its own filter.
-            score = filter_responses(model, moved, layer_idx).diagonal().sum()
-            (gradient,) = torch.autograd.grad(score, moved)
-        gradient = gradient.roll([-pixels for pixels in shift], (2, 3))
-        gradient = F.avg_pool2d(gradient, 3, 1, 1, count_include_pad=False)
-        length = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
-        images = (images * 0.98 + rate * gradient / (length + 1e-12)).clamp(-1, 1)
-    return images
-
-
-def draw_filters(subject: Subject) -> None:
+def draw_filters(subject: "Subject") -> None:
     """Save a layer's kernels and, beside them, the images that excite its filters most."""
     import matplotlib.pyplot as plt
 
+    from images import to_arrays
+    from insight import SCALES, convolution_of, excite_filters
     from pictures import publish
 
-    layer_idx = subject.args.layer_idx
-    conv = subject.model.conv_net[conv_blocks(subject.model)[layer_idx]].conv
-    kernels = conv.weight.detach().cpu()  # (filters, channels, k, k)
-    excited = to_pixels(excite_filters(subject.model, layer_idx))
-    if conv.in_channels == 3:
+    (name, layer), layer_idx = subject.layer(), subject.args.layer_idx
+    conv = convolution_of(layer)
+    kernels = conv.weight.detach().cpu()[:FILTERS]  # (filters, channels, k, k)
+    shown = len(kernels)
+    side = min(64, min(subject.preprocess.size))
+    # The first two layers see a few pixels alone: enlarging would only stretch their stripes.
+    scales = [scale * side // SCALES[-1] for scale in SCALES] if layer_idx > 1 else [side]
+    body = subject.body
+    layer = body.get_submodule(name)
+    excited = excite_filters(body, layer, subject.preprocess, shown, scales, **subject.given)
+    if kernels.shape[1] == 3:
         extent = kernels.abs().amax((1, 2, 3), keepdim=True)
-        tiles, options = to_pixels(kernels / extent), {}
+        tiles, options = to_arrays(kernels / extent / 2 + 0.5), {}
         what = "Kernels (RGB; grey is 0, each scaled to its largest weight)"
     else:
         tiles = kernels.mean(1).numpy()
         extent = abs(tiles).max()
         options = {"cmap": "RdBu_r", "vmin": -extent, "vmax": extent}
-        what = f"Kernels (mean over {conv.in_channels} input channels; red is above 0, blue below)"
-    rows = -(-len(tiles) // COLUMNS)
+        channels = kernels.shape[1]
+        mean = f"mean over {channels} input channels; " if channels > 1 else ""
+        what = f"Kernels ({mean}red is above 0, blue below)"
+    rows = -(-shown // COLUMNS)
     figure = plt.figure(figsize=(12, 1.74 * rows + 1.2), layout="constrained")
-    figure.suptitle(f"Layer {layer_idx}: {len(tiles)} filters of {conv.kernel_size[0]}x"
-                    f"{conv.kernel_size[1]}", fontsize=15)  # fmt: skip
+    count = f"{shown} of {conv.out_channels}" if shown < conv.out_channels else f"{shown}"
+    height, width = conv.kernel_size
+    figure.suptitle(f"Layer {layer_idx} ({name}): {count} filters of {height}x{width}", fontsize=15)
     upper, lower = figure.subfigures(2, 1)
     draw_tiles(upper, tiles, what, **options)
-    draw_tiles(lower, excited, "The 32x32 image that excites each filter most")
+    title = f"The {side}x{side} image that excites each filter most"
+    draw_tiles(lower, subject.pixels(excited), title)
     publish(figure, subject.args.save_dir / "filter" / f"filter_layer_{layer_idx}.jpg")
 
 
@@ -211,46 +149,32 @@ def draw_tiles(figure: Any, tiles: "np.ndarray", title: str, **options: Any) -> 
     return shown
 
 
-# ---------------------------------------------------------------- feature
-
-
-def feature_maps(model: "nn.Module", images: "Tensor", layer_idx: int) -> "Tensor":
-    """Return what convolution block `layer_idx` puts out for images: (N, filters, H', W')."""
-    place = conv_blocks(model)[layer_idx]
-    return model.conv_net[: place + 1](model.stn(images))
-
-
-def draw_features(subject: Subject) -> None:
+def draw_features(subject: "Subject") -> None:
     """Save a photograph, what the network takes it for, and all feature maps of a layer."""
     import matplotlib.pyplot as plt
     import numpy as np
 
+    from insight import outputs_of
     from pictures import publish
 
-    dataset, layer_idx = subject.test_loader().dataset, subject.args.layer_idx
-    index = subject.args.image_idx
-    check_index("--image_idx", index, len(dataset), "test images")
-    image, label = dataset[index]
-    images = image[None].to(subject.runtime.device)
-    probabilities = subject.model(images).softmax(1)[0]
-    best = int(probabilities.argmax())
-    maps = feature_maps(subject.model, images, layer_idx)[0].cpu().numpy()
-    shown_images = {
-        f"Test image {index}: {dataset.classes[label]}\n"
-        f"read as {dataset.classes[best]}, {probabilities[best]:.1%}": images
-    }
-    if subject.state["configs"]["use_stn"]:
+    (name, layer), layer_idx = subject.layer(), subject.args.layer_idx
+    images, (label,) = subject.photographs(1)
+    (prediction,), (confidence,) = subject.predictions(images)
+    maps = outputs_of(subject.model, layer, images)[0].cpu().numpy()
+    read_as = f"read as {subject.classes[prediction]}, {confidence:.1%}"
+    shown_images = {f"{subject.caption(label)}\n{read_as}": images}
+    if subject.has_stn:
         shown_images["what the spatial transformer\nhands to layer 0"] = subject.model.stn(images)
     rows = -(-len(maps) // COLUMNS)
     figure = plt.figure(figsize=(12, 0.8 * rows + 3), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(2.4, 0.8 * rows + 0.6))
     axes = upper.subplots(1, len(shown_images), squeeze=False)[0]
     for axis, (title, batch) in zip(axes, shown_images.items(), strict=True):
-        axis.imshow(to_pixels(batch)[0], interpolation="nearest")
+        axis.imshow(subject.pixels(batch)[0], interpolation="nearest")
         axis.axis("off")
         axis.set_title(title)
     _, height, width = maps.shape
-    title = f"Layer {layer_idx}: {len(maps)} feature maps of {height}x{width}"
+    title = f"Layer {layer_idx} ({name}): {len(maps)} feature maps of {height}x{width}"
     # A few peaks would leave all else dark: the brightest 1 % share the last colour.
     options = {"cmap": "viridis", "vmin": 0, "vmax": max(np.quantile(maps, 0.99), 1e-6)}
     shown = draw_tiles(lower, maps, title, **options)
@@ -259,52 +183,29 @@ def draw_features(subject: Subject) -> None:
     publish(figure, folder / "feature_map.jpg")
 
 
-# ---------------------------------------------------------------- tsne
+# ---------------------------------------------------------------- tsne, stn
 
 
-def hidden_features(
-    model: "nn.Module", loader: "DataLoader", runtime: "Runtime"
-) -> tuple["Tensor", "Tensor"]:
-    """Return what the last linear layer gets, (N, 256), and labels, (N,), of a whole split."""
-    import torch
-
-    from engine import to_device
-
-    features, labels = [], []
-    with torch.inference_mode():
-        for images, batch_labels in loader:
-            images, _ = to_device(images, batch_labels, runtime)
-            flat = model.conv_net(model.stn(images)).flatten(1)
-            features.append(model.fc_net[:-1](flat).cpu())
-            labels.append(batch_labels.cpu())
-    return torch.cat(features), torch.cat(labels)
-
-
-def spread_over_classes(labels: "np.ndarray", most: int) -> "np.ndarray":
-    """Return indices of at most `most` images, as evenly over the classes as there are images."""
-    import numpy as np
-
-    order = np.argsort(labels, kind="stable")
-    first = np.searchsorted(labels[order], labels[order])  # where the class of each begins
-    turn = np.empty(len(labels), int)  # the how-manieth of its class an image is
-    turn[order] = np.arange(len(labels)) - first
-    # Every step through a class takes images from all over it: neighbours are one sign's frames.
-    counts = np.bincount(labels)[labels]
-    scattered = (turn * 7919 + counts // 2) % counts
-    return np.sort(np.argsort(scattered, kind="stable")[:most])
-
-
-def draw_tsne(subject: Subject) -> None:
+def draw_tsne(subject: "Subject") -> None:
     """Save a t-SNE map of the last hidden layer's features, a colour and a marker a class."""
     import matplotlib.pyplot as plt
     import numpy as np
+    import torch
     from sklearn.manifold import TSNE
 
+    from engine import to_device
+    from insight import hidden_features
     from pictures import publish
+    from subject import spread_over_classes
 
     loader = subject.test_loader()
-    features, labels = hidden_features(subject.model, loader, subject.runtime)
-    features, labels = features.numpy(), labels.numpy()
+    features, labels = [], []
+    with torch.inference_mode():
+        for images, batch_labels in loader:
+            images, batch_labels = to_device(images, batch_labels, subject.runtime)
+            features.append(hidden_features(subject.model, images).cpu())
+            labels.append(batch_labels.cpu())
+    features, labels = torch.cat(features).numpy(), torch.cat(labels).numpy()
     chosen = spread_over_classes(labels, TSNE_IMAGES)
     if len(chosen) < 3:
         raise LabError(f"t-SNE needs 3 test images or more; there are {len(chosen)}")
@@ -338,46 +239,26 @@ def draw_tsne(subject: Subject) -> None:
     publish(figure, subject.args.save_dir / "tsne" / "tsne.jpg")
 
 
-# ---------------------------------------------------------------- stn
-
-
-def sampling_frames(theta: "Tensor", size: int) -> "np.ndarray":
-    """Return where on its input the STN samples the border of its output.
-
-    Args:
-        theta: (N, 2, 3), equation 1 of the paper.
-        size: height and width of the image in pixels.
-
-    Returns:
-        Corners (N, 5, 2), the first repeated, as x, y in pixels: pixel (0, 0) spans -0.5 to 0.5.
-    """
-    import torch
-
-    corners = torch.tensor([[-1.0, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1], [-1, -1, 1]])
-    sampled = corners @ theta.detach().float().cpu().transpose(1, 2)  # (N, 5, 2) in [-1, 1]
-    return ((sampled + 1) * size / 2 - 0.5).numpy()
-
-
-def draw_stn(subject: Subject) -> None:
+def draw_stn(subject: "Subject") -> None:
     """Save test images with the STN's sampling frame, and what the STN makes of them."""
     import matplotlib.pyplot as plt
-    import numpy as np
     import torch
 
-    from engine import to_device
+    from insight import sampling_frames
     from networks import warp
     from pictures import publish
 
-    dataset = subject.test_loader().dataset
-    most = max(STN_IMAGES, len(dataset.classes))
-    chosen = spread_over_classes(dataset.labels.cpu().numpy(), most)  # in the order of classes
-    chosen = chosen[np.linspace(0, len(chosen) - 1, min(STN_IMAGES, len(chosen))).astype(int)]
-    images, labels = to_device(*dataset.__getitems__(chosen.tolist()), subject.runtime)
+    if not subject.has_stn:
+        raise LabError(
+            f"{subject.args.ckpt_path} was trained without a spatial transformer; train one with: "
+            "python train.py --bn --stn --ckpt_path checkpoints/stn"
+        )
+    images, labels = subject.photographs(STN_IMAGES)
     with torch.inference_mode():
         theta = subject.model.stn.localize(images)
-        straightened = to_pixels(warp(images, theta))
+        straightened = subject.pixels(warp(images, theta))
     size = images.shape[-1]
-    frames, originals = sampling_frames(theta, size), to_pixels(images)
+    frames, originals = sampling_frames(theta, size), subject.pixels(images)
     per_row = 8
     rows = -(-len(images) // per_row)
     figure, axes = plt.subplots(
@@ -392,25 +273,225 @@ def draw_stn(subject: Subject) -> None:
     # Frames may reach beyond the image, where the sampled value is 0, mid-grey.
     beyond = max(-0.5 - frames.min(), frames.max() - size + 0.5)
     margin = 0.5 + min(max(beyond, 0.5), size / 2)
-    for index, label in enumerate(labels.tolist()):
+    for index, label in enumerate(labels):
         upper, lower = axes[index // per_row * 2 :, index % per_row][:2]
         upper.axis("on")
         upper.set(facecolor="0.5", xticks=[], yticks=[])
         upper.imshow(originals[index], interpolation="nearest")
         upper.plot(*frames[index].T, color="magenta", linewidth=1.5)
         upper.plot(*frames[index, 0], "o", color="magenta", markersize=5)
-        upper.set_title(dataset.classes[label], fontsize=8)
+        upper.set_title(subject.caption(label), fontsize=8)
         upper.set_xlim(-margin, size - 1 + margin)
         upper.set_ylim(size - 1 + margin, -margin)
         lower.imshow(straightened[index], interpolation="nearest")
     publish(figure, subject.args.save_dir / "stn" / "stn.jpg")
 
 
-PICTURES: dict[str, Callable[[Subject], None]] = {
+# ---------------------------------------------------------------- saliency, fooling
+
+
+def draw_saliency(subject: "Subject") -> None:
+    """Save photographs, their saliency maps, both in one, and the object that the maps mark."""
+    import matplotlib.pyplot as plt
+    import torch
+
+    from insight import object_masks, saliency_maps
+    from pictures import draw_grid, publish
+
+    images, labels = subject.photographs(8)
+    predictions, _ = subject.predictions(images)
+    targets = subject.targets()
+    if targets:
+        labels = [targets[0]] * len(images)
+    labels = [p if label is None else label for label, p in zip(labels, predictions, strict=True)]
+    maps = saliency_maps(subject.model, images, torch.tensor(labels, device=images.device))
+    pixels, masks = subject.pixels(images), object_masks(maps).cpu().numpy()
+    # The highest pixels would leave all else black: the top 1 % share the last colour.
+    top = maps.flatten(1).quantile(0.99, 1)[:, None, None]
+    heat = plt.colormaps["hot"]((maps / (top + 1e-12)).clamp(max=1).cpu().numpy())[..., :3]
+    grid = [
+        list(pixels),
+        list(heat),
+        list(0.4 * pixels + 0.6 * heat),
+        [
+            p * mask[..., None] + (1 - mask[..., None])
+            for p, mask in zip(pixels, masks, strict=True)
+        ],
+    ]
+    captions = [
+        f"score of {subject.name(label)}\nread as {subject.name(prediction)}"
+        for label, prediction in zip(labels, predictions, strict=True)
+    ]
+    rows = ["photograph", "saliency", "overlay", "most salient\nquarter"]
+    figure = draw_grid(grid, rows, captions, "Which pixels sway the score of a class most")
+    publish(figure, subject.args.save_dir / "saliency" / "saliency.jpg")
+
+
+def draw_fooling(subject: "Subject") -> None:
+    """Save an image, one that the network takes for something else, and their difference."""
+    from insight import make_fooling_image
+    from pictures import draw_grid, publish
+
+    image, (label,) = subject.photographs(1)
+    (before,), (confidence_before,) = subject.predictions(image)
+    targets = subject.targets() or [(before + 1) % len(subject.classes)]
+    options = {name: value for name, value in subject.given.items() if name != "seed"}
+    fooling = make_fooling_image(subject.model, image, targets[0], subject.preprocess, **options)
+    (after,), (confidence_after,) = subject.predictions(fooling.image)
+    wanted = subject.classes[targets[0]]
+    difference = fooling.difference
+    l2, largest = difference.norm().item(), difference.abs().max().item()
+    if fooling.steps == 0:
+        verdict = f"already read as {wanted}: nothing to do"
+    elif fooling.fooled:
+        verdict = f"read as {wanted} after {fooling.steps} steps"
+    else:
+        verdict = f"not read as {wanted} within {fooling.steps} steps; try more --steps"
+    size = f"L2 {l2:.2f}, L-infinity {largest:.3f} of pixels in [0, 1]"
+    say(f"{subject.caption(label)}: {verdict}; {size}")
+    tiles = [
+        subject.pixels(image)[0],
+        subject.pixels(fooling.image)[0],
+        *((0.5 + scale * difference[0].cpu().permute(1, 2, 0)).clamp(0, 1) for scale in (1, 10)),
+    ]
+    captions = [
+        f"original\n{subject.name(before)}, {confidence_before:.1%}",
+        f"fooling image\n{subject.name(after)}, {confidence_after:.1%}",
+        "difference\n(grey is 0)",
+        "difference x 10\n(grey is 0)",
+    ]
+    figure = draw_grid([tiles], [""], captions, f"{verdict}\n{size}", side=2.6)
+    publish(figure, subject.args.save_dir / "fooling" / "fooling.jpg")
+
+
+# ---------------------------------------------------------------- class, invert
+
+
+def draw_classes(subject: "Subject") -> None:
+    """Save the image of each class that its score climbs to, and the course of the climb."""
+    from insight import visualize_classes
+    from pictures import draw_contact_sheet, draw_grid, publish
+
+    targets = subject.targets()
+    if not targets and subject.state is None:
+        targets = [index for index in EXAMPLES if index < len(subject.classes)]
+    targets = targets or list(range(len(subject.classes)))
+    course = {}
+
+    def watch(step: int, steps: int, images: "Tensor") -> None:
+        # Six moments, closer together at the start, where most happens.
+        moments = {max(1, round(steps * (k / 6) ** 2)) for k in range(1, 7)}
+        if step in moments:
+            course[step] = subject.pixels(images[:6])
+
+    found = visualize_classes(
+        subject.model, targets, subject.preprocess, watch=watch, **subject.given
+    )
+    confidences = subject.model(found).softmax(1)[range(len(targets)), targets].tolist()
+    names = [subject.name(target) for target in targets]
+    captions = [f"{n}\n{c:.0%} sure" for n, c in zip(names, confidences, strict=True)]
+    title = "What each class looks like to the network"
+    figure = draw_contact_sheet(subject.pixels(found), captions, title, min(9, len(targets)))
+    folder = subject.args.save_dir / "class"
+    publish(figure, folder / "class.jpg")
+    rows = [list(row) for row in zip(*course.values(), strict=True)]
+    columns = [f"step {step}" for step in course]
+    figure = draw_grid(rows, names[:6], columns, "The course of the ascent")
+    publish(figure, folder / "course.jpg")
+
+
+def draw_inversions(subject: "Subject") -> None:
+    """Save photographs beside what can be told of them from deeper and deeper layers."""
+    from insight import conv_layers, invert_features, psnr
+    from pictures import draw_grid, publish
+
+    images, _ = subject.photographs(3)
+    if subject.has_stn:
+        images = subject.model.stn(images)  # what it leaves out, no layer behind it has seen
+    body = subject.body
+    layers = list(conv_layers(body).values())
+    chosen = sorted({round(k * (len(layers) - 1) / 4) for k in range(5)})
+    columns, notes = [subject.pixels(images)], [[""] * len(images)]
+    originals = subject.preprocess.denormalize(images)
+    for place in chosen:
+        found = invert_features(body, layers[place], images, subject.preprocess, **subject.given)
+        quality = psnr(subject.preprocess.denormalize(found), originals).tolist()
+        columns.append(subject.pixels(found))
+        notes.append([f"{decibels:.1f} dB" for decibels in quality])
+    figure = draw_grid(
+        [list(row) for row in zip(*columns, strict=True)],
+        [""] * len(images),
+        ["image", *(f"from layer {place}" for place in chosen)],
+        "What a layer still knows of an image: inverted features (PSNR below)",
+        side=2,
+        notes=[list(row) for row in zip(*notes, strict=True)],
+    )
+    publish(figure, subject.args.save_dir / "invert" / "invert.jpg")
+
+
+# ---------------------------------------------------------------- attention
+
+
+def draw_attention(subject: "Subject") -> None:
+    """Save where positions of a non-local block look: a row a position, a column a frame."""
+    import matplotlib.pyplot as plt
+    import torch.nn.functional as F
+
+    from insight import inputs_of, non_local_blocks
+    from pictures import draw_grid, publish
+    from subject import check_index
+
+    blocks = list(non_local_blocks(subject.model).items())
+    if not blocks:
+        raise LabError(
+            f"{subject.args.ckpt_path} has no non-local block; train a network with one: "
+            "python train.py --bn --non_local --ckpt_path checkpoints/non_local"
+        )
+    check_index("--layer_idx", subject.args.layer_idx, len(blocks), "non-local blocks")
+    name, block = blocks[subject.args.layer_idx]
+    images, (label,) = subject.photographs(1)
+    features = inputs_of(subject.model, block, images)
+    *times, height, width = features.shape[2:]
+    if subject.args.position:
+        positions = [subject.args.position]
+    else:
+        middle = [length // 2 for length in times]
+        places = [(1, 1), (1, 3), (2, 2), (3, 1), (3, 3)]  # fourths of height and width
+        positions = [[*middle, y * height // 4, x * width // 4] for y, x in places]
+    rows = block.attention(features, positions)[0]  # (P, *key size)
+    maps = rows.unflatten(1, (-1,) if times else (1, -1))  # (P, T, h, w)
+    frames = images[0].movedim(1, 0) if times else images  # (T, C, H, W)
+    pixels = subject.pixels(frames)
+    maps = F.interpolate(maps, size=pixels.shape[1:3], mode="bilinear")
+    heat = plt.colormaps["hot"]((maps / maps.amax((1, 2, 3), keepdim=True)).cpu().numpy())[..., :3]
+    grid, marks = [], []
+    for position, frame_heat in zip(positions, heat, strict=True):
+        y, x = ((p + 0.5) * full / side - 0.5 for p, full, side in
+                zip(position[-2:], pixels.shape[1:3], (height, width), strict=True))  # fmt: skip
+        looker = pixels[position[0] * len(pixels) // times[0]] if times else pixels[0]
+        grid.append([looker, *(0.35 * pixels + 0.65 * frame_heat)])
+        marks.append((x, y))
+    labels = [", ".join(map(str, position)) for position in positions]
+    columns = ["the position"] + (
+        [f"frame {t}" for t in range(len(pixels))] if times else ["where it looks"]
+    )
+    title = f"Attention of {name} on: {subject.caption(label)}"
+    figure = draw_grid(grid, labels, columns, title, side=2)
+    for axis, (x, y) in zip(figure.axes[:: len(columns)], marks, strict=True):
+        axis.plot(x, y, "o", color="cyan", markersize=9, markeredgecolor="black")
+    publish(figure, subject.args.save_dir / "attention" / "attention.jpg")
+
+
+PICTURES: dict[str, Callable[["Subject"], None]] = {
     "filter": draw_filters,
     "feature": draw_features,
     "tsne": draw_tsne,
     "stn": draw_stn,
+    "saliency": draw_saliency,
+    "fooling": draw_fooling,
+    "class": draw_classes,
+    "invert": draw_inversions,
+    "attention": draw_attention,
 }
 
 if __name__ == "__main__":

@@ -272,10 +272,23 @@ class ClassifierTest(unittest.TestCase):
                 model = scramble(Classifier(3, 7, bn, stn, dropout))
                 configs = asdict(model.config)
                 wanted = ("in_channels", "num_classes", "use_batch_norm", "use_stn", "dropout_prob")
-                self.assertEqual(configs, dict(zip(wanted, (3, 7, bn, stn, dropout), strict=True)))
+                expected = dict(zip(wanted, (3, 7, bn, stn, dropout), strict=True))
+                self.assertEqual(configs, expected | {"use_non_local": False})
                 self.assertEqual(build_network("classifier", configs).config, model.config)
                 rebuilt = load_network({"configs": configs, "model_state": model.state_dict()})
                 self.assertTrue(torch.equal(rebuilt.eval()(x), model.eval()(x)))
+
+    def test_non_local_block(self):
+        """It sits between blocks 3 and 4; untrained it changes nothing, trained it does."""
+        model, without = Classifier(3, 7, use_non_local=True).eval(), Classifier(3, 7).eval()
+        without.load_state_dict(model.state_dict(), strict=False)
+        x = torch.randn(4, 3, 32, 32)
+        assert_close(model(x), without(x))
+        nn.init.normal_(model.non_local.out_conv.weight)
+        middle = model.non_local(model.conv_net[:4](x))
+        expected = model.fc_net(model.conv_net[4:](middle).flatten(1))
+        self.assertTrue(torch.equal(model(x), expected))
+        self.assertGreater((model(x) - without(x)).abs().max(), 1e-3)
 
     def test_what_cannot_be_built(self):
         """Unknown network, missing or unknown argument, weights of another network: one line."""

@@ -1,7 +1,6 @@
 """The scripts as a user meets them: bad input in one clear line, test.py's table and pictures."""
 
 import csv
-import importlib
 import shutil
 import socket
 import subprocess
@@ -16,8 +15,6 @@ from PIL import Image
 from sklearn.metrics import precision_score, recall_score
 
 import checkpoint
-import datasets
-from console import LabError
 from networks import Classifier
 from tests.support import CLASSES, PROJECT, environment, make_images, script
 
@@ -74,7 +71,7 @@ class UsageTest(ScriptTest):
 
     def test_help_needs_no_torch(self):
         """`--help` and a wrong flag answer without the heavy imports that take seconds."""
-        for name in ("train", "test", "visualize", "style", "benchmark", "unit_test"):
+        for name in ("train", "test", "visualize", "compare", "style", "benchmark", "unit_test"):
             code = (
                 f"import sys, runpy; sys.argv = ['{name}.py', '--help']\n"
                 f"try: runpy.run_path('{name}.py', run_name='__main__')\n"
@@ -315,70 +312,11 @@ class DistributedTest(ScriptTest):
         self.assertEqual(done.stderr.count("train.py: error:"), 1)
 
 
-class GtsrbTest(unittest.TestCase):
-    def setUp(self):
-        """The benchmark's own layout, with a few tracks of three frames a class."""
-        holder = tempfile.TemporaryDirectory()
-        self.addCleanup(holder.cleanup)
-        self.root = Path(holder.name)
-        base = self.root / "disk" / "gtsrb" / "GTSRB"
-        rows = []
-        for label in range(43):
-            folder = base / "Training" / f"{label:05d}"
-            folder.mkdir(parents=True)
-            for track in range(3):
-                for frame in range(3):
-                    image = Image.new("RGB", (30, 30), (label, track, frame))
-                    image.save(folder / f"{track:05d}_{frame:05d}.ppm")
-            (folder / f"GT-{label:05d}.csv").write_text("Filename;ClassId\n")
-            rows.append((f"{label:05d}.ppm", label))
-        images = base / "Final_Test" / "Images"
-        images.mkdir(parents=True)
-        for name, label in rows:
-            Image.new("RGB", (30, 30), (label, 9, 9)).save(images / name)
-        table = "".join(f"{name};30;30;1;1;28;28;{label}\n" for name, label in rows)
-        header = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
-        (base.parent / "GT-final_test.csv").write_text(header + table)
-
-    def test_tracks_stay_together(self):
-        """26 classes; no track in two splits; every frame once; the right faces in each folder."""
-        done = script("datasets.py", "gtsrb", "--root", self.root, "--source", self.root / "disk")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        target = self.root / "gtsrb26"
-        names = sorted(path.name for path in (target / "train").iterdir())
-        self.assertEqual(names, list(importlib.import_module("signs").CLASSES))
-        self.assertIn(f"--data_root {target}", done.stdout)
-        for new, old in enumerate(datasets.GTSRB_26):
-            tracks = {}
-            for mode in ("train", "val"):
-                files = sorted((target / mode / names[new]).iterdir())
-                tracks[mode] = {path.name.split("_")[0] for path in files}
-                self.assertEqual(len(files), 3 * len(tracks[mode]))
-                with Image.open(files[0]) as image:
-                    self.assertEqual(image.getpixel((0, 0))[0], old)
-            self.assertEqual([len(tracks["train"]), len(tracks["val"])], [2, 1])
-            self.assertFalse(tracks["train"] & tracks["val"])
-            (photograph,) = (target / "test" / names[new]).iterdir()
-            with Image.open(photograph) as image:
-                self.assertEqual(image.getpixel((0, 0)), (old, 9, 9))
-
-    def test_all_43_and_not_twice(self):
-        datasets.prepare_gtsrb(self.root, 43, self.root / "disk")
-        self.assertEqual(len(list((self.root / "gtsrb43" / "test").iterdir())), 43)
-        with self.assertRaisesRegex(LabError, "exists already"):
-            datasets.prepare_gtsrb(self.root, 43, self.root / "disk")
-
-    def test_wrong_folder(self):
-        done = script("datasets.py", "gtsrb", "--root", self.root, "--source", self.root)
-        self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, r"^datasets.py: error: .* holds no GTSRB/Training folder")
-
-
 class ContractTest(unittest.TestCase):
     def test_checkpoint_names_its_network(self):
         """The five configs that the scaffold reads are there, under its names."""
         config = vars(Classifier(3, 5, True, True, 0.1).config)
-        self.assertEqual(
-            config,
-            dict(in_channels=3, num_classes=5, use_batch_norm=True, use_stn=True, dropout_prob=0.1),
+        scaffolds = dict(
+            in_channels=3, num_classes=5, use_batch_norm=True, use_stn=True, dropout_prob=0.1
         )
+        self.assertLessEqual(scaffolds.items(), config.items())

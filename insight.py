@@ -1,0 +1,412 @@
+"""What a trained network has learned: its layers' outputs, and images found by gradients.
+
+    maps = saliency_maps(model, images, labels)                # which pixels a decision hangs on
+    fooling = make_fooling_image(model, image, target)         # a small change that turns it
+    images = visualize_classes(model, targets, preprocess)     # what a class looks like to it
+    images = invert_features(model, layer, image, preprocess)  # what a layer still knows
+
+`model` is in evaluation mode and asks for no gradients of its weights; `images` are its input,
+(N, C, H, W), as its `Preprocess` makes it. Sources: activation maximisation (Erhan et al. 2009;
+Yosinski et al. 2015), saliency and class visualisation (Simonyan et al. 2013), fooling images
+(Szegedy et al. 2013), inversion (Mahendran and Vedaldi 2015).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from console import progress
+from images import Preprocess
+from networks import ConvBlock, NonLocalBlock, output_layer
+
+# ---------------------------------------------------------------- layers
+
+
+class _Reached(Exception):
+    """Carries a tensor out of a forward pass that need go no further."""
+
+
+def _run_up_to(model: nn.Module, layer: nn.Module, images: Tensor, before: bool) -> Tensor:
+    def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> None:
+        raise _Reached(inputs[0] if before else output)
+
+    register = layer.register_forward_pre_hook if before else layer.register_forward_hook
+    handle = register(leave)
+    try:
+        model(images)
+    except _Reached as reached:
+        return reached.args[0]
+    finally:
+        handle.remove()
+    raise ValueError("the forward pass does not use this layer")
+
+
+def outputs_of(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
+    """Return what a layer of the network puts out for images; the forward pass ends there."""
+    return _run_up_to(model, layer, images, before=False)
+
+
+def inputs_of(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
+    """Return what a layer of the network gets for images; the forward pass ends there."""
+    return _run_up_to(model, layer, images, before=True)
+
+
+def conv_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that `--layer_idx` counts, by name: our ConvBlocks, else convolutions.
+
+    Those of a spatial transformer do not count: they look for where to look.
+    """
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, ConvBlock | nn.Conv2d) and not name.startswith("stn.")
+    }
+    blocks = {name: layer for name, layer in layers.items() if isinstance(layer, ConvBlock)}
+    return blocks or layers
+
+
+def convolution_of(layer: nn.Module) -> nn.Conv2d:
+    """Return the convolution of a layer out of `conv_layers`."""
+    return layer.conv if isinstance(layer, ConvBlock) else layer
+
+
+def hidden_features(model: nn.Module, images: Tensor) -> Tensor:
+    """Return what the output layer gets, (N, features); a map's mean over its positions."""
+    features = inputs_of(model, output_layer(model)[1], images)
+    return features.mean((2, 3)) if features.dim() == 4 else features
+
+
+def non_local_blocks(model: nn.Module) -> dict[str, NonLocalBlock]:
+    """Return the network's non-local blocks, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, NonLocalBlock)}
+
+
+# ---------------------------------------------------------------- filters
+
+SCALES = (12, 16, 24, 32)  # pixels; images that excite filters are found coarse to fine
+
+
+def filter_responses(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
+    """Return each filter's mean response, (N, filters), before the activation.
+
+    A tenth of what the activation would cut off counts too: a silent filter has a slope to climb.
+    """
+    before_activation = layer.bn if isinstance(layer, ConvBlock) else layer
+    return F.leaky_relu(outputs_of(model, before_activation, images), 0.1).mean((2, 3))
+
+
+def excite_filters(
+    model: nn.Module,
+    layer: nn.Module,
+    preprocess: Preprocess,
+    filters: int,
+    scales: Sequence[int] = SCALES,
+    steps: int = 48,
+    lr: float = 0.1,
+    seed: int = 0,
+) -> Tensor:
+    """Find, for each of a layer's first `filters` filters, the image that excites it most.
+
+    Gradient ascent on the filter's mean response from faint noise, each step of fixed length, all
+    filters at once as one batch: image i climbs on filter i alone. It climbs at each of `scales`
+    in turn, so that large shapes come first. The image is jittered by up to two pixels a step and
+    drawn towards grey, and the gradient smoothed, so that no single pixel counts.
+
+    Args:
+        scales: sides of the image in pixels, the last being that of the result.
+        steps: of the ascent, over all scales.
+        lr: root mean square change of a pixel a step.
+        seed: of the noise and the jitter.
+
+    Returns:
+        Network input (filters, C, side, side).
+    """
+    device = next(model.parameters()).device
+    low, high = preprocess.bounds(device)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1, len(preprocess.mean), scales[0], scales[0], generator=generator) * 0.1
+    images = noise.to(device).repeat(filters, 1, 1, 1)
+    for step in progress(range(steps), label=f"exciting {filters} filters"):
+        side = scales[step * len(scales) // steps]
+        if images.shape[-1] != side:
+            images = F.interpolate(images, size=(side, side), mode="bilinear")
+        shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
+        moved = images.roll(shift, (2, 3)).requires_grad_()
+        with torch.enable_grad():
+            # The diagonal's gradient leaves every image to its own filter.
+            score = filter_responses(model, layer, moved).diagonal().sum()
+            (gradient,) = torch.autograd.grad(score, moved)
+        gradient = gradient.roll([-pixels for pixels in shift], (2, 3))
+        gradient = F.avg_pool2d(gradient, 3, 1, 1, count_include_pad=False)
+        images = (images * 0.98 + lr * gradient / _rms(gradient)).clamp(low, high)
+    return images
+
+
+def _rms(gradients: Tensor) -> Tensor:
+    """Return each image's root mean square, (N, 1, 1, 1), never quite 0."""
+    return gradients.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12
+
+
+# ---------------------------------------------------------------- saliency
+
+
+def saliency_maps(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return how much each pixel sways the score of an image's label (Simonyan 2013, section 3).
+
+    The absolute gradient of the unnormalised score, its maximum over colour channels. One backward
+    pass serves the batch: the sum of the scores has each image's own gradient.
+
+    Shape: images (N, C, H, W) and int64 labels (N,) to (N, H, W).
+    """
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        scores = model(images).gather(1, labels[:, None])
+        (gradients,) = torch.autograd.grad(scores.sum(), images)
+    return gradients.abs().amax(1)
+
+
+def object_masks(saliency: Tensor, blur: int = 2, share: float = 0.25) -> Tensor:
+    """Return the part of each image that its saliency map marks as the object: bool (N, H, W).
+
+    The `share` of pixels that are highest once the map has been smoothed, with a radius of
+    `blur` times a thirty-second of its side.
+    """
+    radius = max(1, blur * saliency.shape[-1] // 32)
+    smooth = saliency[:, None]
+    for _ in range(2):  # two box filters make a bell
+        smooth = F.avg_pool2d(smooth, 2 * radius + 1, 1, radius, count_include_pad=False)
+    limits = smooth.flatten(1).quantile(1 - share, 1)
+    return smooth[:, 0] > limits[:, None, None]
+
+
+# ---------------------------------------------------------------- fooling
+
+
+@dataclass(frozen=True)
+class Fooling:
+    """An image and what became of it.
+
+    Attributes:
+        image: network input (1, C, H, W), the fooling one.
+        difference: of pixels in [0, 1], (1, C, H, W): fooling minus original.
+        steps: taken; 0 where the network said the target from the start.
+        fooled: whether the network says the target.
+    """
+
+    image: Tensor
+    difference: Tensor
+    steps: int
+    fooled: bool
+
+
+def make_fooling_image(
+    model: nn.Module,
+    image: Tensor,
+    target: int,
+    preprocess: Preprocess,
+    lr: float = 0.5,
+    steps: int = 100,
+    max_change: float = 0.099,
+) -> Fooling:
+    """Change an image a little until the network says `target` (Szegedy et al. 2013).
+
+    Normalised gradient ascent on the target's unnormalised score, `lr * g / ||g||`, clamped to
+    what pixels can be and to `max_change` about the original.
+
+    Args:
+        image: network input (1, C, H, W).
+        target: index of the class.
+        lr: length of a step (L2, in units of network input).
+        steps: at the most.
+        max_change: of any pixel, which is in [0, 1] (L-infinity).
+    """
+    black, white = preprocess.bounds(image.device)
+    reach = max_change * (white - black)
+    low, high = torch.maximum(image - reach, black), torch.minimum(image + reach, white)
+    original, image = image, image.clone()
+    taken, fooled = 0, False
+    while True:
+        image.requires_grad_()
+        with torch.enable_grad():
+            logits = model(image)
+            (gradient,) = torch.autograd.grad(logits[0, target], image)
+        image = image.detach()
+        fooled = int(logits.argmax()) == target
+        if fooled or taken == steps:
+            break
+        # A pixel at its limit cannot follow; the step's length goes to those that can.
+        free = torch.where(gradient > 0, image < high, image > low)
+        gradient = gradient * free
+        image = (image + lr * gradient / (gradient.norm() + 1e-12)).clamp(low, high)
+        taken += 1
+    difference = preprocess.denormalize(image) - preprocess.denormalize(original)
+    return Fooling(image, difference, taken, fooled)
+
+
+# ---------------------------------------------------------------- class visualisation
+
+
+def visualize_classes(
+    model: nn.Module,
+    targets: Sequence[int],
+    preprocess: Preprocess,
+    steps: int = 200,
+    lr: float = 0.1,
+    l2_weight: float = 2e-3,
+    rival_weight: float = 1.0,
+    blur_every: int = 4,
+    seed: int = 0,
+    watch: Callable[[int, int, Tensor], None] | None = None,
+) -> Tensor:
+    """Find an image a class that looks like the class to the network (Simonyan 2013, section 2).
+
+    Maximises `s_y(I) - rival_weight * log sum_k exp s_k(I) - l2_weight * ||I||^2`, k all classes
+    but y, from faint noise: the paper's objective, where a weight of 0 leaves out the rivals, with
+    which classes that share their shape would end up as each other. All targets climb at once, as
+    one batch, by steps of fixed length. What keeps the image from becoming a
+    pattern that means nothing to us: it is found coarse to fine, every step sees it through
+    another jitter (shift, turn, scale), and it is blurred every few steps but for the last.
+
+    Args:
+        targets: indices of classes; may repeat.
+        steps: of the ascent, over all scales.
+        lr: root mean square change of a pixel a step, in units of network input.
+        l2_weight: lambda of the penalty.
+        rival_weight: of the other classes' scores.
+        blur_every: steps from one blur to the next.
+        seed: of the noise and the jitter.
+        watch: called after each step with its number, their total and the images, (N, C, H, W).
+
+    Returns:
+        Network input (len(targets), C, H, W).
+    """
+    from torchvision.transforms.functional import gaussian_blur
+
+    device = next(model.parameters()).device
+    low, high = preprocess.bounds(device)
+    labels = torch.tensor(targets, device=device)
+    generator = torch.Generator().manual_seed(seed)
+    height, width, channels = preprocess.shape
+    shape = (len(labels), channels, height, width)
+    scales = (3 / 8, 1 / 2, 3 / 4, 1)
+    images = torch.zeros(*shape[:2], 1, 1, device=device)
+    for step in progress(range(steps), label=f"visualising {len(labels)} classes"):
+        share = scales[step * len(scales) // steps]
+        size = (round(height * share), round(width * share))
+        if step == 0:
+            images = torch.randn(*shape[:2], *size, generator=generator).to(device) * 0.1
+        elif images.shape[2:] != size:
+            images = F.interpolate(images, size=size, mode="bilinear")
+        images.requires_grad_()
+        with torch.enable_grad():
+            full = F.interpolate(images, size=(height, width), mode="bilinear")
+            logits = model(jitter(full, generator))
+            scores = logits.gather(1, labels[:, None])[:, 0]
+            rivals = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+            penalty = l2_weight * images.square().sum()
+            objective = (scores - rival_weight * rivals).sum() - penalty
+            (gradients,) = torch.autograd.grad(objective, images)
+        gradients = F.avg_pool2d(gradients, 3, 1, 1, count_include_pad=False)
+        images = (images.detach() + lr * gradients / _rms(gradients)).clamp(low, high)
+        if step % blur_every == blur_every - 1 and step < 0.85 * steps:
+            images = gaussian_blur(images, [5, 5], [0.7, 0.7])
+        if watch is not None:
+            watch(step + 1, steps, F.interpolate(images, size=(height, width), mode="bilinear"))
+    return images
+
+
+def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to a tenth of its side, turn it by up to 11 degrees, scale by 20 %."""
+    count = len(images)
+    angle, zoom, *shift = (torch.rand(4, count, generator=generator) * 2 - 1) * 0.2
+    zoom = 1 + zoom
+    theta = torch.stack(
+        [
+            torch.stack([zoom * angle.cos(), -zoom * angle.sin(), shift[0]], 1),
+            torch.stack([zoom * angle.sin(), zoom * angle.cos(), shift[1]], 1),
+        ],
+        1,
+    ).to(images.device)  # (N, 2, 3)
+    grid = F.affine_grid(theta, images.shape, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+# ---------------------------------------------------------------- inversion
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Return each image's mean squared difference of neighbours along both axes, (N,)."""
+    down = images[:, :, 1:] - images[:, :, :-1]
+    right = images[:, :, :, 1:] - images[:, :, :, :-1]
+    return down.square().mean((1, 2, 3)) + right.square().mean((1, 2, 3))
+
+
+def invert_features(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    preprocess: Preprocess,
+    steps: int = 200,
+    lr: float = 0.05,
+    tv_weight: float = 2.0,
+    seed: int = 0,
+) -> Tensor:
+    """Find images from what a layer says of them (Mahendran and Vedaldi 2015).
+
+    Minimises `||f(x) - f(image)||^2 / ||f(image)||^2 + tv_weight * TV(x)` of each from noise by
+    Adam, all of them as one batch.
+
+    Args:
+        images: network input (N, C, H, W).
+        steps: of the optimisation.
+        lr: learning rate.
+        tv_weight: of the total variation: what the features leave open becomes smooth.
+        seed: of the noise.
+
+    Returns:
+        Network input of the same shape.
+    """
+    low, high = preprocess.bounds(images.device)
+    wanted = outputs_of(model, layer, images).detach().flatten(1)
+    energy = wanted.square().sum(1)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)) * 0.1
+    found = noise.to(images.device).requires_grad_()
+    optimizer = torch.optim.Adam([found], lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in progress(range(steps), label="inverting"):
+        with torch.enable_grad():
+            errors = (outputs_of(model, layer, found).flatten(1) - wanted).square().sum(1) / energy
+            loss = (errors + tv_weight * total_variation(found)).sum()
+        (found.grad,) = torch.autograd.grad(loss, found)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            found.clamp_(low, high)
+    return found.detach()
+
+
+def psnr(pixels: Tensor, references: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of each image in [0, 1], 10 log10(1 / MSE) dB, (N,)."""
+    return -10 * (pixels - references).square().mean((1, 2, 3)).log10()
+
+
+# ---------------------------------------------------------------- spatial transformer
+
+
+def sampling_frames(theta: Tensor, size: int) -> np.ndarray:
+    """Return where on its input the STN samples the border of its output.
+
+    Args:
+        theta: (N, 2, 3), equation 1 of the paper.
+        size: height and width of the image in pixels.
+
+    Returns:
+        Corners (N, 5, 2), the first repeated, as x, y in pixels: pixel (0, 0) spans -0.5 to 0.5.
+    """
+    corners = torch.tensor([[-1.0, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1], [-1, -1, 1]])
+    sampled = corners @ theta.detach().float().cpu().transpose(1, 2)  # (N, 5, 2) in [-1, 1]
+    return ((sampled + 1) * size / 2 - 0.5).numpy()
