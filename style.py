@@ -62,7 +62,7 @@ PRESETS = {
 }
 # Of other networks. VGG-19: the last convolution of block 4 and the first of each block, after
 # their ReLU. A layer's weight falls with the square of its channels, as the mean of its squared
-# differences does.
+# differences does. Of our classifier: its ConvBlocks, by their place in `conv_net`.
 RECIPES = {
     "vgg19": Recipe(
         "features.26",
@@ -70,7 +70,7 @@ RECIPES = {
         2e-2, (2.4e6, 6e5, 1.5e5, 4e4, 4e4), 1e-2, 256, 256,
     ),
     "classifier": Recipe(
-        "conv_net.3", ("conv_net.0", "conv_net.1", "conv_net.3", "conv_net.4"),
+        "3", ("0", "1", "3", "4"),
         1e-3, (4e4, 1e4, 1e4, 2.5e3), 3e-2, 192, 192,
     ),
 }  # fmt: skip
@@ -513,7 +513,7 @@ def make_losses(args: Namespace, runtime: engine.Runtime) -> tuple[StyleLosses, 
         name, network = state.get("network", "classifier"), load_network(state)
         preprocess = Preprocess(**state.get("preprocess", {}))
         if name == "classifier":
-            network.stn = nn.Identity()  # it takes pictures of one size alone
+            network = network.conv_net  # the rest takes pictures of one size alone
     else:
         loaded = pretrained.load(args.model, args.weights)
         name, network, preprocess = args.model, loaded.model, loaded.preprocess

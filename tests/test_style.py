@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import checkpoint
 import style
 from console import LabError
 from images import Preprocess
+from networks import Classifier
 from style import (
     PRESETS,
     StyleLosses,
@@ -337,6 +339,19 @@ class ScriptTest(unittest.TestCase):
             self.assertEqual(picture.size, (60, 45))
         with Image.open(self.base / "out/style/photo_waves_steps.jpg") as strip:
             self.assertGreater(strip.width, 5 * strip.height)
+
+    def test_a_sign_network_of_our_own(self):
+        """Without ImageNet's weights: a classifier's features, at any size, STN or not."""
+        torch.manual_seed(0)
+        model, folder = Classifier(3, 5, use_batch_norm=True, use_stn=True), self.base / "signs"
+        folder.mkdir()
+        state = {"model_state": model.state_dict(), "configs": style.asdict(model.config)}
+        torch.save(state, folder / "ckpt_epoch_1.pth")
+        flags = ("--ckpt_path", folder, "--size", 33, "--style_size", 40, "--steps", 10)
+        printed = self.call("--content", self.content, "--style", self.style, *flags)
+        last, first = re.search(r"in all ([\d,]+), from ([\d,]+)", printed).groups()
+        self.assertLess(int(last.replace(",", "")), int(first.replace(",", "")))
+        self.refuse(2, "holds no style of its own; give --style", *flags)
 
     def test_bad_input(self):
         own = ("--weights", self.weights)
