@@ -347,8 +347,8 @@ class ScriptTest(unittest.TestCase):
         folder.mkdir()
         state = {"model_state": model.state_dict(), "configs": style.asdict(model.config)}
         torch.save(state, folder / "ckpt_epoch_1.pth")
-        flags = ("--ckpt_path", folder, "--size", 33, "--style_size", 40, "--steps", 10)
-        printed = self.call("--content", self.content, "--style", self.style, *flags)
+        flags = ("--ckpt_path", folder, "--size", 33, "--style_size", 40, "--steps", 30)
+        printed = self.call("--style", self.style, "--start", "noise", *flags)
         last, first = re.search(r"in all ([\d,]+), from ([\d,]+)", printed).groups()
         self.assertLess(int(last.replace(",", "")), int(first.replace(",", "")))
         self.refuse(2, "holds no style of its own; give --style", *flags)
