@@ -2,10 +2,11 @@
 
     python benchmark.py
     python benchmark.py --rounds 3           # shorter, less sure
-    python benchmark.py --only attention     # one of training, testing, attention
+    python benchmark.py --only attention     # one of training, testing, attention, style
 
 Training and testing take one network (`--bn --stn`) and one folder of drawn signs; attention is a
-step through the non-local block, against the form that holds the matrix of all pairs. Contestants
+step through the non-local block, against the form that holds the matrix of all pairs; style is 100
+steps of style.py, and what the network and the Gram matrices' products take of them. Contestants
 take turns in every round, so that a machine whose speed drifts is fair to all; figures are medians
 over rounds. Memory is the peak above what a fresh process held before the step.
 """
@@ -29,7 +30,9 @@ IMAGES_A_CLASS = {"train": 150, "val": 1, "test": 40}
 BARE_IMAGES = 2048  # that the bare step works through in one turn
 SINGLES = 260  # images that are tested one by one
 CLIPS = (2, 64, 8, 32, 32)  # (N, C, T, H, W) of the assignment's non-local block
-SECTIONS = ("training", "testing", "attention")
+PICTURE = 256  # side in pixels of what style.py paints
+STEPS = 100  # of style.py in one turn
+SECTIONS = ("training", "testing", "attention", "style")
 
 
 def main() -> None:
@@ -54,7 +57,7 @@ def main() -> None:
     contestants: dict[Any, Callable[[], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        if sections != ("attention",):
+        if {"training", "testing"} & set(sections):
             signs.draw_dataset(root, per_class=IMAGES_A_CLASS)
         if "training" in sections:
             contestants |= {
@@ -66,6 +69,8 @@ def main() -> None:
             contestants |= {name: make(root, runtime) for name, make in TESTING.items()}
         if "attention" in sections:
             contestants |= {name: attention_turns(name, runtime) for name in ATTENTION}
+        if "style" in sections:
+            contestants |= {name: style_turns(name, runtime) for name in STYLE}
         rates: dict[Any, list[float]] = {key: [] for key in contestants}
         for _ in progress(range(args.rounds), label="rounds"):
             for key, measure in contestants.items():
@@ -76,6 +81,8 @@ def main() -> None:
         report_testing(rates)
     if "attention" in sections:
         report_attention(rates, runtime)
+    if "style" in sections:
+        report_style(rates)
     if not args.only:
         print(f"\n`python train.py --help`: {seconds_to_help(args.rounds):.2f} s")
 
@@ -124,6 +131,16 @@ def report_attention(rates: dict[Any, list[float]], runtime) -> None:
         speed = f"{statistics.median(rates[name]):,.2f} | {ratio(rates, name, naive)}"
         share = f"{mebibytes[name]:,.0f} | 1/{mebibytes[naive] / mebibytes[name]:.1f}"
         print(f"| {name} | {speed} | {share} |")
+
+
+def report_style(rates: dict[Any, list[float]]) -> None:
+    """Print medians of the time of the steps, and the share of style.py's that it is."""
+    print(f"\n| style, {PICTURE}x{PICTURE}, SqueezeNet, fp32 | s for {STEPS} steps | share |")
+    print("|---|---|---|")
+    *_, whole = STYLE
+    for name in STYLE:
+        seconds = 1 / statistics.median(rates[name])
+        print(f"| {name} | {seconds:.2f} | {ratio(rates, whole, name)} |")
 
 
 def seconds_to_help(rounds: int) -> float:
@@ -361,6 +378,46 @@ def resident_bytes(kind: str) -> float:
     )
 
 
+def style_turns(name: str, runtime) -> Callable[[], float]:
+    """STEPS steps of style transfer, or of the part of them that `name` says: turns/s."""
+    import torch
+    from torchvision.models import squeezenet1_1
+
+    import style
+
+    torch.manual_seed(0)
+    recipe = style.PRESETS["composition"]
+    layers = (recipe.content_layer, *recipe.style_layers)
+    extractor = style.feature_extractor(squeezenet1_1(), layers).to(runtime.device)
+    content, painting = torch.rand(2, 1, 3, PICTURE, PICTURE, device=runtime.device)
+    losses = style.StyleLosses(extractor, recipe, painting)
+    gradients = losses.features(content)  # any of their shapes
+    bounds = torch.zeros(3, 1, 1, device=runtime.device), torch.ones(3, 1, 1, device=runtime.device)
+
+    def partial_step(with_grams: bool) -> None:
+        image = content.clone().requires_grad_()
+        features = losses.features(image)
+        outputs = {layer: (features[layer], gradients[layer]) for layer in features}
+        if with_grams:
+            for layer, target in zip(recipe.style_layers, losses.style_targets, strict=True):
+                outputs[layer] = style.gram_matrix(features[layer]), target
+        torch.autograd.backward(*zip(*outputs.values(), strict=True))
+
+    def turn() -> float:
+        began = time.perf_counter()
+        if name == WHOLE_STEP:
+            style.transfer(losses, content, content, bounds, STEPS)
+        else:
+            for _ in range(STEPS):
+                partial_step(with_grams=name == WITH_GRAMS)
+        if runtime.device.type == "cuda":
+            torch.cuda.synchronize()
+        return 1 / (time.perf_counter() - began)
+
+    turn()  # warm up
+    return turn
+
+
 TRAINING = {
     "(a) bare step": bare_step,
     "(b) train.py": own_loop,
@@ -368,6 +425,9 @@ TRAINING = {
     "(c) plain loop": plain_loop,
 }
 TESTING = {"test.py": own_test, "batch_size=1": single_test}
+WITH_GRAMS = "and the products of the Gram matrices"
+WHOLE_STEP = "style.py"
+STYLE = ("network forward and backward", WITH_GRAMS, WHOLE_STEP)
 ATTENTION = {"NonLocalBlock": own_block, "softmax(q k^T) v": naive_block}
 
 if __name__ == "__main__":

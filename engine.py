@@ -8,6 +8,7 @@ import csv
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -367,7 +368,7 @@ def fit(
     model: nn.Module,
     loss_function: LossFunction,
     train_loader: DataLoader,
-    val_loader: DataLoader,
+    val_loader: DataLoader | None,
     settings: TrainSettings,
     runtime: Runtime,
     folder: Path,
@@ -379,6 +380,7 @@ def fit(
 
     Args:
         model: on the CPU or the device; trained in place.
+        val_loader: None where there is no accuracy to measure.
         folder: of the run; gets checkpoints, metrics.csv, loss_and_acc.jpg, TensorBoard events.
         identity: what every checkpoint holds besides the state: configs, class names and so on.
         resumed: the loaded checkpoint to go on from.
@@ -451,7 +453,8 @@ def fit(
 
             row = {"epoch": epoch, "loss": epoch_state.loss, "val_loss": None, "val_accuracy": None}
             average_buffers(model, runtime)
-            if epoch % settings.val_interval == 0 or epoch == settings.epoch:
+            due = epoch % settings.val_interval == 0 or epoch == settings.epoch
+            if val_loader is not None and due:
                 validation = evaluate(model, val_loader, runtime, loss_function, "validating")
                 row |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
             seconds = time.perf_counter() - began
@@ -479,7 +482,8 @@ def fit(
 
 
 def _end_interrupted(path: Path, done: str) -> None:
-    say(f"Saved {path} ({done}). Go on with: python train.py --resume {path}")
+    script = Path(sys.argv[0]).name
+    say(f"Saved {path} ({done}). Go on with: python {script} --resume {path}")
     raise KeyboardInterrupt
 
 

@@ -177,7 +177,7 @@ def image_path(source: str, folder: Path) -> Path:
         return fetch_image(source, folder)
     path = Path(source)
     if not path.is_file():
-        raise LabError(f"no image {path}; --image takes a file or an http(s) address")
+        raise LabError(f"no image {path}; give a file or an http(s) address")
     return path
 
 

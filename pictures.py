@@ -34,25 +34,24 @@ def publish(figure: Figure, path: Path) -> None:
 
 
 def draw_curves(history: Sequence[dict]) -> Figure:
-    """Draw loss and validation accuracy over epochs; `history` as `engine.fit` returns it."""
+    """Draw loss and any validation accuracy over epochs; `history` as `engine.fit` returns it."""
     figure, loss_axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
     validated = [row for row in history if row["val_accuracy"] is not None]
     val_epochs = [row["epoch"] for row in validated]
     lines = loss_axis.plot(epochs, [row["loss"] for row in history], "o-", label="training loss")
-    lines += loss_axis.plot(
-        val_epochs, [row["val_loss"] for row in validated], "s--", label="validation loss"
-    )
     loss_axis.set_xlabel("epoch")
-    loss_axis.set_ylabel("cross-entropy loss")
+    loss_axis.set_ylabel("loss")
     loss_axis.set_ylim(bottom=0)
     loss_axis.xaxis.get_major_locator().set_params(integer=True)
     loss_axis.grid(alpha=0.3)
-    accuracy_axis = loss_axis.twinx()
-    accuracies = [100 * row["val_accuracy"] for row in validated]
-    lines += accuracy_axis.plot(val_epochs, accuracies, "C2^-", label="validation accuracy")
-    accuracy_axis.set_ylabel("accuracy (%)")
     if validated:
+        val_losses = [row["val_loss"] for row in validated]
+        lines += loss_axis.plot(val_epochs, val_losses, "s--", label="validation loss")
+        accuracy_axis = loss_axis.twinx()
+        accuracies = [100 * row["val_accuracy"] for row in validated]
+        lines += accuracy_axis.plot(val_epochs, accuracies, "C2^-", label="validation accuracy")
+        accuracy_axis.set_ylabel("accuracy (%)")
         best = int(np.argmax(accuracies))
         loss_axis.set_title(f"best: {accuracies[best]:.2f} % in epoch {val_epochs[best]}")
     loss_axis.legend(handles=lines, loc="center right")

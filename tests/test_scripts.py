@@ -71,7 +71,7 @@ class UsageTest(ScriptTest):
 
     def test_help_needs_no_torch(self):
         """`--help` and a wrong flag answer without the heavy imports that take seconds."""
-        for name in ("train", "test", "visualize", "compare", "benchmark", "unit_test"):
+        for name in ("train", "test", "visualize", "compare", "style", "benchmark", "unit_test"):
             code = (
                 f"import sys, runpy; sys.argv = ['{name}.py', '--help']\n"
                 f"try: runpy.run_path('{name}.py', run_name='__main__')\n"
