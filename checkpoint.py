@@ -181,6 +181,21 @@ def rotate(folder: Path, keep: int, best_epoch: int | None) -> None:
             found[epoch].unlink()
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make a run's folder, and find out now, not after an epoch, if it cannot be written.
+
+    Raises:
+        LabError: it cannot.
+    """
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise LabError(f"cannot write to --ckpt_path {folder}: {error.strerror}") from error
+
+
 def set_aside(folder: Path, patterns: tuple[str, ...]) -> Path | None:
     """Move the files of an earlier run in `folder` to `folder/previous_K`; None if there is none.
 

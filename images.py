@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from console import LabError
+from console import LabError, say
 
 DOWNLOAD_LIMIT = 20 * 2**20  # bytes of a fetched picture
 DOWNLOAD_SECONDS = 30.0  # for all of it
@@ -165,6 +166,43 @@ def to_arrays(pixels: Tensor) -> np.ndarray:
     """Turn pixels (N, C, H, W) in [0, 1] into arrays for drawing, (N, H, W, 3), grey repeated."""
     arrays = pixels.detach().clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
     return np.broadcast_to(arrays, (*arrays.shape[:3], 3))
+
+
+def picture_file(source: str | None, folder: Path) -> Path:
+    """Return the file of a picture; without a source, a photograph that scikit-learn brings."""
+    if source is None:
+        return Path(str(files("sklearn.datasets") / "images" / "china.jpg"))
+    return image_path(source, folder / "images")
+
+
+def read_picture(path: Path, size: int | None, preprocess: Preprocess) -> Tensor:
+    """Read a whole picture as network input, (1, 3, H, W), its shorter side `size` pixels.
+
+    Args:
+        size: None for the picture's own.
+
+    Raises:
+        LabError: no readable image.
+    """
+    try:
+        image = open_image(path).convert("RGB")
+    except OSError as error:
+        raise LabError(f"{path}: {error.strerror or error}") from error
+    if size is not None:
+        sides = [max(1, round(side * size / min(image.size))) for side in image.size]
+        image = image.resize(sides, Image.Resampling.BICUBIC)
+    return preprocess.normalize(torch.from_numpy(np.array(image))[None])
+
+
+def save_picture(pixels: Tensor, path: Path) -> None:
+    """Save pixels, (1, 3, H, W) in [0, 1], as a file, and say where."""
+    array = (to_arrays(pixels)[0] * 255).round().astype(np.uint8)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path, quality=95)
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror or error}") from error
+    say(f"Saved {path} ({array.shape[1]}x{array.shape[0]})")
 
 
 def image_path(source: str, folder: Path) -> Path:

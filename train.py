@@ -292,7 +292,7 @@ def train(
             f"{args.resume} has done {resumed['epoch']} epochs already; --epoch is the total: "
             f"to go on, give one above {resumed['epoch']}"
         )
-    prepare_folder(args.ckpt_path)
+    checkpoint.prepare_folder(args.ckpt_path)
 
     if runtime.rank == 0 and source.prepare is not None:
         source.prepare(args.data_root)
@@ -414,17 +414,6 @@ def check_same_network(
                 f"{path} holds another network: {name} is {saved.get(name)} there, {value} here; "
                 "leave out --network, --bn, --stn, --non_local and --dropout to go on with its own"
             )
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make the checkpoint folder, and find out now, not after an epoch, if it cannot be written."""
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise LabError(f"cannot write to --ckpt_path {folder}: {error.strerror}") from error
 
 
 def suggest(args: "Namespace") -> None:

@@ -19,14 +19,15 @@ from torch import nn
 from torchvision import models
 
 import checkpoint
+import fast_style
 import style
 from console import LabError
+from fast_style import TransformNet
 from images import Preprocess
 from networks import Classifier
 from style import (
     PRESETS,
     StyleLosses,
-    TransformNet,
     content_loss,
     feature_extractor,
     gram_matrix,
@@ -35,6 +36,12 @@ from style import (
     tv_loss,
 )
 from tests.support import PROJECT, environment, make_images, script
+
+
+def setUpModule():
+    """Use one thread, as the scripts of the tests do: sums then come in the same order."""
+    unittest.addModuleCleanup(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(1)
 
 
 def draw(*shape, seed=0):
@@ -345,7 +352,7 @@ class ScriptTest(unittest.TestCase):
         torch.manual_seed(0)
         model, folder = Classifier(3, 5, use_batch_norm=True, use_stn=True), self.base / "signs"
         folder.mkdir()
-        state = {"model_state": model.state_dict(), "configs": style.asdict(model.config)}
+        state = {"model_state": model.state_dict(), "configs": vars(model.config)}
         torch.save(state, folder / "ckpt_epoch_1.pth")
         flags = ("--ckpt_path", folder, "--size", 33, "--style_size", 40, "--steps", 30)
         printed = self.call("--style", self.style, "--start", "noise", *flags)
@@ -424,7 +431,7 @@ class TrainingTest(unittest.TestCase):
         style_image = torch.randn(1, 3, 40, 40)
         losses = make_losses(style_image, tv_weight=0.0)
         preprocess = Preprocess(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-        loss = style.transform_loss(losses, preprocess, torch.device("cpu"))
+        loss = fast_style.transform_loss(losses, preprocess, torch.device("cpu"))
         painted, images = torch.rand(2, 3, 3, 40, 40) * 2 - 1
         alone = [loss(painted[i : i + 1], images[i : i + 1]) for i in range(3)]
         torch.testing.assert_close(loss(painted, images), sum(alone) / 3)
@@ -440,7 +447,7 @@ class TrainingTest(unittest.TestCase):
             root = make_images(Path(folder), {"train": 3, "deep/er": 2}, size=24)
             (root / "deep/notes.txt").write_text("no picture")
             (root / "deep/broken.jpg").write_bytes(b"\xff\xd8")
-            loader = style.photo_loader(root, 16, 4, 0, torch.device("cpu"))
+            loader = fast_style.photo_loader(root, 16, 4, 0, torch.device("cpu"))
             self.assertEqual(len(loader.dataset), 15)
             seen = 0
             for images, targets in loader:
