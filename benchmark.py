@@ -2,9 +2,10 @@
 
     python benchmark.py
     python benchmark.py --rounds 3           # shorter, less sure
-    python benchmark.py --only attention     # one of training, testing, attention, style
+    python benchmark.py --only attention     # or training, testing, mnist, style
 
-Training and testing take one network (`--bn --stn`) and one folder of drawn signs; attention is a
+Training and testing take one network (`--bn --stn`) and one folder of drawn signs; mnist takes
+`mnist_cnn` and pictures in MNIST's files (scikit-learn's digits over and over); attention is a
 step through the non-local block, against the form that holds the matrix of all pairs; style is 100
 steps of style.py, and what the network and the Gram matrices' products take of them. Contestants
 take turns in every round, so that a machine whose speed drifts is fair to all; figures are medians
@@ -30,9 +31,11 @@ IMAGES_A_CLASS = {"train": 150, "val": 1, "test": 40}
 BARE_IMAGES = 2048  # that the bare step works through in one turn
 SINGLES = 260  # images that are tested one by one
 CLIPS = (2, 64, 8, 32, 32)  # (N, C, T, H, W) of the assignment's non-local block
+MNIST_BATCH_SIZE = 64
+MNIST_IMAGES = {"train": 8000, "t10k": 10}
 PICTURE = 256  # side in pixels of what style.py paints
 STEPS = 100  # of style.py in one turn
-SECTIONS = ("training", "testing", "attention", "style")
+SECTIONS = ("training", "testing", "mnist", "attention", "style")
 
 
 def main() -> None:
@@ -67,6 +70,9 @@ def main() -> None:
             }
         if "testing" in sections:
             contestants |= {name: make(root, runtime) for name, make in TESTING.items()}
+        if "mnist" in sections:
+            write_mnist(root)
+            contestants |= {name: make(root, runtime) for name, make in MNIST.items()}
         if "attention" in sections:
             contestants |= {name: attention_turns(name, runtime) for name in ATTENTION}
         if "style" in sections:
@@ -79,6 +85,8 @@ def main() -> None:
         report_training(rates)
     if "testing" in sections:
         report_testing(rates)
+    if "mnist" in sections:
+        report_mnist(rates)
     if "attention" in sections:
         report_attention(rates, runtime)
     if "style" in sections:
@@ -113,6 +121,14 @@ def report_testing(rates: dict[Any, list[float]]) -> None:
     print("\n| testing | images/s | ratio |\n|---|---|---|")
     own, plain = TESTING
     for name in TESTING:
+        print(f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio(rates, name, plain)} |")
+
+
+def report_mnist(rates: dict[Any, list[float]]) -> None:
+    """Print medians of images/s and the ratio to the plain loop."""
+    print(f"\n| MNIST, batch {MNIST_BATCH_SIZE} | images/s | b/c |\n|---|---|---|")
+    own, plain = MNIST
+    for name in MNIST:
         print(f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio(rates, name, plain)} |")
 
 
@@ -158,17 +174,16 @@ def seconds_to_help(rounds: int) -> float:
 # Each makes its loader and network once and returns a function that works a turn: images/s.
 
 
-def make_network(runtime) -> tuple[Any, Any]:
+def make_network(runtime, mnist: bool = False) -> tuple[Any, Any]:
     """Return the network under test and its optimizer, as train.py makes them."""
     import torch
 
     import engine
-    from networks import Classifier
+    from networks import Classifier, MnistCNN
 
     torch.manual_seed(0)
-    model = Classifier(3, 26, use_batch_norm=True, use_stn=True).to(
-        runtime.device, memory_format=torch.channels_last
-    )
+    model = MnistCNN(1, 10) if mnist else Classifier(3, 26, use_batch_norm=True, use_stn=True)
+    model = model.to(runtime.device, memory_format=torch.channels_last)
     settings = engine.TrainSettings()
     return model, engine.make_optimizer(model.parameters(), settings, runtime.device.type)
 
@@ -204,13 +219,18 @@ def bare_step(root: Path, batch_size: int, runtime) -> Callable[[], float]:
 
 def own_loop(root: Path, batch_size: int, runtime, augment: bool = False) -> Callable[[], float]:
     """(b) The project's own epoch, loader and all."""
+    from datasets import get_data_loader
+
+    loader = get_data_loader(root, "train", 32, batch_size, augment=augment, device=runtime.device)
+    return own_turns(*make_network(runtime), loader, runtime)
+
+
+def own_turns(model: Any, optimizer: Any, loader: Any, runtime: Any) -> Callable[[], float]:
+    """Train epoch after epoch with the project's loop."""
     import torch.nn.functional as F
 
     import engine
-    from datasets import get_data_loader
 
-    model, optimizer = make_network(runtime)
-    loader = get_data_loader(root, "train", 32, batch_size, augment=augment, device=runtime.device)
     schedule = engine.make_schedule(optimizer, engine.TrainSettings(), len(loader), 0)
 
     def turn() -> float:
@@ -239,16 +259,20 @@ def plain_loader(root: Path, mode: str, batch_size: int, num_workers: int):
 
 def plain_loop(root: Path, batch_size: int, runtime) -> Callable[[], float]:
     """(c) The assignment's loop, fp32, two worker processes; their start is not counted."""
+    from networks import Classifier
+
+    model = Classifier(3, 26, use_batch_norm=True, use_stn=True)
+    return plain_turns(model, plain_loader(root, "train", batch_size, num_workers=2), runtime)
+
+
+def plain_turns(model: Any, loader: Any, runtime: Any) -> Callable[[], float]:
+    """Train epoch after epoch with the loop as it is usually written."""
     import torch
     from torch import nn
 
-    from networks import Classifier
-
-    torch.manual_seed(0)
-    model = Classifier(3, 26, use_batch_norm=True, use_stn=True).to(runtime.device)
+    model = model.to(runtime.device)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     loss_function = nn.CrossEntropyLoss()
-    loader = plain_loader(root, "train", batch_size, num_workers=2)
 
     def turn() -> float:
         model.train()
@@ -266,6 +290,51 @@ def plain_loop(root: Path, batch_size: int, runtime) -> Callable[[], float]:
         return count / (time.perf_counter() - began)
 
     return turn
+
+
+def write_mnist(root: Path) -> None:
+    """Write pictures in MNIST's files, as torchvision lays them out (LeCun et al. 1998)."""
+    import numpy as np
+
+    from datasets import SOURCES
+
+    split = SOURCES["digits"].read(None, "train", None)
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, count in MNIST_IMAGES.items():
+        for kind, values in (
+            ("images-idx3", split.images.squeeze(3).numpy()),
+            ("labels-idx1", split.labels.numpy().astype(np.uint8)),
+        ):
+            values = np.resize(values, (count, *values.shape[1:]))  # over and over
+            header = np.array([0x800 + values.ndim, *values.shape], ">i4")
+            (folder / f"{name}-{kind}-ubyte").write_bytes(header.tobytes() + values.tobytes())
+
+
+def own_mnist(root: Path, runtime) -> Callable[[], float]:
+    """(b) `train.py --dataset mnist`'s epoch."""
+    from datasets import SOURCES, make_loader
+    from images import Preprocess
+
+    source = SOURCES["mnist"]
+    preprocess = Preprocess((28, 28), source.mean, source.std)
+    split = source.read(root, "train", preprocess)
+    loader = make_loader(split, preprocess, MNIST_BATCH_SIZE, shuffle=True, device=runtime.device)
+    return own_turns(*make_network(runtime, mnist=True), loader, runtime)
+
+
+def plain_mnist(root: Path, runtime) -> Callable[[], float]:
+    """(c) torchvision's MNIST through DataLoader, an image at a time, two worker processes."""
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+    from torchvision.datasets import MNIST
+
+    from networks import MnistCNN
+
+    steps = [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    dataset = MNIST(root, transform=transforms.Compose(steps))
+    loader = DataLoader(dataset, MNIST_BATCH_SIZE, shuffle=True, num_workers=2)
+    return plain_turns(MnistCNN(1, 10), loader, runtime)
 
 
 def own_test(root: Path, runtime) -> Callable[[], float]:
@@ -424,6 +493,7 @@ TRAINING = {
     "(b) --augment": own_loop_augmented,
     "(c) plain loop": plain_loop,
 }
+MNIST = {"(b) train.py": own_mnist, "(c) plain loop": plain_mnist}
 TESTING = {"test.py": own_test, "batch_size=1": single_test}
 WITH_GRAMS = "and the products of the Gram matrices"
 WHOLE_STEP = "style.py"

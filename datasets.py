@@ -466,7 +466,7 @@ SOURCES = {
         std=(0.3081,),
     ),
     # Mean and deviation of the 1,295 training images that `read_digits` returns.
-    "digits": Source(read_digits, augment_digits, mean=(0.3055,), std=(0.3246,)),
+    "digits": Source(read_digits, augment_digits, mean=(0.3056,), std=(0.3247,)),
     "cifar10": Source(
         partial(read_torchvision, "CIFAR10", "cifar-10-batches-py"),
         mirror_and_crop,
