@@ -16,8 +16,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.utils import make_grid
 
 import datasets
+from augmentation import augment_batch
 from console import LabError
-from datasets import BatchSampler, augment_batch, get_data_loader
+from datasets import BatchSampler, get_data_loader
 from images import Preprocess, open_image
 from tests.support import CLASSES, make_images
 

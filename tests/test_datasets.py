@@ -21,8 +21,9 @@ from torchvision.datasets import CIFAR10, MNIST
 
 import checkpoint
 import datasets
+from augmentation import mirror_and_crop
 from console import LabError, UsageError
-from datasets import SOURCES, ImageDataset, find_data, hold_out, make_loader, mirror_and_crop
+from datasets import SOURCES, ImageDataset, find_data, hold_out, make_loader
 from images import Preprocess
 from tests.support import make_images, script
 

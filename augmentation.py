@@ -1,0 +1,132 @@
+"""How training images are varied: on whole batches, reproducibly from a generator.
+
+    images = augment_batch(images, torch.Generator().manual_seed(0))
+
+Images are (N, C, H, W) in [-1, 1], on any device; the parameters are drawn on the CPU.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+# Ranges of the augmentation, each uniform and drawn per image; the README says why each.
+ROTATION = math.radians(10)
+SHIFT = 0.06  # of the image's width
+SCALE = 0.12
+SHEAR = 0.1
+EXPOSURE = 0.5  # of the natural logarithm: from 0.6 to 1.65 times the light
+CONTRAST = 0.3
+SATURATION = 0.5
+BLUR_SHARE = 0.1  # share of images blurred
+
+
+def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Move, light and blur each image of a batch differently; never mirror: left is not right.
+
+    Args:
+        images: (N, 3, H, W) in [-1, 1].
+        generator: of the CPU; the parameters are drawn there, whatever device the images are on.
+
+    Returns:
+        A new batch of the same shape, range and device.
+    """
+    images = move(images, generator, ROTATION, SHIFT, SCALE, SHEAR)
+    count, device = len(images), images.device
+    draw = partial(uniform, count, generator)
+
+    def per_image(values: Tensor) -> Tensor:
+        return values.to(device).view(-1, 1, 1, 1)
+
+    # Colour in one affine step: saturation mixes with the grey image, contrast stretches about
+    # the image's mean, exposure scales the light, i.e. (x + 1).
+    saturation = per_image(1 + draw(SATURATION))
+    contrast = per_image(1 + draw(CONTRAST))
+    exposure = per_image(draw(EXPOSURE).exp())
+    grey = images.mean(1, keepdim=True)
+    mean = grey.mean((2, 3), keepdim=True)
+    images = grey + saturation * (images - grey)
+    images = (mean + contrast * (images - mean) + 1) * exposure - 1
+
+    # A blend with the 3x3 mean is a blur of the blend's strength.
+    blur = per_image(torch.rand(count, generator=generator) / BLUR_SHARE)
+    blur = torch.where(blur < 1, blur, 0)
+    images = torch.lerp(images, F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), blur)
+    return images.clamp_(-1, 1)
+
+
+def augment_digits(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Lean, slant, shift and stretch digits (N, C, H, W) as hands do; never mirror them."""
+    return move(images, generator, rotation=math.radians(10), shift=0.06, scale=0.1, shear=0.1)
+
+
+def mirror_and_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror every other image, and crop it anew out of itself with a reflected border.
+
+    The border is an eighth of the side: 4 pixels of CIFAR-10's 32, as is usual (He et al. 2016,
+    section 4.2, who pad with zeros).
+
+    Args:
+        images: (N, C, H, W).
+        generator: of the CPU.
+    """
+    count, _, height, width = images.shape
+
+    def positions(side: int) -> Tensor:
+        """Return where each pixel along a side comes from, (N, side)."""
+        border = side // 8
+        offsets = torch.randint(-border, border + 1, (count, 1), generator=generator)
+        inside = (torch.arange(side) + offsets).abs()  # reflected at the near end,
+        return side - 1 - (side - 1 - inside).abs()  # and at the far one
+
+    rows, columns = positions(height), positions(width)
+    mirrored = torch.rand(count, 1, generator=generator) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    every = torch.arange(count, device=images.device)
+    pixels = images.permute(0, 2, 3, 1)  # (N, H, W, C): a pixel's channels are copied together
+    moved = pixels[every[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)
+
+
+def move(
+    images: Tensor,
+    generator: torch.Generator,
+    rotation: float,
+    shift: float,
+    scale: float,
+    shear: float,
+) -> Tensor:
+    """Sample each image (N, C, H, W) through an affine map of its own.
+
+    Args:
+        generator: of the CPU.
+        rotation: the most, in radians, either way; so for all ranges.
+        shift: of the image's side, along each axis.
+        scale: of the side, along each axis.
+        shear: of the height.
+    """
+    draw = partial(uniform, len(images), generator)
+    angle, slant = draw(rotation), draw(shear)
+    zoom_x, zoom_y = 1 + draw(scale), 1 + draw(scale)
+    # theta takes output positions to input positions (as in the STN): rotation, shear, scale.
+    theta = torch.stack(
+        [
+            torch.stack([zoom_x * angle.cos(), zoom_x * (slant - angle.sin()), 2 * draw(shift)], 1),
+            torch.stack([zoom_y * angle.sin(), zoom_y * angle.cos(), 2 * draw(shift)], 1),
+        ],
+        1,
+    ).to(images.device)  # (N, 2, 3)
+    grid = F.affine_grid(theta, images.shape, align_corners=False)
+    # Repeat the border where the picture has moved away from it: black wedges would be a cue.
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def uniform(count: int, generator: torch.Generator, extent: float) -> Tensor:
+    """Draw from [-extent, extent], (count,)."""
+    return (torch.rand(count, generator=generator) * 2 - 1) * extent
