@@ -352,7 +352,7 @@ def invert_features(
     preprocess: Preprocess,
     steps: int = 200,
     lr: float = 0.05,
-    tv_weight: float = 2.0,
+    tv_weight: float = 6.0,
     seed: int = 0,
 ) -> Tensor:
     """Find images from what a layer says of them (Mahendran and Vedaldi 2015).
@@ -364,7 +364,8 @@ def invert_features(
         images: network input (N, C, H, W).
         steps: of the optimisation.
         lr: learning rate.
-        tv_weight: of the total variation: what the features leave open becomes smooth.
+        tv_weight: of the total variation of pixels in [0, 1]: what the features leave open becomes
+            smooth.
         seed: of the noise.
 
     Returns:
@@ -380,7 +381,8 @@ def invert_features(
     for _ in progress(range(steps), label="inverting"):
         with torch.enable_grad():
             errors = (outputs_of(model, layer, found).flatten(1) - wanted).square().sum(1) / energy
-            loss = (errors + tv_weight * total_variation(found)).sum()
+            variation = total_variation(preprocess.denormalize(found))
+            loss = (errors + tv_weight * variation).sum()
         (found.grad,) = torch.autograd.grad(loss, found)
         optimizer.step()
         schedule.step()

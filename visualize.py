@@ -329,6 +329,7 @@ def draw_saliency(subject: "Subject") -> None:
 
 def draw_fooling(subject: "Subject") -> None:
     """Save an image, one that the network takes for something else, and their difference."""
+    from images import to_arrays
     from insight import make_fooling_image
     from pictures import draw_grid, publish
 
@@ -352,7 +353,7 @@ def draw_fooling(subject: "Subject") -> None:
     tiles = [
         subject.pixels(image)[0],
         subject.pixels(fooling.image)[0],
-        *((0.5 + scale * difference[0].cpu().permute(1, 2, 0)).clamp(0, 1) for scale in (1, 10)),
+        *(to_arrays(0.5 + scale * difference)[0] for scale in (1, 10)),
     ]
     captions = [
         f"original\n{subject.name(before)}, {confidence_before:.1%}",
@@ -391,7 +392,8 @@ def draw_classes(subject: "Subject") -> None:
     names = [subject.name(target) for target in targets]
     captions = [f"{n}\n{c:.0%} sure" for n, c in zip(names, confidences, strict=True)]
     title = "What each class looks like to the network"
-    figure = draw_contact_sheet(subject.pixels(found), captions, title, min(9, len(targets)))
+    columns = -(-len(targets) // -(-len(targets) // 9))  # up to 9, the rows of even length
+    figure = draw_contact_sheet(subject.pixels(found), captions, title, columns)
     folder = subject.args.save_dir / "class"
     publish(figure, folder / "class.jpg")
     rows = [list(row) for row in zip(*course.values(), strict=True)]
