@@ -323,7 +323,10 @@ def draw_saliency(subject: "Subject") -> None:
         for label, prediction in zip(labels, predictions, strict=True)
     ]
     rows = ["photograph", "saliency", "overlay", "most salient\nquarter"]
-    figure = draw_grid(grid, rows, captions, "Which pixels sway the score of a class most")
+    if len(images) < 4:  # a row a photograph then, not a column
+        grid, rows, captions = list(zip(*grid, strict=True)), captions, rows
+    title = "Which pixels sway the score of a class most"
+    figure = draw_grid(grid, rows, captions, title, side=2 if len(images) < 4 else 1.5)
     publish(figure, subject.args.save_dir / "saliency" / "saliency.jpg")
 
 
