@@ -7,6 +7,7 @@ Torchvision's weights say how their network wants its pictures and what its clas
 both come with the network.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,14 @@ def load(name: str, weights_file: Path | None = None) -> Pretrained:
         state = checkpoint.load_weights_file(weights_file)
     else:
         state = _download(name, weights)
+    # As torchvision's own builders: DenseNet's files say norm.1 for norm1, and two networks that
+    # come from TensorFlow turn the preset's normalisation into theirs.
+    state = {
+        re.sub(r"\.(norm|conv)\.(\d)\.", r".\1\2.", key): value for key, value in state.items()
+    }
     load_weights(model, state)
+    if hasattr(model, "transform_input"):
+        model.transform_input = True
     return Pretrained(model.eval(), preprocess_of(name), tuple(weights.meta["categories"]))
 
 
