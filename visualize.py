@@ -329,6 +329,7 @@ def draw_saliency(subject: "Subject") -> None:
 
 def draw_fooling(subject: "Subject") -> None:
     """Save an image, one that the network takes for something else, and their difference."""
+    from images import to_arrays
     from insight import make_fooling_image
     from pictures import draw_grid, publish
 
@@ -352,7 +353,7 @@ def draw_fooling(subject: "Subject") -> None:
     tiles = [
         subject.pixels(image)[0],
         subject.pixels(fooling.image)[0],
-        *((0.5 + scale * difference[0].cpu().permute(1, 2, 0)).clamp(0, 1) for scale in (1, 10)),
+        *(to_arrays(0.5 + scale * difference)[0] for scale in (1, 10)),
     ]
     captions = [
         f"original\n{subject.name(before)}, {confidence_before:.1%}",
