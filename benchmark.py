@@ -2,12 +2,13 @@
 
     python benchmark.py
     python benchmark.py --rounds 3           # shorter, less sure
-    python benchmark.py --only attention     # one of training, testing, attention
+    python benchmark.py --only attention     # one of training, testing, attention, saliency
 
 Training and testing take one network (`--bn --stn`) and one folder of drawn signs; attention is a
-step through the non-local block, against the form that holds the matrix of all pairs. Contestants
-take turns in every round, so that a machine whose speed drifts is fair to all; figures are medians
-over rounds. Memory is the peak above what a fresh process held before the step.
+step through the non-local block, against the form that holds the matrix of all pairs; saliency is
+one backward pass for a batch of images, against one for each image. Contestants take turns in every
+round, so that a machine whose speed drifts is fair to all; figures are medians over rounds. Memory
+is the peak above what a fresh process held before the step.
 """
 
 import math
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ BATCH_SIZES = (128, 32)
 IMAGES_A_CLASS = {"train": 150, "val": 1, "test": 40}
 BARE_IMAGES = 2048  # that the bare step works through in one turn
 SINGLES = 260  # images that are tested one by one
+SALIENCY_IMAGES = 32
 CLIPS = (2, 64, 8, 32, 32)  # (N, C, T, H, W) of the assignment's non-local block
-SECTIONS = ("training", "testing", "attention")
+SECTIONS = ("training", "testing", "attention", "saliency")
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
     contestants: dict[Any, Callable[[], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        if sections != ("attention",):
+        if {"training", "testing"} & set(sections):
             signs.draw_dataset(root, per_class=IMAGES_A_CLASS)
         if "training" in sections:
             contestants |= {
@@ -66,6 +68,8 @@ def main() -> None:
             contestants |= {name: make(root, runtime) for name, make in TESTING.items()}
         if "attention" in sections:
             contestants |= {name: attention_turns(name, runtime) for name in ATTENTION}
+        if "saliency" in sections:
+            contestants |= {name: make(runtime) for name, make in SALIENCY.items()}
         rates: dict[Any, list[float]] = {key: [] for key in contestants}
         for _ in progress(range(args.rounds), label="rounds"):
             for key, measure in contestants.items():
@@ -73,9 +77,11 @@ def main() -> None:
     if "training" in sections:
         report_training(rates)
     if "testing" in sections:
-        report_testing(rates)
+        report_pair(rates, "testing", TESTING)
     if "attention" in sections:
         report_attention(rates, runtime)
+    if "saliency" in sections:
+        report_pair(rates, f"saliency, {SALIENCY_IMAGES} images", SALIENCY)
     if not args.only:
         print(f"\n`python train.py --help`: {seconds_to_help(args.rounds):.2f} s")
 
@@ -101,11 +107,11 @@ def report_training(rates: dict[Any, list[float]]) -> None:
         print(f"| {size} | " + " | ".join(medians + ratios) + " |")
 
 
-def report_testing(rates: dict[Any, list[float]]) -> None:
+def report_pair(rates: dict[Any, list[float]], title: str, names: Iterable[str]) -> None:
     """Print medians of images/s and the ratio to one by one."""
-    print("\n| testing | images/s | ratio |\n|---|---|---|")
-    own, plain = TESTING
-    for name in TESTING:
+    print(f"\n| {title} | images/s | ratio |\n|---|---|---|")
+    own, plain = names
+    for name in (own, plain):
         print(f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio(rates, name, plain)} |")
 
 
@@ -287,6 +293,38 @@ def single_test(root: Path, runtime) -> Callable[[], float]:
     return turn
 
 
+def batch_saliency(runtime) -> Callable[[], float]:
+    """One backward pass for all images."""
+    return saliency_turns(runtime, SALIENCY_IMAGES)
+
+
+def single_saliency(runtime) -> Callable[[], float]:
+    """The assignment's: a backward pass for each image."""
+    return saliency_turns(runtime, 1)
+
+
+def saliency_turns(runtime, batch_size: int) -> Callable[[], float]:
+    """Saliency maps of SALIENCY_IMAGES images, `batch_size` at a time: images/s."""
+    import torch
+
+    from insight import saliency_maps
+
+    model = make_network(runtime)[0].eval().requires_grad_(False)
+    images = torch.randn(SALIENCY_IMAGES, 3, 32, 32, device=runtime.device)
+    labels = torch.arange(SALIENCY_IMAGES, device=runtime.device) % 26
+
+    def turn() -> float:
+        began = time.perf_counter()
+        for batch, own in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            saliency_maps(model, batch, own)
+        if runtime.device.type == "cuda":
+            torch.cuda.synchronize()
+        return SALIENCY_IMAGES / (time.perf_counter() - began)
+
+    turn()  # warm up
+    return turn
+
+
 def own_block(device):
     """The project's non-local block."""
     from networks import NonLocalBlock
@@ -368,6 +406,7 @@ TRAINING = {
     "(c) plain loop": plain_loop,
 }
 TESTING = {"test.py": own_test, "batch_size=1": single_test}
+SALIENCY = {"saliency_maps": batch_saliency, "image by image": single_saliency}
 ATTENTION = {"NonLocalBlock": own_block, "softmax(q k^T) v": naive_block}
 
 if __name__ == "__main__":
