@@ -2,12 +2,13 @@
 
     python benchmark.py
     python benchmark.py --rounds 3           # shorter, less sure
-    python benchmark.py --only attention     # or training, testing, mnist, style
+    python benchmark.py --only attention     # or training, testing, mnist, saliency, style
 
 Training and testing take one network (`--bn --stn`) and one folder of drawn signs; mnist takes
 `mnist_cnn` and pictures in MNIST's files (scikit-learn's digits over and over); attention is a
-step through the non-local block, against the form that holds the matrix of all pairs; style is 100
-steps of style.py, and what the network and the Gram matrices' products take of them. Contestants
+step through the non-local block, against the form that holds the matrix of all pairs; saliency is
+one backward pass for a batch of images, against one for each; style is 100 steps of style.py, and
+what the network and the Gram matrices' products take of them. Contestants
 take turns in every round, so that a machine whose speed drifts is fair to all; figures are medians
 over rounds. Memory is the peak above what a fresh process held before the step.
 """
@@ -30,12 +31,12 @@ BATCH_SIZES = (128, 32)
 IMAGES_A_CLASS = {"train": 150, "val": 1, "test": 40}
 BARE_IMAGES = 2048  # that the bare step works through in one turn
 SINGLES = 260  # images that are tested one by one
+SALIENCY_IMAGES = 32
 CLIPS = (2, 64, 8, 32, 32)  # (N, C, T, H, W) of the assignment's non-local block
 MNIST_BATCH_SIZE = 64
 MNIST_IMAGES = {"train": 8000, "t10k": 10}
 PICTURE = 256  # side in pixels of what style.py paints
 STEPS = 100  # of style.py in one turn
-SECTIONS = ("training", "testing", "mnist", "attention", "style")
 
 
 def main() -> None:
@@ -48,7 +49,6 @@ def main() -> None:
     import torch
 
     import engine
-    import signs
 
     runtime = engine.start(args.device)
     precision = "bf16" if runtime.autocast_dtype else "fp32"
@@ -56,41 +56,19 @@ def main() -> None:
         f"torch {torch.__version__}, {runtime.device.type}, {torch.get_num_threads()} threads, "
         f"{precision}, {args.rounds} rounds"
     )
-    sections = (args.only,) if args.only else SECTIONS
-    contestants: dict[Any, Callable[[], float]] = {}
+    sections = (args.only,) if args.only else tuple(SECTIONS)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        if {"training", "testing"} & set(sections):
-            signs.draw_dataset(root, per_class=IMAGES_A_CLASS)
-        if "training" in sections:
-            contestants |= {
-                (name, batch_size): make(root, batch_size, runtime)
-                for batch_size in BATCH_SIZES
-                for name, make in TRAINING.items()
-            }
-        if "testing" in sections:
-            contestants |= {name: make(root, runtime) for name, make in TESTING.items()}
-        if "mnist" in sections:
-            write_mnist(root)
-            contestants |= {name: make(root, runtime) for name, make in MNIST.items()}
-        if "attention" in sections:
-            contestants |= {name: attention_turns(name, runtime) for name in ATTENTION}
-        if "style" in sections:
-            contestants |= {name: style_turns(name, runtime) for name in STYLE}
+        contestants = {}
+        for section in sections:
+            make, _ = SECTIONS[section]
+            contestants |= make(Path(folder), runtime)
         rates: dict[Any, list[float]] = {key: [] for key in contestants}
         for _ in progress(range(args.rounds), label="rounds"):
             for key, measure in contestants.items():
                 rates[key].append(measure())
-    if "training" in sections:
-        report_training(rates)
-    if "testing" in sections:
-        report_testing(rates)
-    if "mnist" in sections:
-        report_mnist(rates)
-    if "attention" in sections:
-        report_attention(rates, runtime)
-    if "style" in sections:
-        report_style(rates)
+    for section in sections:
+        _, report = SECTIONS[section]
+        report(rates, runtime)
     if not args.only:
         print(f"\n`python train.py --help`: {seconds_to_help(args.rounds):.2f} s")
 
@@ -101,7 +79,7 @@ def ratio(rates: dict[Any, list[float]], over: Any, under: Any) -> str:
     return f"{statistics.median(quotients):.2f}"
 
 
-def report_training(rates: dict[Any, list[float]]) -> None:
+def report_training(rates: dict[Any, list[float]], runtime: Any) -> None:
     """Print medians of images/s and ratios, as Markdown like the other reports."""
     print("\n| training, batch | " + " | ".join(TRAINING) + " | b/a | b augmented/a | b/c |")
     print("|---|" + "---|" * (len(TRAINING) + 3))
@@ -116,23 +94,20 @@ def report_training(rates: dict[Any, list[float]]) -> None:
         print(f"| {size} | " + " | ".join(medians + ratios) + " |")
 
 
-def report_testing(rates: dict[Any, list[float]]) -> None:
-    """Print medians of images/s and the ratio to one by one."""
-    print("\n| testing | images/s | ratio |\n|---|---|---|")
-    own, plain = TESTING
-    for name in TESTING:
-        print(f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio(rates, name, plain)} |")
+def report_pair(title: str, pair: dict[str, Any]) -> Callable[..., None]:
+    """Return a report of two contestants: medians of images/s, and the ratio to the second."""
+
+    def report(rates: dict[Any, list[float]], runtime: Any) -> None:
+        print(f"\n| {title} | images/s | ratio |\n|---|---|---|")
+        _, plain = pair
+        for name in pair:
+            rate = statistics.median(rates[name])
+            print(f"| {name} | {rate:,.0f} | {ratio(rates, name, plain)} |")
+
+    return report
 
 
-def report_mnist(rates: dict[Any, list[float]]) -> None:
-    """Print medians of images/s and the ratio to the plain loop."""
-    print(f"\n| MNIST, batch {MNIST_BATCH_SIZE} | images/s | b/c |\n|---|---|---|")
-    own, plain = MNIST
-    for name in MNIST:
-        print(f"| {name} | {statistics.median(rates[name]):,.0f} | {ratio(rates, name, plain)} |")
-
-
-def report_attention(rates: dict[Any, list[float]], runtime) -> None:
+def report_attention(rates: dict[Any, list[float]], runtime: Any) -> None:
     """Print medians of clips/s, peak memory, and both in ratio to the naive form."""
     mebibytes = {}
     for name in ATTENTION:
@@ -149,7 +124,7 @@ def report_attention(rates: dict[Any, list[float]], runtime) -> None:
         print(f"| {name} | {speed} | {share} |")
 
 
-def report_style(rates: dict[Any, list[float]]) -> None:
+def report_style(rates: dict[Any, list[float]], runtime: Any) -> None:
     """Print medians of the time of the steps, and the share of style.py's that it is."""
     print(f"\n| style, {PICTURE}x{PICTURE}, SqueezeNet, fp32 | s for {STEPS} steps | share |")
     print("|---|---|---|")
@@ -373,6 +348,38 @@ def single_test(root: Path, runtime) -> Callable[[], float]:
     return turn
 
 
+def batch_saliency(runtime) -> Callable[[], float]:
+    """One backward pass for all images."""
+    return saliency_turns(runtime, SALIENCY_IMAGES)
+
+
+def single_saliency(runtime) -> Callable[[], float]:
+    """The assignment's: a backward pass for each image."""
+    return saliency_turns(runtime, 1)
+
+
+def saliency_turns(runtime, batch_size: int) -> Callable[[], float]:
+    """Saliency maps of SALIENCY_IMAGES images, `batch_size` at a time: images/s."""
+    import torch
+
+    from insight import saliency_maps
+
+    model = make_network(runtime)[0].eval().requires_grad_(False)
+    images = torch.randn(SALIENCY_IMAGES, 3, 32, 32, device=runtime.device)
+    labels = torch.arange(SALIENCY_IMAGES, device=runtime.device) % 26
+
+    def turn() -> float:
+        began = time.perf_counter()
+        for batch, own in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            saliency_maps(model, batch, own)
+        if runtime.device.type == "cuda":
+            torch.cuda.synchronize()
+        return SALIENCY_IMAGES / (time.perf_counter() - began)
+
+    turn()  # warm up
+    return turn
+
+
 def own_block(device):
     """The project's non-local block."""
     from networks import NonLocalBlock
@@ -498,7 +505,58 @@ TESTING = {"test.py": own_test, "batch_size=1": single_test}
 WITH_GRAMS = "and the products of the Gram matrices"
 WHOLE_STEP = "style.py"
 STYLE = ("network forward and backward", WITH_GRAMS, WHOLE_STEP)
+SALIENCY = {"saliency_maps": batch_saliency, "image by image": single_saliency}
 ATTENTION = {"NonLocalBlock": own_block, "softmax(q k^T) v": naive_block}
+
+
+def make_training(root: Path, runtime: Any) -> dict[Any, Callable[[], float]]:
+    """Return the contestants of a training epoch, at each batch size."""
+    draw_signs(root)
+    return {
+        (name, batch_size): make(root, batch_size, runtime)
+        for batch_size in BATCH_SIZES
+        for name, make in TRAINING.items()
+    }
+
+
+def make_testing(root: Path, runtime: Any) -> dict[Any, Callable[[], float]]:
+    """Return the contestants of an evaluation."""
+    draw_signs(root)
+    return {name: make(root, runtime) for name, make in TESTING.items()}
+
+
+def make_mnist(root: Path, runtime: Any) -> dict[Any, Callable[[], float]]:
+    """Return the contestants of a training epoch on MNIST's files."""
+    write_mnist(root)
+    return {name: make(root, runtime) for name, make in MNIST.items()}
+
+
+def draw_signs(root: Path) -> None:
+    """Draw the signs that training and testing share, once."""
+    import signs
+
+    if not (root / "train").exists():
+        signs.draw_dataset(root, per_class=IMAGES_A_CLASS)
+
+
+# Each section's contestants, from a folder and a runtime, and its report.
+SECTIONS = {
+    "training": (make_training, report_training),
+    "testing": (make_testing, report_pair("testing", TESTING)),
+    "mnist": (make_mnist, report_pair(f"MNIST, batch {MNIST_BATCH_SIZE}", MNIST)),
+    "attention": (
+        lambda root, runtime: {name: attention_turns(name, runtime) for name in ATTENTION},
+        report_attention,
+    ),
+    "saliency": (
+        lambda root, runtime: {name: make(runtime) for name, make in SALIENCY.items()},
+        report_pair(f"saliency of {SALIENCY_IMAGES} images", SALIENCY),
+    ),
+    "style": (
+        lambda root, runtime: {name: style_turns(name, runtime) for name in STYLE},
+        report_style,
+    ),
+}
 
 if __name__ == "__main__":
     run(main)

@@ -10,11 +10,12 @@ saved in every checkpoint.
 
 import io
 import re
-import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
+from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -249,19 +250,34 @@ def _download(url: str) -> bytes:
     """Return the body behind an http(s) address; redirects lead to such addresses alone."""
     import requests
 
-    deadline = time.monotonic() + DOWNLOAD_SECONDS
-    body = bytearray()
+    fetched: Future[bytes] = Future()
+
+    def fetch() -> None:
+        try:
+            fetched.set_result(_read_body(url))
+        except Exception as error:
+            fetched.set_exception(error)
+
+    # A server that sends a byte now and then keeps any read waiting: this one is left behind.
+    Thread(target=fetch, daemon=True).start()
     try:
-        with requests.get(url, timeout=SILENCE_SECONDS, stream=True) as response:
-            response.raise_for_status()
-            for chunk in response.iter_content(2**16):
-                body += chunk
-                if len(body) > DOWNLOAD_LIMIT:
-                    limit = DOWNLOAD_LIMIT // 2**20
-                    raise LabError(f"{url} is larger than {limit} MB; give a smaller image")
-                if time.monotonic() > deadline:
-                    raise LabError(f"{url} took over {DOWNLOAD_SECONDS:.0f} s; save it by hand")
-    except (requests.RequestException, UnicodeError) as error:
-        reason = str(error).splitlines()[0][:200]
+        return fetched.result(DOWNLOAD_SECONDS)
+    except TimeoutError as error:
+        raise LabError(f"{url} took over {DOWNLOAD_SECONDS:.0f} s; save it by hand") from error
+    except (requests.RequestException, ValueError) as error:  # ValueError: a malformed redirect
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise LabError(f"could not fetch {url} ({reason}); give a file instead") from error
+
+
+def _read_body(url: str) -> bytes:
+    import requests
+
+    body = bytearray()
+    with requests.get(url, timeout=SILENCE_SECONDS, stream=True) as response:
+        response.raise_for_status()
+        for chunk in response.iter_content(2**16):
+            body += chunk
+            if len(body) > DOWNLOAD_LIMIT:
+                limit = DOWNLOAD_LIMIT // 2**20
+                raise LabError(f"{url} is larger than {limit} MB; give a smaller image")
     return bytes(body)

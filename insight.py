@@ -131,7 +131,7 @@ def excite_filters(
     noise = torch.randn(1, len(preprocess.mean), scales[0], scales[0], generator=generator) * 0.1
     images = noise.to(device).repeat(filters, 1, 1, 1)
     for step in progress(range(steps), label=f"exciting {filters} filters"):
-        side = scales[step * len(scales) // steps]
+        side = _scale_at(step, steps, scales)
         if images.shape[-1] != side:
             images = F.interpolate(images, size=(side, side), mode="bilinear")
         shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
@@ -144,6 +144,11 @@ def excite_filters(
         gradient = F.avg_pool2d(gradient, 3, 1, 1, count_include_pad=False)
         images = (images * 0.98 + lr * gradient / _rms(gradient)).clamp(low, high)
     return images
+
+
+def _scale_at(step: int, steps: int, scales: Sequence[float]) -> float:
+    """Return the scale of a step: each has its share of them, the last step is at the last."""
+    return scales[-1 - (steps - 1 - step) * len(scales) // steps]
 
 
 def _rms(gradients: Tensor) -> Tensor:
@@ -295,7 +300,7 @@ def visualize_classes(
     scales = (3 / 8, 1 / 2, 3 / 4, 1)
     images = torch.zeros(*shape[:2], 1, 1, device=device)
     for step in progress(range(steps), label=f"visualising {len(labels)} classes"):
-        share = scales[step * len(scales) // steps]
+        share = _scale_at(step, steps, scales)
         size = (round(height * share), round(width * share))
         if step == 0:
             images = torch.randn(*shape[:2], *size, generator=generator).to(device) * 0.1

@@ -8,6 +8,7 @@ Shapes are written as N (images), C (channels), T (frames), H, W. Sources: batch
 """
 
 import math
+import re
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -556,6 +557,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         LabError: they do not fit; names the first mismatch.
     """
     try:
+        # The files that torchvision publishes for DenseNet say norm.1 for norm1.
+        weights = {re.sub(r"\.(norm|conv)\.(\d)\.", r".\1\2.", k): v for k, v in weights.items()}
         model.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         lines = str(error).strip().splitlines()

@@ -169,7 +169,7 @@ def draw_grid(
     )  # fmt: skip
     figure.suptitle(title)
     for axis, image in zip(axes.flat, (image for row in cells for image in row), strict=True):
-        axis.imshow(np.clip(image, 0, 1), interpolation="nearest")
+        axis.imshow(np.clip(image, 0, 1), interpolation="nearest")  # sums may round to above 1
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for axis, label in zip(axes[:, 0], rows, strict=True):

@@ -55,6 +55,8 @@ def load(name: str, weights_file: Path | None = None) -> Pretrained:
             name, "look into a network of your own with --ckpt_path checkpoints/default"
         )
     load_weights(model, state)
+    if hasattr(model, "transform_input"):  # two that come from TensorFlow, with its normalisation
+        model.transform_input = True
     return Pretrained(model.eval(), preprocess_of(name), tuple(weights.meta["categories"]))
 
 

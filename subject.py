@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def class_index(text: str, classes: Sequence[str]) -> int:
     Raises:
         UsageError: there is no such class; names the range, or those that are spelt alike.
     """
-    if text.lstrip("-").isdigit():
+    if re.fullmatch(r"-?\d+", text):
         check_index("--target", int(text), len(classes), "classes")
         return int(text)
     wanted = text.lower().replace(" ", "_")
@@ -167,7 +168,7 @@ def class_index(text: str, classes: Sequence[str]) -> int:
         if wanted in known:
             return known.index(wanted)
     alike = difflib.get_close_matches(wanted, plain, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
+    hint = f"; did you mean {' or '.join(alike)}?" if alike else "."
     raise UsageError(
         f"--target {text}: no such class{hint} An index from 0 to {len(classes) - 1} will do, too"
     )

@@ -1,12 +1,19 @@
 """What the suites share: small data sets, and the real scripts run as a user would."""
 
+import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
+import matplotlib
 import numpy as np
 from PIL import Image
+
+import console
 
 PROJECT = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")
@@ -32,10 +39,30 @@ def environment(threads: int = 1) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": str(threads), "MPLBACKEND": "Agg"}
 
 
-def script(*arguments: object, cwd: Path = PROJECT) -> subprocess.CompletedProcess:
-    """Run `python SCRIPT ...` to its end and return it, output as text."""
+def script(
+    *arguments: object, cwd: Path = PROJECT, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
+    """Run `python SCRIPT ...` to its end and return it, output as text; `env` adds variables."""
     name, *rest = map(str, arguments)
     return subprocess.run(
         [sys.executable, str(PROJECT / name), *rest],
-        cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300,
+        cwd=cwd, env=environment() | (env or {}), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+
+
+def script_here(*arguments: object) -> subprocess.CompletedProcess:
+    """The same in this process, where no time goes into starting one; nothing prints."""
+    name, *rest = map(str, arguments)
+    main = importlib.import_module(name.removesuffix(".py")).main
+    matplotlib.use("agg")  # elsewhere a display would open windows
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", [name, *rest]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            console.run(main)
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
