@@ -499,10 +499,10 @@ def _epoch_line(row: dict[str, float], epochs: int, seconds_left: float) -> str:
 
 
 def best_epoch(history: list[dict[str, float]]) -> int | None:
-    """Return the epoch of the highest validation accuracy, the earliest of equals."""
-    accuracies = {row["epoch"]: row["val_accuracy"] for row in history}
-    validated = [epoch for epoch, accuracy in accuracies.items() if accuracy is not None]
-    return max(validated, key=accuracies.get, default=None)
+    """Return the epoch of the highest validation accuracy; of equals, that of the lowest loss."""
+    validated = [row for row in history if row["val_accuracy"] is not None]
+    best = max(validated, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
+    return best and best["epoch"]
 
 
 def write_metrics(path: Path, history: list[dict[str, float]]) -> None:

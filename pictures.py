@@ -52,8 +52,7 @@ def draw_curves(history: Sequence[dict]) -> Figure:
         accuracies = [100 * row["val_accuracy"] for row in validated]
         lines += accuracy_axis.plot(val_epochs, accuracies, "C2^-", label="validation accuracy")
         accuracy_axis.set_ylabel("accuracy (%)")
-        best = int(np.argmax(accuracies))
-        loss_axis.set_title(f"best: {accuracies[best]:.2f} % in epoch {val_epochs[best]}")
+        loss_axis.set_title(f"best validation accuracy: {max(accuracies):.2f} %")
     loss_axis.legend(handles=lines, loc="center right")
     return figure
 

@@ -161,10 +161,11 @@ class LossTest(unittest.TestCase):
         self.assertEqual(result.predictions.tolist(), [0, 1, 0])
 
     def test_best_epoch(self):
-        """The earliest of the highest; epochs without validation do not count."""
-        rows = [(1, 0.5), (2, 0.9), (3, None), (4, 0.9), (5, 0.8)]
-        history = [{"epoch": epoch, "val_accuracy": accuracy} for epoch, accuracy in rows]
-        self.assertEqual(engine.best_epoch(history), 2)
+        """The most accurate, of equals the one of the lowest loss; only validated ones count."""
+        rows = [(1, 0.5, 0.1), (2, 0.9, 0.4), (3, None, None), (4, 0.9, 0.3), (5, 0.9, 0.3)]
+        columns = ("epoch", "val_accuracy", "val_loss")
+        history = [dict(zip(columns, row, strict=True)) for row in rows]
+        self.assertEqual(engine.best_epoch(history), 4)
         self.assertIsNone(engine.best_epoch([]))
 
 
