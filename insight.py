@@ -261,7 +261,7 @@ def visualize_classes(
     preprocess: Preprocess,
     steps: int = 200,
     lr: float = 0.1,
-    l2_weight: float = 2e-3,
+    l2_weight: float = 5e-3,
     rival_weight: float = 1.0,
     blur_every: int = 4,
     seed: int = 0,
@@ -317,7 +317,7 @@ def visualize_classes(
             (gradients,) = torch.autograd.grad(objective, images)
         gradients = F.avg_pool2d(gradients, 3, 1, 1, count_include_pad=False)
         images = (images.detach() + lr * gradients / _rms(gradients)).clamp(low, high)
-        if step % blur_every == blur_every - 1 and step < 0.85 * steps:
+        if step % blur_every == blur_every - 1 and step < 0.95 * steps:
             images = gaussian_blur(images, [5, 5], [0.7, 0.7])
         if watch is not None:
             watch(step + 1, steps, F.interpolate(images, size=(height, width), mode="bilinear"))

@@ -71,7 +71,7 @@ RECIPES = {
     ),
     "classifier": Recipe(
         "3", ("0", "1", "3", "4"),
-        1e-3, (4e4, 1e4, 1e4, 2.5e3), 3e-2, 192, 192,
+        1e-3, (2e5, 5e4, 5e4, 1e4), 3e-2, 192, 192,
     ),
 }  # fmt: skip
 OPTIMIZERS = {"lbfgs": 1.0, "adam": 0.1}  # with the learning rates they start at
