@@ -640,7 +640,7 @@ def main() -> None:
     else:
         target = args.target or args.root / "train_val_test"
         prepare_kaggle(args.root, args.kind, target)
-    flags = "--bn --stn --augment" if args.name == "gtsrb" else "--bn"
+    flags = "--bn --stn --augment" if args.name == "gtsrb" else "--dataset folder --bn"
     say(f"Train on it: python train.py {flags} --data_root {target}")
 
 

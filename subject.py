@@ -127,6 +127,19 @@ class Subject:
         """Return the classes that `--target` names, by index or by name."""
         return [class_index(text, self.classes) for text in self.args.target or []]
 
+    def target(self) -> int | None:
+        """Return the one class that `--target` names, if it is given.
+
+        Raises:
+            UsageError: it names several.
+        """
+        targets = self.targets()
+        if len(targets) > 1:
+            raise UsageError(
+                f"--type {self.args.type} takes one --target; {len(targets)} are given"
+            )
+        return targets[0] if targets else None
+
 
 def load_subject(args: Namespace, runtime: Runtime) -> Subject:
     """Load the network that the flags name."""

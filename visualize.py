@@ -300,9 +300,9 @@ def draw_saliency(subject: "Subject") -> None:
 
     images, labels = subject.photographs(8)
     predictions, _ = subject.predictions(images)
-    targets = subject.targets()
-    if targets:
-        labels = [targets[0]] * len(images)
+    target = subject.target()
+    if target is not None:
+        labels = [target] * len(images)
     labels = [p if label is None else label for label, p in zip(labels, predictions, strict=True)]
     maps = saliency_maps(subject.model, images, torch.tensor(labels, device=images.device))
     pixels, masks = subject.pixels(images), object_masks(maps).cpu().numpy()
@@ -338,11 +338,13 @@ def draw_fooling(subject: "Subject") -> None:
 
     image, (label,) = subject.photographs(1)
     (before,), (confidence_before,) = subject.predictions(image)
-    targets = subject.targets() or [(before + 1) % len(subject.classes)]
+    target = subject.target()
+    if target is None:
+        target = (before + 1) % len(subject.classes)
     options = {name: value for name, value in subject.given.items() if name != "seed"}
-    fooling = make_fooling_image(subject.model, image, targets[0], subject.preprocess, **options)
+    fooling = make_fooling_image(subject.model, image, target, subject.preprocess, **options)
     (after,), (confidence_after,) = subject.predictions(fooling.image)
-    wanted = subject.classes[targets[0]]
+    wanted = subject.classes[target]
     difference = fooling.difference
     l2, largest = difference.norm().item(), difference.abs().max().item()
     if fooling.steps == 0:

@@ -182,6 +182,7 @@ class ScriptTest(unittest.TestCase):
             ("feature", ("--image_idx", "-1"), "images are 0 to 35"),
             ("saliency", ("--target", "3"), "--target 3 is out of range: the classes are 0 to 2"),
             ("class", ("--target", "gren"), "did you mean green"),
+            ("saliency", ("--target", "0", "1"), "--type saliency takes one --target, not 2"),
         ):
             with self.subTest(words):
                 self.assert_refused(script_here(*self.flags(kind, "plain", *more)), 2, words)
