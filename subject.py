@@ -135,9 +135,7 @@ class Subject:
         """
         targets = self.targets()
         if len(targets) > 1:
-            raise UsageError(
-                f"--type {self.args.type} takes one --target; {len(targets)} are given"
-            )
+            raise UsageError(f"--type {self.args.type} takes one --target, not {len(targets)}")
         return targets[0] if targets else None
 
 

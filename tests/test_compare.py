@@ -93,9 +93,9 @@ class CompareTest(unittest.TestCase):
             best, validation, tested, counted, seconds = table[folder.name]
             with (folder / "metrics.csv").open(newline="") as file:
                 rows = list(csv.DictReader(file))
-            accuracies = [float(row["val_accuracy"]) for row in rows]
-            self.assertEqual(best, f"{accuracies.index(max(accuracies)) + 1} of 2")
-            self.assertEqual(validation, f"{max(accuracies):.2%}")
+            ranks = [(float(row["val_accuracy"]), -float(row["val_loss"])) for row in rows]
+            self.assertEqual(best, f"{ranks.index(max(ranks)) + 1} of 2")
+            self.assertEqual(validation, f"{max(ranks)[0]:.2%}")
             self.assertEqual(counted, f"{parameters:,}")
             self.assertEqual(seconds, f"{sum(float(row['seconds']) for row in rows):,.0f}")
         printed = script("test.py", "--ckpt_path", folder, "--epoch", "best").stdout
