@@ -376,6 +376,7 @@ def train(
     if runtime.rank == 0:
         publish(draw_curves(history), args.ckpt_path / "loss_and_acc.jpg")
         suggest(args)
+    engine.wait_for_all(runtime)  # torchrun stops all when one does not end well
 
 
 def save_first_picture(split: "Split", path: Path) -> None:
