@@ -11,6 +11,17 @@ Images are decoded once into one uint8 array, which is kept between runs; all la
 augment, normalise) is done on whole batches.
 """
 
+# ruff: noqa: E402 - the script needs none of the imports below, so that --help answers at once
+
+if __name__ == "__main__":
+    import sys
+
+    from console import run
+    from layouts import main
+
+    run(main)
+    sys.exit()
+
 import hashlib
 import math
 import os
@@ -29,7 +40,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from augmentation import Augmentation, augment_batch, augment_digits, mirror_and_crop
-from console import DATA_ROOT, LabError, Parser, UsageError, progress, run, say
+from console import DATA_ROOT, LabError, UsageError, progress, say
 from images import Preprocess, open_image
 
 MODES = ("train", "val", "test")
@@ -615,34 +626,3 @@ def check_classes(
             if names
         ]
         raise LabError(f"{where} has other classes than {whose}: it {' and '.join(parts)}")
-
-
-# ---------------------------------------------------------------- python datasets.py
-
-
-def main() -> None:
-    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    names = parser.add_subparsers(dest="name", required=True, metavar="gtsrb|kaggle")
-    gtsrb = names.add_parser("gtsrb", help="real photographs of traffic signs", allow_abbrev=False)
-    gtsrb.add_argument("--root", type=Path, default=DATA_ROOT, help="(default %(default)s)")
-    gtsrb.add_argument("--classes", type=int, choices=(26, 43), default=26)
-    gtsrb.add_argument("--source", type=Path, help="the benchmark's files, already on disk")
-    kaggle = names.add_parser("kaggle", help="a competition's files", allow_abbrev=False)
-    kaggle.add_argument("--kind", choices=("cifar10", "dogs"), required=True, help="which layout")
-    kaggle.add_argument("--root", type=Path, required=True, help="folder that holds its train/")
-    kaggle.add_argument("--target", type=Path, help="folder to make (default ROOT/train_val_test)")
-    args = parser.parse_args()
-
-    from layouts import prepare_gtsrb, prepare_kaggle
-
-    if args.name == "gtsrb":
-        target = prepare_gtsrb(args.root, args.classes, args.source)
-    else:
-        target = args.target or args.root / "train_val_test"
-        prepare_kaggle(args.root, args.kind, target)
-    flags = "--bn --stn --augment" if args.name == "gtsrb" else "--dataset folder --bn"
-    say(f"Train on it: python train.py {flags} --data_root {target}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from console import LabError, UsageError, progress, say
+from console import DATA_ROOT, LabError, Parser, UsageError, progress, say
 
 Places = Sequence[tuple[Path, Path]]  # files, and where in the layout each belongs
 
@@ -334,3 +334,29 @@ def _link_or_copy(file: Path, place: Path) -> None:
         os.link(file.resolve(), place)
     except OSError:  # another disk, or a file system without links
         shutil.copy2(file, place)
+
+
+# ---------------------------------------------------------------- python datasets.py
+
+
+def main() -> None:
+    """Do what `python datasets.py` is asked for."""
+    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    names = parser.add_subparsers(dest="name", required=True, metavar="gtsrb|kaggle")
+    gtsrb = names.add_parser("gtsrb", help="real photographs of traffic signs", allow_abbrev=False)
+    gtsrb.add_argument("--root", type=Path, default=DATA_ROOT, help="(default %(default)s)")
+    gtsrb.add_argument("--classes", type=int, choices=(26, 43), default=26)
+    gtsrb.add_argument("--source", type=Path, help="the benchmark's files, already on disk")
+    kaggle = names.add_parser("kaggle", help="a competition's files", allow_abbrev=False)
+    kaggle.add_argument("--kind", choices=("cifar10", "dogs"), required=True, help="which layout")
+    kaggle.add_argument("--root", type=Path, required=True, help="folder that holds its train/")
+    kaggle.add_argument("--target", type=Path, help="folder to make (default ROOT/train_val_test)")
+    args = parser.parse_args()
+
+    if args.name == "gtsrb":
+        target = prepare_gtsrb(args.root, args.classes, args.source)
+    else:
+        target = args.target or args.root / "train_val_test"
+        prepare_kaggle(args.root, args.kind, target)
+    flags = "--bn --stn --augment" if args.name == "gtsrb" else "--dataset folder --bn"
+    say(f"Train on it: python train.py {flags} --data_root {target}")

@@ -13,7 +13,6 @@ from unittest import mock
 
 from PIL import Image
 
-import datasets
 import layouts
 import signs
 from console import LabError, UsageError
@@ -298,6 +297,6 @@ class KaggleTest(unittest.TestCase):
             said = io.StringIO()
             arguments = mock.patch.object(sys, "argv", ["datasets.py", *map(str, flags)])
             with arguments, redirect_stderr(said), self.assertRaises(SystemExit) as ended:
-                datasets.main()
+                layouts.main()
             self.assertEqual(ended.exception.code, 2)
             self.assertRegex(said.getvalue(), rf"^datasets.py.*: error: .*{re.escape(word)}.*\n$")
