@@ -442,6 +442,7 @@ def draw_inversions(subject: "Subject") -> None:
 def draw_attention(subject: "Subject") -> None:
     """Save where positions of a non-local block look; in clips, a column a frame."""
     import matplotlib.pyplot as plt
+    import torch
     import torch.nn.functional as F
 
     from insight import inputs_of, non_local_blocks
@@ -467,7 +468,10 @@ def draw_attention(subject: "Subject") -> None:
         positions = [[*middle, y * height // 4, x * width // 4] for y, x in places]
     rows = block.attention(features, positions)[0]  # (P, *key size)
     maps = rows if times else rows[:, None]  # (P, T, h, w)
-    frames = images[0].movedim(1, 0) if times else images  # (T, C, H, W)
+    frames = images  # (T, C, H, W)
+    if times:  # the network may have thinned them out
+        kept = torch.linspace(0, images.shape[2] - 1, times[0]).round().long()
+        frames = images[0].movedim(1, 0)[kept]
     pixels = subject.pixels(subject.model.stn(frames) if subject.has_stn else frames)
     maps = F.interpolate(maps, size=pixels.shape[1:3], mode="bilinear")
     heat = plt.colormaps["hot"]((maps / maps.amax((1, 2, 3), keepdim=True)).cpu().numpy())[..., :3]
