@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import unittest
 from pathlib import Path
 from unittest import mock
 
@@ -66,3 +67,14 @@ def script_here(*arguments: object) -> subprocess.CompletedProcess:
         except SystemExit as end:
             code = end.code
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+class ScriptCase(unittest.TestCase):
+    """Tests of what scripts say and how they end."""
+
+    def assert_refused(self, done: subprocess.CompletedProcess, code: int, *words: object) -> None:
+        """The script ended with `code` and one line of error that holds all the words."""
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        for word in words:
+            self.assertIn(str(word), done.stderr)

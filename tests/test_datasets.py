@@ -25,7 +25,7 @@ from augmentation import mirror_and_crop
 from console import LabError, UsageError
 from datasets import SOURCES, ImageDataset, find_data, hold_out, make_loader
 from images import Preprocess
-from tests.support import make_images, script
+from tests.support import ScriptCase, make_images, script
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -289,13 +289,7 @@ class AugmentationTest(unittest.TestCase):
         torch.testing.assert_close(plain, augmented, rtol=1e-5, atol=1e-5)
 
 
-class ScriptTest(TemporaryFolder):
-    def assert_refused(self, done, code, *words):
-        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
-        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
-        for word in words:
-            self.assertIn(word, done.stderr)
-
+class ScriptTest(TemporaryFolder, ScriptCase):
     def test_mnist_from_training_to_test(self):
         """mnist_cnn is chosen, learns, leaves vis.png; test.py needs the checkpoint alone."""
         make_mnist(self.root / "data", train=400)

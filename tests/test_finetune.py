@@ -23,7 +23,7 @@ from networks import (
     parameter_groups,
 )
 from pretrained import download_weights, preprocess_of
-from tests.support import make_images, script
+from tests.support import ScriptCase, make_images, script
 
 # One network of each family, small ones, with the name of its output layer.
 FAMILIES = {
@@ -179,7 +179,7 @@ class LearningRateTest(unittest.TestCase):
         self.assertEqual(trained, ["classifier.1.weight", "classifier.1.bias"])
 
 
-class FineTuneTest(unittest.TestCase):
+class FineTuneTest(ScriptCase):
     """The real train.py, from weights on disk."""
 
     @classmethod
@@ -197,12 +197,6 @@ class FineTuneTest(unittest.TestCase):
     def train(cls, *more):
         common = ("--dataset", "folder", "--data_root", cls.data, "--batch_size", 8, "--epoch", 2)
         return script("train.py", *common, *more)
-
-    def assert_refused(self, done, code, *words):
-        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
-        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
-        for word in words:
-            self.assertIn(str(word), done.stderr)
 
     def test_frozen_body_is_bit_identical(self):
         """Weights and batch norm's statistics are the file's; the new layer has learned."""

@@ -13,7 +13,7 @@ from torchvision import models
 import pretrained
 from console import LabError
 from networks import build_network
-from tests.support import PROJECT, script, script_here
+from tests.support import PROJECT, ScriptCase, script, script_here
 
 
 def random_weights(name: str) -> dict[str, torch.Tensor]:
@@ -85,7 +85,7 @@ class LoadTest(unittest.TestCase):
             pretrained.load("squeezenet9")
 
 
-class ScriptTest(unittest.TestCase):
+class ScriptTest(ScriptCase):
     """visualize.py on SqueezeNet's structure; what it was trained on does not matter here."""
 
     @classmethod
@@ -99,12 +99,6 @@ class ScriptTest(unittest.TestCase):
     def flags(self, kind: str, *more: object) -> tuple[object, ...]:
         own = ("--type", kind, "--model", "squeezenet1_1", "--weights", self.weights)
         return ("visualize.py", *own, "--save_dir", self.base, *more)
-
-    def assert_refused(self, done, code: int, *words: str) -> None:
-        """It ends with that code and one line, which holds the words."""
-        self.assertEqual((done.returncode, done.stderr.count("\n")), (code, 1), done.stderr)
-        for word in words:
-            self.assertIn(word, done.stderr)
 
     def test_pictures(self):
         """A real process once; scikit-learn's photographs and a file of one's own."""

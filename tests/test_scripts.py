@@ -16,10 +16,10 @@ from sklearn.metrics import precision_score, recall_score
 
 import checkpoint
 from networks import Classifier
-from tests.support import CLASSES, PROJECT, environment, make_images, script
+from tests.support import CLASSES, PROJECT, ScriptCase, environment, make_images, script
 
 
-class ScriptTest(unittest.TestCase):
+class ScriptTest(ScriptCase):
     """A trained run on a small data set, shared by the tests of a class."""
 
     flags = ("--bn", "--epoch", "2", "--batch_size", "8", "--lr", "3e-3")
@@ -36,14 +36,6 @@ class ScriptTest(unittest.TestCase):
     @classmethod
     def train(cls, *more):
         return script("train.py", *cls.flags, "--data_root", cls.data, *more)
-
-    def assert_refused(self, done, code, *words):
-        """The process ended with `code` and one line of error that holds all the words."""
-        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        self.assertEqual(len(lines), 1, done.stderr)
-        for word in words:
-            self.assertIn(str(word), lines[0])
 
 
 class UsageTest(ScriptTest):

@@ -21,7 +21,7 @@ from datasets import get_data_loader
 from images import Preprocess
 from networks import Classifier, ClassifierConfig, NonLocalBlock
 from subject import Subject, class_index, spread_over_classes
-from tests.support import CLASSES, make_images, script, script_here
+from tests.support import CLASSES, ScriptCase, make_images, script, script_here
 
 
 class FlagTest(unittest.TestCase):
@@ -103,7 +103,7 @@ class ClipTest(unittest.TestCase):
             np.testing.assert_allclose(look, 0.35 * pixels[frame] + 0.65 * expected, atol=1e-5)
 
 
-class ScriptTest(unittest.TestCase):
+class ScriptTest(ScriptCase):
     """Without a display, on untrained checkpoints of the contract's keys alone."""
 
     @classmethod
@@ -134,12 +134,6 @@ class ScriptTest(unittest.TestCase):
         flags["save_dir"] = self.base / "visualized"
         given = [part for name, value in flags.items() for part in (f"--{name}", value)]
         return ("visualize.py", *given, *more)
-
-    def assert_refused(self, done, code: int, *words: object) -> None:
-        """It ends with that code and one line, which holds the words."""
-        self.assertEqual((done.returncode, done.stderr.count("\n")), (code, 1), done.stderr)
-        for word in words:
-            self.assertIn(str(word), done.stderr)
 
     def assert_saved(self, done, *names: str) -> None:
         """It says nothing but what it saved, and these are pictures."""
