@@ -63,15 +63,6 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
         raise LabError(f"{path} {error}{_others(path)}") from error
 
 
-def load_weights_file(path: Path) -> dict[str, Tensor]:
-    """Read a bare state dict, or that of one of our checkpoints, from any file of weights.
-
-    Raises:
-        LabError: as `load_any`.
-    """
-    return load_any(path)["model_state"]
-
-
 def load_any(path: Path) -> dict[str, Any]:
     """Read one of our checkpoints, or a bare state dict as the `model_state` of an empty one.
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from augmentation import move
 from console import progress
 from images import Preprocess
 from networks import ConvBlock, NonLocalBlock, output_layer
@@ -326,18 +327,7 @@ def visualize_classes(
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift each image by up to a tenth of its side, turn it by up to 11 degrees, scale by 20 %."""
-    count = len(images)
-    angle, zoom, *shift = (torch.rand(4, count, generator=generator) * 2 - 1) * 0.2
-    zoom = 1 + zoom
-    theta = torch.stack(
-        [
-            torch.stack([zoom * angle.cos(), -zoom * angle.sin(), shift[0]], 1),
-            torch.stack([zoom * angle.sin(), zoom * angle.cos(), shift[1]], 1),
-        ],
-        1,
-    ).to(images.device)  # (N, 2, 3)
-    grid = F.affine_grid(theta, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return move(images, generator, rotation=0.2, shift=0.1, scale=0.2, shear=0.0)
 
 
 # ---------------------------------------------------------------- inversion

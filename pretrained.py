@@ -49,7 +49,7 @@ def load(name: str, weights_file: Path | None = None) -> Pretrained:
     model = build_network(name, {})
     weights = models.get_model_weights(name).DEFAULT
     if weights_file is not None:
-        state = checkpoint.load_weights_file(weights_file)
+        state = checkpoint.load_any(weights_file)["model_state"]
     else:
         state = download_weights(
             name, "look into a network of your own with --ckpt_path checkpoints/default"
