@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from console import Parser, positive_int, progress, run
+from lab.console import Parser, positive_int, progress, run
 
 BATCH_SIZES = (128, 32)
 IMAGES_A_CLASS = {"train": 150, "val": 1, "test": 40}
@@ -48,7 +48,7 @@ def main() -> None:
 
     import torch
 
-    import engine
+    from lab import engine
 
     runtime = engine.start(args.device)
     precision = "bf16" if runtime.autocast_dtype else "fp32"
@@ -153,7 +153,7 @@ def make_network(runtime, mnist: bool = False) -> tuple[Any, Any]:
     """Return the network under test and its optimizer, as train.py makes them."""
     import torch
 
-    import engine
+    from lab import engine
     from networks import Classifier, MnistCNN
 
     torch.manual_seed(0)
@@ -169,7 +169,7 @@ def bare_step(root: Path, batch_size: int, runtime) -> Callable[[], float]:
     import torch.nn.functional as F
 
     from datasets import get_data_loader
-    from engine import to_device
+    from lab.engine import to_device
 
     model, optimizer = make_network(runtime)
     loader = get_data_loader(root, "train", 32, batch_size)
@@ -204,7 +204,7 @@ def own_turns(model: Any, optimizer: Any, loader: Any, runtime: Any) -> Callable
     """Train epoch after epoch with the project's loop."""
     import torch.nn.functional as F
 
-    import engine
+    from lab import engine
 
     schedule = engine.make_schedule(optimizer, engine.TrainSettings(), len(loader), 0)
 
@@ -289,7 +289,7 @@ def write_mnist(root: Path) -> None:
 def own_mnist(root: Path, runtime) -> Callable[[], float]:
     """(b) `train.py --dataset mnist`'s epoch."""
     from datasets import SOURCES, make_loader
-    from images import Preprocess
+    from lab.images import Preprocess
 
     source = SOURCES["mnist"]
     preprocess = Preprocess((28, 28), source.mean, source.std)
@@ -314,8 +314,8 @@ def plain_mnist(root: Path, runtime) -> Callable[[], float]:
 
 def own_test(root: Path, runtime) -> Callable[[], float]:
     """The project's evaluation, as test.py runs it."""
-    import engine
     from datasets import get_data_loader
+    from lab import engine
 
     model, _ = make_network(runtime)
     loader = get_data_loader(root, "test", 32, 256, device=runtime.device)
@@ -350,7 +350,7 @@ def single_test(root: Path, runtime) -> Callable[[], float]:
 
 def batch_saliency(runtime) -> Callable[[], float]:
     """One backward pass for all images, as visualize.py runs it."""
-    from insight import saliency_maps
+    from looking.insight import saliency_maps
 
     return saliency_turns(runtime, saliency_maps)
 
@@ -544,7 +544,7 @@ def make_mnist(root: Path, runtime: Any) -> dict[Any, Callable[[], float]]:
 
 def draw_signs(root: Path) -> None:
     """Draw the signs that training and testing share, once."""
-    import signs
+    from world import signs
 
     if not (root / "train").exists():
         signs.draw_dataset(root, per_class=IMAGES_A_CLASS)

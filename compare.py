@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import LabError, Parser, run, say
+from lab.console import LabError, Parser, run, say
 
 if TYPE_CHECKING:
-    from engine import Runtime
+    from lab.engine import Runtime
 
 COLUMNS = ("run", "best epoch", "validation accuracy", "test accuracy", "parameters", "seconds")
 
@@ -58,8 +58,8 @@ def make_parser() -> ArgumentParser:
 def main() -> None:
     args = make_parser().parse_args()
 
-    import engine
-    from pictures import draw_comparison, publish
+    from lab import engine
+    from lab.pictures import draw_comparison, publish
 
     with redirect_stdout(sys.stderr):  # standard output is for the table alone
         runtime = engine.start(args.device)
@@ -93,9 +93,8 @@ def read_run(folder: Path, data_root: Path | None, runtime: "Runtime") -> Run:
     Raises:
         LabError: no checkpoints, or none that knows the run's history.
     """
-    import checkpoint
-    import engine
     from datasets import get_test_loader
+    from lab import checkpoint, engine
     from networks import load_network
 
     last = checkpoint.load(checkpoint.find(folder, "last"))

@@ -16,8 +16,8 @@ augment, normalise) is done on whole batches.
 if __name__ == "__main__":
     import sys
 
-    from console import run
-    from layouts import main
+    from lab.console import run
+    from lab.layouts import main
 
     run(main)
     sys.exit()
@@ -39,9 +39,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from augmentation import Augmentation, augment_batch, augment_digits, mirror_and_crop
-from console import DATA_ROOT, LabError, UsageError, progress, say
-from images import Preprocess, open_image
+from lab.augmentation import Augmentation, augment_batch, augment_digits, mirror_and_crop
+from lab.console import DATA_ROOT, LabError, UsageError, progress, say
+from lab.images import Preprocess, open_image
 
 MODES = ("train", "val", "test")
 CACHE_FOLDER = Path(__file__).parent / "data" / ".cache"
@@ -63,7 +63,7 @@ def draw_signs(data_root: Path) -> None:
     present = [mode for mode in MODES if (data_root / mode).exists()]
     if present:
         raise LabError(f"{data_root} holds {' and '.join(present)} but no train/")
-    import signs
+    from world import signs
 
     total = len(signs.CLASSES) * sum(signs.SPLITS.values())
     say(f"No data in {data_root}: drawing the built-in one, {total:,} traffic signs, once.")

@@ -11,13 +11,15 @@ import math
 import re
 import warnings
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from console import LabError
+from lab.console import LabError
+from lab.images import Preprocess
 
 NEW_LAYER_RATE = 10.0  # of a new output layer, over the body's, in fine-tuning
 IMAGE_SIZE = 32  # height and width in pixels that the classifier's linear layers are laid out for
@@ -506,6 +508,45 @@ def load_network(state: dict[str, Any]) -> nn.Module:
     model = build_network(state.get("network", "classifier"), state["configs"])
     load_weights(model, state["model_state"])
     return model
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained network of torchvision's with what belongs to it.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        preprocess: from a picture to its input and back.
+        classes: their names, in the order of the logits.
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+
+
+def load_pretrained(name: str, weights_file: Path | None = None) -> Pretrained:
+    """Return one of torchvision's classifiers with its ImageNet weights.
+
+    Args:
+        name: in torchvision's registry.
+        weights_file: a state dict on disk; None has torchvision download its own, once.
+
+    Raises:
+        LabError: no such network, no connection, or a file that does not fit; says what to do.
+    """
+    from lab import checkpoint, pretrained
+
+    model = build_network(name, {})
+    if weights_file is not None:
+        weights = checkpoint.load_any(weights_file)["model_state"]
+    else:
+        instead = "look into a network of your own with --ckpt_path checkpoints/default"
+        weights = pretrained.download_weights(name, instead)
+    load_weights(model, weights)
+    if hasattr(model, "transform_input"):  # two that come from TensorFlow, with its normalisation
+        model.transform_input = True
+    return Pretrained(model.eval(), pretrained.preprocess_of(name), pretrained.classes_of(name))
 
 
 def load_body(model: nn.Module, weights: dict[str, Tensor]) -> str | None:

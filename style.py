@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from console import (
+from lab.console import (
     LabError,
     Parser,
     UsageError,
@@ -161,11 +161,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-import checkpoint
-import engine
-import pretrained
-from images import Preprocess, open_image, picture_file, read_picture, save_picture, to_arrays
-from networks import load_network
+from lab import checkpoint, engine
+from lab.images import Preprocess, open_image, picture_file, read_picture, save_picture, to_arrays
+from networks import load_network, load_pretrained
 
 # ---------------------------------------------------------------- losses
 
@@ -437,7 +435,7 @@ def draw_course(
     """Save a strip: content, style, and the picture at some steps with its losses."""
     import matplotlib.pyplot as plt
 
-    from pictures import publish
+    from lab.pictures import publish
 
     panels = {"content": to_arrays(preprocess.denormalize(content))[0]}
     panels["style"] = np.asarray(open_image(style_file).convert("RGB"))
@@ -472,7 +470,7 @@ def make_losses(args: Namespace, runtime: engine.Runtime) -> tuple[StyleLosses, 
         if name == "classifier":
             network = network.conv_net  # the rest takes pictures of one size alone
     else:
-        loaded = pretrained.load(args.model, args.weights)
+        loaded = load_pretrained(args.model, args.weights)
         name, network, preprocess = args.model, loaded.model, loaded.preprocess
     recipes = RECIPES | {"squeezenet1_1": PRESETS[args.preset]}
     if name not in recipes:
@@ -536,7 +534,7 @@ def main() -> None:
             if getattr(args, name) is None:
                 raise UsageError(f"--train needs --{name}, {WANTED[name]}")
         args.ckpt_path = args.ckpt_path or Path("checkpoints/style")
-        import fast_style
+        from tasks import fast_style
 
         runtime = engine.start(args.device, args.precision)
         fast_style.train(args, runtime, *make_losses(args, runtime), resumed)
@@ -546,7 +544,7 @@ def main() -> None:
         state = checkpoint.load(find_run(args.ckpt_path))
         if state.get("task") != "style":
             raise UsageError(f"{args.ckpt_path} holds no style of its own; give --style FILE")
-        import fast_style
+        from tasks import fast_style
 
         fast_style.repaint(args, state, engine.start(args.device, "fp32"))
     else:

@@ -9,11 +9,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import LabError, add_epoch_flag, lab_parser, positive_int, progress, run, say
+from lab.console import LabError, add_epoch_flag, lab_parser, positive_int, progress, run, say
 
 if TYPE_CHECKING:
     from datasets import ImageDataset
-    from engine import Evaluation
+    from lab.engine import Evaluation
 
 MISTAKES_SHOWN = 48
 
@@ -34,8 +34,7 @@ def make_parser() -> ArgumentParser:
 def main() -> None:
     args = make_parser().parse_args()
 
-    import checkpoint
-    import engine
+    from lab import checkpoint, engine
     from networks import load_network
 
     path = checkpoint.find(args.ckpt_path, args.epoch)
@@ -50,9 +49,9 @@ def test(args: Namespace, state: dict, model, runtime) -> None:
     """Evaluate a network as the flags ask, print what it reads, save the pictures."""
     from sklearn.metrics import classification_report, confusion_matrix
 
-    import engine
     from datasets import get_test_loader
-    from pictures import draw_confusion, publish
+    from lab import engine
+    from lab.pictures import draw_confusion, publish
 
     loader = get_test_loader(state, args.data_root, args.batch_size, runtime.device)
     classes = loader.dataset.classes
@@ -87,7 +86,7 @@ def save_results(dataset: "ImageDataset", evaluation: "Evaluation", folder: Path
     """
     from PIL import Image
 
-    from pictures import draw_contact_sheet, publish
+    from lab.pictures import draw_contact_sheet, publish
 
     classes = dataset.classes
     wrong = []

@@ -12,7 +12,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import (
+from lab.console import (
     LabError,
     UsageError,
     fraction,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from datasets import Source, Split
-    from images import Preprocess
+    from lab.images import Preprocess
 
 # Each data set with the network that is trained on it unless told otherwise.
 DATASETS = {
@@ -120,8 +120,7 @@ def main() -> None:
     parser = make_parser()
     args = parser.parse_args()
 
-    import checkpoint
-    import engine
+    from lab import checkpoint, engine
 
     resumed = weights = None
     if args.resume is not None:
@@ -204,7 +203,7 @@ def choose_preprocess(
     Args:
         state: a checkpoint that it starts from, which knows; or a bare state dict.
     """
-    from images import Preprocess
+    from lab.images import Preprocess
     from networks import NETWORKS
 
     if state is not None and "configs" in state:
@@ -213,7 +212,7 @@ def choose_preprocess(
         size = NETWORKS[args.network][0].image_size
         preprocess = Preprocess((size, size), source.mean, source.std)
     else:
-        from pretrained import preprocess_of
+        from lab.pretrained import preprocess_of
 
         preprocess = preprocess_of(args.network)
     if args.image_size:
@@ -241,7 +240,7 @@ def start_from(model: "nn.Module", args: "Namespace", weights: dict[str, Any] | 
     from networks import load_body, output_layer
 
     if args.pretrained:
-        from pretrained import download_weights
+        from lab.pretrained import download_weights
 
         hint = "train it from scratch, without --pretrained"
         new_layer = load_body(model, download_weights(args.network, hint))
@@ -271,11 +270,10 @@ def train(
     import torch
     from torch import nn
 
-    import checkpoint
-    import engine
     from datasets import SOURCES, check_classes, find_data, make_loader, modes_of
+    from lab import checkpoint, engine
+    from lab.pictures import draw_curves, publish
     from networks import build_network, check_network, load_weights, parameter_groups
-    from pictures import draw_curves, publish
 
     settings = engine.TrainSettings(
         **{field.name: getattr(args, field.name) for field in fields(engine.TrainSettings)}
@@ -394,7 +392,7 @@ def save_first_picture(split: "Split", path: Path) -> None:
 
 def checkpoint_epoch(state: dict[str, Any], path: Path) -> int:
     """Return the epochs a checkpoint has finished; the scaffold's say so in their name alone."""
-    import checkpoint
+    from lab import checkpoint
 
     if "epoch" not in state:
         match = checkpoint.EPOCH_FILE.fullmatch(path.name)

@@ -14,7 +14,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from console import Parser, run
+from lab.console import Parser, run
 
 TESTS = Path(__file__).parent / "tests"
 SUMMARY = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\n$")

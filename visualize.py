@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import (
+from lab.console import (
     LabError,
     UsageError,
     add_epoch_flag,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from subject import Subject
+    from looking.subject import Subject
 
 STN_IMAGES = 16
 TSNE_IMAGES = 1500  # embedded at the most, the same number of each class where there are enough
@@ -83,8 +83,8 @@ def main() -> None:
     if args.model is not None and args.type in ("tsne", "stn", "attention"):
         raise UsageError(f"--type {args.type} looks into a network of our own: give --ckpt_path")
 
-    import engine
-    from subject import load_subject
+    from lab import engine
+    from looking.subject import load_subject
 
     PICTURES[args.type](load_subject(args, engine.start(args.device, "fp32")))
 
@@ -96,9 +96,9 @@ def draw_filters(subject: "Subject") -> None:
     """Save a layer's kernels and, beside them, the images that excite its filters most."""
     import matplotlib.pyplot as plt
 
-    from images import to_arrays
-    from insight import SCALES, convolution_of, excite_filters
-    from pictures import publish
+    from lab.images import to_arrays
+    from lab.pictures import publish
+    from looking.insight import SCALES, convolution_of, excite_filters
 
     (name, layer), layer_idx = subject.layer(), subject.args.layer_idx
     conv = convolution_of(layer)
@@ -154,8 +154,8 @@ def draw_features(subject: "Subject") -> None:
     import matplotlib.pyplot as plt
     import numpy as np
 
-    from insight import outputs_of
-    from pictures import publish
+    from lab.pictures import publish
+    from looking.insight import outputs_of
 
     (name, layer), layer_idx = subject.layer(), subject.args.layer_idx
     images, (label,) = subject.photographs(1)
@@ -193,10 +193,10 @@ def draw_tsne(subject: "Subject") -> None:
     import torch
     from sklearn.manifold import TSNE
 
-    from engine import to_device
-    from insight import hidden_features
-    from pictures import publish
-    from subject import spread_over_classes
+    from lab.engine import to_device
+    from lab.pictures import publish
+    from looking.insight import hidden_features
+    from looking.subject import spread_over_classes
 
     loader = subject.test_loader()
     features, labels = [], []
@@ -244,9 +244,9 @@ def draw_stn(subject: "Subject") -> None:
     import matplotlib.pyplot as plt
     import torch
 
-    from insight import sampling_frames
+    from lab.pictures import publish
+    from looking.insight import sampling_frames
     from networks import warp
-    from pictures import publish
 
     if not subject.has_stn:
         raise LabError(
@@ -295,8 +295,8 @@ def draw_saliency(subject: "Subject") -> None:
     import matplotlib.pyplot as plt
     import torch
 
-    from insight import object_masks, saliency_maps
-    from pictures import draw_grid, publish
+    from lab.pictures import draw_grid, publish
+    from looking.insight import object_masks, saliency_maps
 
     images, labels = subject.photographs(8)
     predictions, _ = subject.predictions(images)
@@ -332,9 +332,9 @@ def draw_saliency(subject: "Subject") -> None:
 
 def draw_fooling(subject: "Subject") -> None:
     """Save an image, one that the network takes for something else, and their difference."""
-    from images import to_arrays
-    from insight import make_fooling_image
-    from pictures import draw_grid, publish
+    from lab.images import to_arrays
+    from lab.pictures import draw_grid, publish
+    from looking.insight import make_fooling_image
 
     image, (label,) = subject.photographs(1)
     (before,), (confidence_before,) = subject.predictions(image)
@@ -375,8 +375,8 @@ def draw_fooling(subject: "Subject") -> None:
 
 def draw_classes(subject: "Subject") -> None:
     """Save the image of each class that its score climbs to, and the course of the climb."""
-    from insight import visualize_classes
-    from pictures import draw_contact_sheet, draw_grid, publish
+    from lab.pictures import draw_contact_sheet, draw_grid, publish
+    from looking.insight import visualize_classes
 
     targets = subject.targets()
     if not targets and subject.state is None:
@@ -409,8 +409,8 @@ def draw_classes(subject: "Subject") -> None:
 
 def draw_inversions(subject: "Subject") -> None:
     """Save photographs beside what can be told of them from deeper and deeper layers."""
-    from insight import conv_layers, invert_features, psnr
-    from pictures import draw_grid, publish
+    from lab.pictures import draw_grid, publish
+    from looking.insight import conv_layers, invert_features, psnr
 
     images, _ = subject.photographs(3)
     if subject.has_stn:
@@ -445,9 +445,9 @@ def draw_attention(subject: "Subject") -> None:
     import torch
     import torch.nn.functional as F
 
-    from insight import inputs_of, non_local_blocks
-    from pictures import draw_grid, publish
-    from subject import check_index
+    from lab.pictures import draw_grid, publish
+    from looking.insight import inputs_of, non_local_blocks
+    from looking.subject import check_index
 
     blocks = list(non_local_blocks(subject.model).items())
     if not blocks:

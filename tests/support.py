@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-import console
+from lab import console
 
 PROJECT = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import checkpoint
-from console import LabError
+from lab import checkpoint
+from lab.console import LabError
 from networks import Classifier, build_network, load_network
 from tests.support import PROJECT, environment
 
@@ -233,8 +233,8 @@ TRIALS = """
 import itertools, os, random, resource, signal, sys, time
 from pathlib import Path
 import torch
-import checkpoint
-from console import LabError
+from lab import checkpoint
+from lab.console import LabError
 
 def save(path, step, size):
     weight = torch.full((size,), float(step))

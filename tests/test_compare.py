@@ -16,11 +16,11 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
-import checkpoint
 import compare
 import datasets
-from console import LabError
-from pictures import draw_comparison
+from lab import checkpoint
+from lab.console import LabError
+from lab.pictures import draw_comparison
 from tests.support import make_images, script
 
 # Of the assignment's network with three classes, weights and biases layer by layer.

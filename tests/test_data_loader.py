@@ -16,10 +16,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.utils import make_grid
 
 import datasets
-from augmentation import augment_batch
-from console import LabError
 from datasets import BatchSampler, get_data_loader
-from images import Preprocess, open_image
+from lab.augmentation import augment_batch
+from lab.console import LabError
+from lab.images import Preprocess, open_image
 from tests.support import CLASSES, make_images
 
 
@@ -257,9 +257,9 @@ class AugmentationTest(unittest.TestCase):
         """Original and augmented signs, for the eye: visualized/augmentation.jpg."""
         import matplotlib.pyplot as plt
 
-        import signs
-        from pictures import save_figure
+        from lab.pictures import save_figure
         from tests.support import PROJECT
+        from world import signs
 
         rng = np.random.default_rng(0)
         drawn = [signs.draw_sign(label, rng).resize((32, 32)) for label in range(0, 24, 3)]

@@ -19,12 +19,12 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, MNIST
 
-import checkpoint
 import datasets
-from augmentation import mirror_and_crop
-from console import LabError, UsageError
 from datasets import SOURCES, ImageDataset, find_data, hold_out, make_loader
-from images import Preprocess
+from lab import checkpoint
+from lab.augmentation import mirror_and_crop
+from lab.console import LabError, UsageError
+from lab.images import Preprocess
 from tests.support import ScriptCase, make_images, script
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torchvision import models
 
-import checkpoint
-import engine
 import train
-from console import LabError, UsageError
+from lab import checkpoint, engine
+from lab.console import LabError, UsageError
+from lab.pretrained import download_weights, preprocess_of
 from networks import (
     MnistCNN,
     build_network,
@@ -22,7 +22,6 @@ from networks import (
     output_layer,
     parameter_groups,
 )
-from pretrained import download_weights, preprocess_of
 from tests.support import ScriptCase, make_images, script
 
 # One network of each family, small ones, with the name of its output layer.

@@ -15,10 +15,10 @@ from PIL import Image
 from torch.testing import assert_close
 from torchvision import models
 
-import images
-from console import LabError
-from images import Preprocess, fetch_image, image_path, to_arrays
-from pretrained import preprocess_of
+from lab import images
+from lab.console import LabError
+from lab.images import Preprocess, fetch_image, image_path, to_arrays
+from lab.pretrained import preprocess_of
 
 IMAGENET = Preprocess((4, 6), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import insight
-import signs
-from images import Preprocess
+from lab.images import Preprocess
+from looking import insight
 from networks import Classifier, build_network, warp
+from world import signs
 
 SIGNS = (1, 9, 10, 11, 14, 22)  # of signs.CLASSES: each has a shape or a colour of its own
 PREPROCESS = Preprocess()

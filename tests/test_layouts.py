@@ -13,10 +13,10 @@ from unittest import mock
 
 from PIL import Image
 
-import layouts
-import signs
-from console import LabError, UsageError
+from lab import layouts
+from lab.console import LabError, UsageError
 from tests.support import script
+from world import signs
 
 
 class GtsrbTest(unittest.TestCase):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from console import LabError
+from lab.console import LabError
 from networks import Classifier, ConvBlock, build_network, load_network
 
 FLAGS = tuple(product((False, True), (False, True), (0.0, 0.3)))  # batch norm, STN, dropout

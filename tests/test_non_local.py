@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
-from console import LabError
+from lab.console import LabError
 from networks import NON_LOCAL_MODES, NonLocalBlock, relu_attention
 from tests.support import PROJECT, environment
 

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-import pretrained
-from console import LabError
-from networks import build_network
+from lab.console import LabError
+from networks import build_network, load_pretrained
 from tests.support import PROJECT, ScriptCase, script, script_here
 
 
@@ -48,11 +47,11 @@ class LoadTest(unittest.TestCase):
                     if "num_batches_tracked" not in key
                 }
                 self.assertIn("features.denseblock1.denselayer1.norm.1.weight", weights)
-            found = pretrained.load(name, self.save(weights))
+            found = load_pretrained(name, self.save(weights))
             enum = models.get_model_weights(name)
             with mock.patch.object(enum, "get_state_dict", lambda *_, w=weights, **__: dict(w)):
                 reference = models.get_model(name, weights=enum.DEFAULT).eval()
-                downloaded = pretrained.load(name)
+                downloaded = load_pretrained(name)
             images = torch.randn(2, 3, 64, 64)
             with self.subTest(name), torch.no_grad():
                 self.assertFalse(found.model.training)
@@ -75,14 +74,14 @@ class LoadTest(unittest.TestCase):
             ({"epoch": 3}, ("no state dict",)),
         ):
             with self.subTest(words), self.assertRaises(LabError) as caught:
-                pretrained.load("squeezenet1_1", self.save(state))
+                load_pretrained("squeezenet1_1", self.save(state))
             for word in words:
                 self.assertIn(word, str(caught.exception))
             self.assertNotIn("\n", str(caught.exception))
         with self.assertRaisesRegex(LabError, "no file of weights"):
-            pretrained.load("squeezenet1_1", self.base / "missing.pth")
+            load_pretrained("squeezenet1_1", self.base / "missing.pth")
         with self.assertRaisesRegex(LabError, "unknown network 'squeezenet9'"):
-            pretrained.load("squeezenet9")
+            load_pretrained("squeezenet9")
 
 
 class ScriptTest(ScriptCase):

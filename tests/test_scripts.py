@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import precision_score, recall_score
 
-import checkpoint
+from lab import checkpoint
 from networks import Classifier
 from tests.support import CLASSES, PROJECT, ScriptCase, environment, make_images, script
 

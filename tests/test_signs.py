@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-import signs
+from tests.support import PROJECT
+from world import signs
 
 LABELS = range(len(signs.CLASSES))
 LABEL = {name.split("_", 1)[1]: label for label, name in enumerate(signs.CLASSES)}
@@ -187,12 +188,12 @@ class DataSets(unittest.TestCase):
     def test_a_kill_leaves_no_train_folder_and_the_next_run_cleans_up(self):
         script = self.root / "draw.py"
         script.write_text(
-            "import sys; from pathlib import Path; import signs\n"
+            "import sys; from pathlib import Path; from world import signs\n"
             "if __name__ == '__main__':\n"
             "    signs.draw_dataset(Path(sys.argv[1]), 0, {'val': 9, 'train': 900}, 2, print)\n"
         )
         root = self.root / "signs"
-        environment = os.environ | {"PYTHONPATH": str(Path(signs.__file__).parent)}
+        environment = os.environ | {"PYTHONPATH": str(PROJECT)}
         command = [sys.executable, "-u", str(script), str(root)]
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
@@ -215,9 +216,9 @@ class DataSets(unittest.TestCase):
 
 class Import(unittest.TestCase):
     def test_is_light(self):
-        code = "import sys, signs; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
-        folder = Path(signs.__file__).parent
-        self.assertEqual(subprocess.run([sys.executable, "-c", code], cwd=folder).returncode, 0)
+        heavy = "'torch' in sys.modules or 'scipy' in sys.modules"
+        code = f"import sys; from world import signs; sys.exit({heavy})"
+        self.assertEqual(subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode, 0)
 
 
 if __name__ == "__main__":

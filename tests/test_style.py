@@ -18,12 +18,10 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
-import checkpoint
-import fast_style
 import style
-from console import LabError
-from fast_style import TransformNet
-from images import Preprocess
+from lab import checkpoint
+from lab.console import LabError
+from lab.images import Preprocess
 from networks import Classifier
 from style import (
     PRESETS,
@@ -35,6 +33,8 @@ from style import (
     transfer,
     tv_loss,
 )
+from tasks import fast_style
+from tasks.fast_style import TransformNet
 from tests.support import PROJECT, environment, make_images, script
 
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import checkpoint
-import engine
-from console import LabError
 from datasets import BatchSampler
+from lab import checkpoint, engine
+from lab.console import LabError
 from tests.support import PROJECT, environment, make_images, script
 
 FLAGS = ("--bn", "--stn", "--dropout", "0.3", "--augment", "--batch_size", "16", "--seed", "5")

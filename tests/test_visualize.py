@@ -11,17 +11,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-import checkpoint
-import engine
 import networks
-import signs
 import visualize
-from console import UsageError
 from datasets import get_data_loader
-from images import Preprocess
+from lab import checkpoint, engine
+from lab.console import UsageError
+from lab.images import Preprocess
+from looking.subject import Subject, class_index, spread_over_classes
 from networks import Classifier, ClassifierConfig, NonLocalBlock
-from subject import Subject, class_index, spread_over_classes
 from tests.support import CLASSES, ScriptCase, make_images, script, script_here
+from world import signs
 
 
 class FlagTest(unittest.TestCase):
@@ -89,7 +88,7 @@ class ClipTest(unittest.TestCase):
         drawn = []
         with (
             mock.patch.object(Subject, "photographs", lambda *_: (clips, [1])),
-            mock.patch("pictures.publish", lambda figure, _: drawn.append(figure)),
+            mock.patch("lab.pictures.publish", lambda figure, _: drawn.append(figure)),
         ):
             visualize.draw_attention(subject)
         first, *looks = [axis.images[0].get_array() for axis in drawn[0].axes]
@@ -150,8 +149,8 @@ class ScriptTest(ScriptCase):
         """Return what --type fooling says, and the tiles that it would draw."""
         drawn = []
         with (
-            mock.patch("pictures.draw_grid", lambda cells, *_, **__: drawn.extend(*cells)),
-            mock.patch("pictures.publish"),
+            mock.patch("lab.pictures.draw_grid", lambda cells, *_, **__: drawn.extend(*cells)),
+            mock.patch("lab.pictures.publish"),
         ):
             return script_here(*self.flags("fooling", run, *more)), drawn
 

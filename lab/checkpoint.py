@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from console import LabError
+from lab.console import LabError
 
 INTERRUPTED = "ckpt_interrupted.pth"
 REQUIRED = ("model_state", "configs")

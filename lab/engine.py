@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-import checkpoint
-from console import LabError, UsageError, progress, say
-from pictures import save_curves
+from lab import checkpoint
+from lab.console import LabError, UsageError, progress, say
+from lab.pictures import save_curves
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device

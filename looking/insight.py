@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augmentation import move
-from console import progress
-from images import Preprocess
+from lab.augmentation import move
+from lab.console import progress
+from lab.images import Preprocess
 from networks import ConvBlock, NonLocalBlock, output_layer
 
 # ---------------------------------------------------------------- layers

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, SymmetricalLogLocator
 
-from console import LabError, say
+from lab.console import LabError, say
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:

@@ -23,11 +23,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import checkpoint
-import engine
-from console import LabError, UsageError, progress, say
 from datasets import CACHE_BUDGET, BatchSampler, ImageDataset, Split
-from images import Preprocess, open_image, picture_file, read_picture, save_picture
+from lab import checkpoint, engine
+from lab.console import LabError, UsageError, progress, say
+from lab.images import Preprocess, open_image, picture_file, read_picture, save_picture
 from networks import ConvBlock, load_weights
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import checkpoint
-from console import UsageError
 from datasets import get_test_loader
-from engine import Runtime
-from images import Preprocess, image_path, to_arrays
-from insight import conv_layers
-from networks import load_network
+from lab import checkpoint
+from lab.console import UsageError
+from lab.engine import Runtime
+from lab.images import Preprocess, image_path, to_arrays
+from looking.insight import conv_layers
+from networks import load_network, load_pretrained
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,7 @@ class Subject:
 def load_subject(args: Namespace, runtime: Runtime) -> Subject:
     """Load the network that the flags name."""
     if args.model is not None:
-        import pretrained
-
-        network = pretrained.load(args.model, args.weights)
+        network = load_pretrained(args.model, args.weights)
         model, preprocess, classes = network.model, network.preprocess, network.classes
         state = None
     else:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from console import DATA_ROOT, LabError, Parser, UsageError, progress, say
+from lab.console import DATA_ROOT, LabError, Parser, UsageError, progress, say
 
 Places = Sequence[tuple[Path, Path]]  # files, and where in the layout each belongs
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from console import LabError, say
+from lab.console import LabError, say
 
 DOWNLOAD_LIMIT = 20 * 2**20  # bytes of a fetched picture
 DOWNLOAD_SECONDS = 30.0  # for all of it

@@ -1,0 +1,1 @@
+"""What every script stands on; imports nothing of the project outside this folder."""

@@ -1,0 +1,1 @@
+"""The fields, one module each."""
