@@ -51,7 +51,7 @@ def test(args: Namespace, state: dict, model, runtime) -> None:
 
     from datasets import get_test_loader
     from lab import engine
-    from lab.pictures import draw_confusion, publish
+    from lab.pictures import confusion, draw, publish
 
     loader = get_test_loader(state, args.data_root, args.batch_size, runtime.device)
     classes = loader.dataset.classes
@@ -71,7 +71,7 @@ def test(args: Namespace, state: dict, model, runtime) -> None:
     say(f"accuracy on the test set: {evaluation.accuracy:.2%} ({correct:,} of {len(labels):,})")
 
     matrix = confusion_matrix(labels, predictions, labels=every)
-    publish(draw_confusion(matrix, classes), args.ckpt_path / "confusion_matrix.jpg")
+    publish(draw(confusion(matrix, classes)), args.ckpt_path / "confusion_matrix.jpg")
     if args.save:
         save_results(loader.dataset, evaluation, args.ckpt_path / "results")
 
@@ -86,7 +86,7 @@ def save_results(dataset: "ImageDataset", evaluation: "Evaluation", folder: Path
     """
     from PIL import Image
 
-    from lab.pictures import draw_contact_sheet, publish
+    from lab.pictures import Picture, draw, publish, sheet, shorten
 
     classes = dataset.classes
     wrong = []
@@ -112,10 +112,12 @@ def save_results(dataset: "ImageDataset", evaluation: "Evaluation", folder: Path
         shown = wrong[:: -(-len(wrong) // MISTAKES_SHOWN)]
         pixels = dataset.pixels([index for index, _, _ in shown]).expand(-1, -1, -1, 3)
         captions = [
-            f"{classes[label]}\nread as {classes[prediction]}" for _, label, prediction in shown
+            f"{shorten(classes[label])}\nread as {shorten(classes[prediction])}"
+            for _, label, prediction in shown
         ]
         title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} images"
-        publish(draw_contact_sheet(pixels.cpu().numpy(), captions, title), folder / "mistakes.jpg")
+        picture = Picture("mistakes.jpg", title, (sheet(pixels.cpu().numpy(), captions),))
+        publish(draw(picture), folder / picture.path)
 
 
 if __name__ == "__main__":

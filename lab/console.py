@@ -98,7 +98,15 @@ def lab_parser(description: str, *, data_root: Path | None = DATA_ROOT) -> Parse
         help="folder of the data; of images: train/, val/ and test/, a folder a class in each "
         f"(default: {data_root or 'the one the checkpoint was trained on'})",
     )
+    add_show_flag(parser)
     return parser
+
+
+def add_show_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--no_show`, which leaves out the windows that a script opens at its end."""
+    parser.add_argument(
+        "--no_show", action="store_true", help="save pictures without opening windows of them"
+    )
 
 
 def add_epoch_flag(parser: argparse.ArgumentParser) -> None:
