@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-DATA_ROOT = Path("data")  # where the built-in data set is drawn
+from lab.folders import DATA_ROOT, near
 
 
 class LabError(Exception):
@@ -32,9 +32,13 @@ def is_main_process() -> bool:
 
 
 def say(text: str) -> None:
-    """Print a line, once however many processes run."""
+    """Print a line, once however many processes run.
+
+    What the terminal has no letters for, such as file names that are no UTF-8, is escaped.
+    """
     if is_main_process():
-        print(text, flush=True)
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -96,7 +100,7 @@ def lab_parser(description: str, *, data_root: Path | None = DATA_ROOT) -> Parse
         type=Path,
         default=data_root,
         help="folder of the data; of images: train/, val/ and test/, a folder a class in each "
-        f"(default: {data_root or 'the one the checkpoint was trained on'})",
+        f"(default: {near(data_root) if data_root else 'the one the checkpoint was trained on'})",
     )
     return parser
 
@@ -124,6 +128,16 @@ def positive_int(text: str) -> int:
 def natural(text: str) -> int:
     """Parse an integer of at least 0."""
     return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def seed(text: str) -> int:
+    """Parse a seed that every generator takes."""
+    return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")
+
+
+def share(text: str) -> float:
+    """Parse a number above 0 and below 1."""
+    return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
 
 
 def positive_float(text: str) -> float:
