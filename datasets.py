@@ -55,7 +55,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lab.augmentation import Augmentation, augment_batch, augment_digits, mirror_and_crop
 from lab.console import LabError, UsageError, progress, say
-from lab.folders import DATA_ROOT, located, near, unfinished
+from lab.folders import DATA_ROOT, located, near, printable, unfinished
 from lab.images import Preprocess, open_image, say_left_out
 
 MODES = ("train", "val", "test")
@@ -173,7 +173,7 @@ def read_split(
     say_left_out(folder, len(files), problems)
     readable = [file for file in files if file.path not in problems]
     split = Split(
-        classes,
+        tuple(map(printable, classes)),
         [file.path for file in readable],
         torch.tensor([file.label for file in readable], dtype=torch.int64),
         torch.from_numpy(images) if fits else None,

@@ -20,6 +20,11 @@ def near(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def printable(name: str) -> str:
+    r"""Return a file's name with bytes that are no UTF-8 written as \xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def stored(path: Path) -> str:
     """Return what a checkpoint keeps of a path, so that `located` finds it from any folder."""
     whole = Path(os.path.abspath(path))

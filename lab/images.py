@@ -27,6 +27,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lab.console import LabError, say
+from lab.folders import printable
 
 DOWNLOAD_LIMIT = 20 * 2**20  # bytes of a fetched picture
 DOWNLOAD_SECONDS = 30.0  # for all of it
@@ -192,7 +193,9 @@ def _check_length(body: bytes) -> None:
 def say_left_out(folder: Path, count: int, problems: Mapping[Path, str]) -> None:
     """Name the files, of `count` below a folder, that are left out and why, if there are any."""
     if problems:
-        named = [f"{os.path.relpath(path, folder)} ({why})" for path, why in problems.items()]
+        named = [
+            f"{printable(os.path.relpath(path, folder))} ({why})" for path, why in problems.items()
+        ]
         shown = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
         say(f"{folder}: left out {len(named)} of {count:,} files: {shown}")
 
