@@ -33,7 +33,7 @@ class PlaceTest(TemporaryFolder):
         self.assertEqual(folders.DATA_ROOT, PROJECT / "data")
 
     def test_stored_and_located(self):
-        """A folder of the project is found from anywhere, after a move too; others by their path."""
+        """A folder of the project is found from anywhere, even moved; others by their path."""
         project, away = self.root / "project", self.root / "away"
         for folder in (project / "data" / "own", away / "photographs"):
             folder.mkdir(parents=True)
