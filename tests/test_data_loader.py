@@ -487,7 +487,7 @@ class BadFilesTest(TemporaryData):
             body = path.read_bytes()
             path.with_stem("cut").write_bytes(body[: len(body) // 2])
         body = bytearray((folder / "whole.dds").read_bytes())
-        body[80:84] = b"\xff\xff\xff\xff"  # a format of pixels that there is not
+        body[80:84] = bytes(4)  # a format of pixels that there is not
         (folder / "bad.dds").write_bytes(body)
         loader, said = self.load()
         self.assertEqual(len(loader.dataset), 33 + len(kinds))
