@@ -1,6 +1,7 @@
 """Loader, cache, bad files, augmentation; saves visualized/augmentation.jpg."""
 
 import io
+import math
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from torchvision.utils import make_grid
 
 import datasets
 from datasets import BatchSampler, check_count, get_data_loader, make_loader
+from lab import augmentation
 from lab.augmentation import augment_batch
 from lab.console import LabError
 from lab.images import Preprocess, open_image
@@ -567,6 +569,10 @@ class BadFilesTest(TemporaryData):
         self.assertLess(pixels[22:].max(), 5)
 
 
+MOVES = ("ROTATION", "SHIFT", "SCALE", "SHEAR")
+LIGHT = ("EXPOSURE", "CONTRAST", "SATURATION")
+
+
 class AugmentationTest(unittest.TestCase):
     def setUp(self):
         self.images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -600,6 +606,64 @@ class AugmentationTest(unittest.TestCase):
         """No black border enters, and colour changes are the same all over the image."""
         result = self.augment(torch.zeros(32, 3, 32, 32))
         self.assertLess(result.flatten(1).std(1).max(), 1e-5)
+
+    def spread(self, values, extent):
+        """The values are uniform within [-extent, extent]: its mean, deviation and ends."""
+        self.assertLess(values.abs().max(), extent * 1.02)
+        self.assertGreater(values.max(), extent * 0.9)
+        self.assertLess(values.min(), -extent * 0.9)
+        self.assertAlmostEqual(values.mean().item() / extent, 0, delta=0.1)
+        self.assertAlmostEqual(values.std().item() / extent, 3**-0.5, delta=0.05)
+
+    def test_moves(self):
+        """Rotation, shear, scale and shift, each as far as the README says, read off two ramps."""
+        y, x = torch.meshgrid(*[(torch.arange(32) + 0.5) / 16 - 1] * 2, indexing="ij")
+        ramps = torch.stack([x, y, torch.zeros_like(x)]) * 0.5
+        with mock.patch.multiple(augmentation, **dict.fromkeys(LIGHT, 0), BLUR_SHARE=1e-9):
+            moved = self.augment(ramps.expand(1000, -1, -1, -1)) / 0.5
+        inner = slice(12, 20)  # the border is not seen from here
+        points = torch.stack([x, y, torch.ones_like(x)], 2)[inner, inner].reshape(-1, 3)
+        values = moved[:, :2, inner, inner].flatten(2).permute(2, 0, 1).reshape(len(points), -1)
+        theta = torch.linalg.lstsq(points, values).solution.T.view(1000, 2, 3)
+        # theta = [[zx cos, zx (shear - sin), 2 dx], [zy sin, zy cos, 2 dy]]
+        angle = torch.atan2(theta[:, 1, 0], theta[:, 1, 1])
+        zoom_x, zoom_y = theta[:, 0, 0] / angle.cos(), theta[:, 1, :2].norm(dim=1)
+        self.spread(angle, math.radians(10))
+        self.spread(theta[:, 0, 1] / zoom_x + angle.sin(), 0.1)
+        self.spread(zoom_x - 1, 0.12)
+        self.spread(zoom_y - 1, 0.12)
+        self.spread(theta[:, 0, 2] / 2, 0.06)
+        self.spread(theta[:, 1, 2] / 2, 0.06)
+
+    def test_light_and_colour(self):
+        """Exposure, contrast and saturation, each as far as the README says, read off two halves.
+
+        Both are of one hue, one darker: contrast pulls their greys apart, saturation their
+        channels, exposure all.
+        """
+        halves = torch.full((1000, 3, 32, 32), -0.5)
+        halves[..., :16] = -0.7
+        halves[:, 0] += 0.1
+        halves[:, 2] -= 0.1
+        with mock.patch.multiple(augmentation, **dict.fromkeys(MOVES, 0)):
+            result = self.augment(halves)
+        left, right = result[..., 16, 4], result[..., 16, 28]  # (1000, 3), as far from the edge
+        stretch = (right - left).mean(1) / 0.2  # exposure and contrast
+        exposure = ((left + right).mean(1) / 2 + 1) / 0.4
+        self.spread(exposure.log(), 0.5)
+        self.spread(stretch / exposure - 1, 0.3)
+        self.spread((right[:, 0] - right[:, 2]) / 0.2 / stretch - 1, 0.5)
+
+    def test_blur(self):
+        """One image in ten loses some of a chequered pattern, up to the 3x3 mean's eight ninths."""
+        board = (torch.arange(32)[:, None] + torch.arange(32)) % 2 - 0.5
+        with mock.patch.multiple(augmentation, **dict.fromkeys((*MOVES, *LIGHT), 0)):
+            result = self.augment(board.expand(2000, 3, -1, -1))
+        kept = result[:, 0, 16, 16] / board[16, 16]
+        self.assertAlmostEqual(int((kept < 0.999).sum()), 200, delta=40)
+        self.assertGreater(kept.min(), 1 / 9 - 1e-4)
+        self.assertLess(kept.min(), 0.2)
+        self.assertLess(kept.max(), 1.001)
 
     def test_saves_a_picture(self):
         """Original and augmented signs, for the eye: visualized/augmentation.jpg."""
