@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import tasks
 from lab.console import LabError, Parser, UsageError, command, lab_parser, run, say
+from lab.folders import located
 from lab.settings import add_settings, settings_of
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def resumed_flags(field: tasks.Field, state: dict[str, Any], path: Path) -> dict
     known["task"] = state.get("task", DEFAULT_TASK)
     known["dataset"] = state.get("dataset", "signs")
     if state.get("data_root") is not None:
-        known["data_root"] = Path(state["data_root"])
+        known["data_root"] = located(state["data_root"])
     return known | state.get("settings", {}) | state.get("flags", {})
 
 

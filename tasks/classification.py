@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.console import LabError, UsageError, fraction, positive_int, progress, say
+from lab.folders import stored
 from tasks import Field, Job
 
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ def prepare(
     runtime.wait_for_all()
     loaders = {
         mode: make_loader(
-            source.read(args.data_root, mode, preprocess),
+            source.read(args.data_root, mode, preprocess, args.val_share),
             preprocess,
             args.batch_size if mode == "train" else max(args.batch_size, 256),
             args.num_workers,
@@ -353,7 +354,7 @@ def prepare(
         "dataset": args.dataset,
         "class_names": list(classes),
         "preprocess": asdict(preprocess),
-        "data_root": args.data_root and str(args.data_root),
+        "data_root": args.data_root and stored(args.data_root),
         "new_layer": new_layer,
         "flags": {"label_smoothing": args.label_smoothing, "freeze": args.freeze},
     }
