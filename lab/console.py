@@ -133,7 +133,15 @@ def lab_parser(description: str, *, data_root: Path | None = DATA_ROOT) -> Parse
         help="folder of the data; of images: train/, val/ and test/, a folder a class in each "
         f"(default: {near(data_root) if data_root else 'the one the checkpoint was trained on'})",
     )
+    add_show_flag(parser)
     return parser
+
+
+def add_show_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--no_show`, which leaves out the windows that a script opens at its end."""
+    parser.add_argument(
+        "--no_show", action="store_true", help="save pictures without opening windows of them"
+    )
 
 
 def add_epoch_flag(parser: argparse.ArgumentParser) -> None:
@@ -191,11 +199,6 @@ def non_negative_float(text: str) -> float:
 def fraction(text: str) -> float:
     """Parse a number of at least 0 and below 1."""
     return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
-
-
-def share(text: str) -> float:
-    """Parse a number above 0 and below 1."""
-    return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
 
 
 def _number(text: str, kind: type, valid: Callable[[float], bool], expected: str) -> float:
