@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -402,40 +403,72 @@ class BatchSampler(Sampler[BatchIndices]):
     """The batches of an epoch, for one of `world_size` processes, reproducible from the seed.
 
     Every epoch shuffles differently; `epoch` is the one that the next iteration draws (it counts
-    on by itself) and `start` the number of its first batches to leave out, so that a resumed run
-    draws what the interrupted one would have.
+    on by itself) and `start` the number of its images, over all processes, that an interrupted
+    run has done already: with the same batch size, what remains is what it would have drawn.
+
+    Args:
+        count: images in all.
+        batch_size: images a batch, over all processes.
     """
 
     def __init__(
         self, count: int, batch_size: int, shuffle: bool, seed: int, rank: int, world_size: int
     ):
-        self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
+        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
         self.epoch, self.start = 1, 0
-        self.bounds = [*range(0, count, batch_size), count]
-        # Batch norm cannot train on one image: too small a last batch borrows from the one before
-        # it, or joins it where that has none to lend.
-        smallest = 2 * world_size
-        if shuffle and len(self.bounds) > 2 and count - self.bounds[-2] < smallest:
-            self.bounds[-2] = count - smallest
-            if self.bounds[-2] - self.bounds[-3] < smallest:
-                del self.bounds[-2]
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1
+        """Return the number of batches of a whole epoch."""
+        return self.batches_left(0)
+
+    def batches_left(self, start: int) -> int:
+        """Return the number of batches that remain of an epoch after its first `start` images."""
+        return len(self._bounds(start)) - 1
 
     def __iter__(self) -> Iterator[BatchIndices]:
-        epoch, start = self.epoch, self.start
+        epoch, bounds = self.epoch, self._bounds(self.start)
         self.epoch, self.start = epoch + 1, 0
-        count = self.bounds[-1]
-        order = np.arange(count)
+        order = np.arange(self.count)
         if self.shuffle:
             np.random.default_rng([self.seed, epoch]).shuffle(order)
-        for first, last in list(zip(self.bounds, self.bounds[1:], strict=False))[start:]:
+        for first, last in pairwise(bounds):
             batch = BatchIndices(order[first + self.rank : last : self.world_size].tolist())
             if batch:  # the last one may be too small for a share for every process
                 seeds = np.random.SeedSequence([self.seed, epoch, batch[0]])
                 batch.seed = int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1))
                 yield batch
+
+    def _bounds(self, start: int) -> list[int]:
+        """Return where in the epoch's order each batch from `start` on begins, and the end.
+
+        Batch norm cannot train on one image a process: too small a last batch of training borrows
+        from the one before it, or joins it where that has none to lend.
+        """
+        smallest = 2 * self.world_size if self.shuffle else 1
+        if 0 < self.count - start < min(smallest, self.batch_size):
+            # Fewer processes began this epoch: a few of the images they have done come again.
+            start = max(0, self.count - smallest)
+        bounds = [*range(start, self.count, self.batch_size), self.count]
+        if len(bounds) > 2 and self.count - bounds[-2] < smallest:
+            bounds[-2] = self.count - smallest
+            if bounds[-2] - bounds[-3] < smallest:
+                del bounds[-2]
+        return bounds
+
+
+def check_count(count: int, world_size: int, normalises: bool) -> None:
+    """Raise a LabError unless there are training images for every process.
+
+    Args:
+        count: training images, over all processes.
+        normalises: the network trains batch norm, which needs two images a process.
+    """
+    needed = world_size * (2 if normalises else 1)
+    if count < needed:
+        few = f"{count} training image{' is' if count == 1 else 's are'} too few"
+        why = "batch norm needs 2 a process" if normalises else "each process needs one"
+        raise LabError(f"{few}: {why}, so at least {needed}")
 
 
 class ImageDataset(Dataset):

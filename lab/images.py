@@ -206,6 +206,34 @@ def save_picture(pixels: Tensor, path: Path) -> None:
     say(f"Saved {path} ({array.shape[1]}x{array.shape[0]})")
 
 
+def image_files(sources: Sequence[str], folder: Path) -> list[Path]:
+    """Return the images that files, folders (to any depth) and http(s) addresses name.
+
+    Those that cannot be read are named and left out.
+
+    Raises:
+        LabError: a source does not exist, or nothing readable is left.
+    """
+    known = Image.registered_extensions()
+    paths: list[Path] = []
+    for source in sources:
+        if Path(source).is_dir():
+            inside = sorted(p for p in Path(source).rglob("*") if p.suffix.lower() in known)
+            paths += [path for path in inside if path.is_file()]
+        else:
+            paths.append(image_path(source, folder))
+    readable = []
+    for path in paths:
+        try:
+            open_image(path)
+            readable.append(path)
+        except OSError as error:
+            say(f"{path} is left out: {error.strerror or error}")
+    if not readable:
+        raise LabError(f"no readable image in {', '.join(sources)}")
+    return readable
+
+
 def image_path(source: str, folder: Path) -> Path:
     """Return the file of an image given as a path or as an http(s) address, fetched to `folder`.
 

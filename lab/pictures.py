@@ -33,11 +33,11 @@ def publish(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_curves(history: Sequence[dict]) -> Figure:
+def draw_curves(history: Sequence[dict], ranks_by: str = "accuracy") -> Figure:
     """Draw loss and any validation accuracy over epochs; `history` as `engine.fit` returns it."""
     figure, loss_axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    validated = [row for row in history if row["val_accuracy"] is not None]
+    validated = [row for row in history if row.get("val_accuracy") is not None]
     val_epochs = [row["epoch"] for row in validated]
     lines = loss_axis.plot(epochs, [row["loss"] for row in history], "o-", label="training loss")
     loss_axis.set_xlabel("epoch")
@@ -57,14 +57,14 @@ def draw_curves(history: Sequence[dict]) -> Figure:
     return figure
 
 
-def save_curves(path: Path, history: Sequence[dict]) -> None:
+def save_curves(path: Path, history: Sequence[dict], ranks_by: str = "accuracy") -> None:
     """Draw the curves of `draw_curves` into a file, without opening a window."""
-    figure = draw_curves(history)
+    figure = draw_curves(history, ranks_by)
     save_figure(figure, path)
     plt.close(figure)
 
 
-def draw_comparison(histories: dict[str, Sequence[dict]]) -> Figure:
+def draw_comparison(histories: dict[str, Sequence[dict]], ranks_by: str = "accuracy") -> Figure:
     """Draw the losses and the validation accuracies of runs, a colour each.
 
     Accuracy has the logarithm of the error for its axis: 98 and 99 % are as far apart as 80 and 90.
@@ -76,7 +76,7 @@ def draw_comparison(histories: dict[str, Sequence[dict]]) -> Figure:
     lines, every_error = [], []
     for index, history in enumerate(histories.values()):
         style = {"color": f"C{index % 10}", "marker": "osv^D"[index % 5], "markersize": 4}
-        validated = [row for row in history if row["val_accuracy"] is not None]
+        validated = [row for row in history if row.get("val_accuracy") is not None]
         val_epochs = [row["epoch"] for row in validated]
         errors = [100 * (1 - row["val_accuracy"]) for row in validated]
         loss_axis.plot([row["epoch"] for row in history], [row["loss"] for row in history], **style)

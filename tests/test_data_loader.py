@@ -5,6 +5,7 @@ import os
 import tempfile
 import unittest
 from contextlib import redirect_stdout
+from itertools import zip_longest
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.utils import make_grid
 
 import datasets
-from datasets import BatchSampler, get_data_loader
+from datasets import BatchSampler, check_count, get_data_loader
 from lab.augmentation import augment_batch
 from lab.console import LabError
 from lab.images import Preprocess, open_image
@@ -82,23 +83,71 @@ class LoaderTest(TemporaryData):
         loader.batch_sampler.epoch = 1
         self.assertTrue(torch.equal(first, torch.cat([x for x, _ in loader])))
 
-    def test_start_skips_batches(self):
-        """From batch `start` on, an epoch is the rest of the whole one, augmentation included."""
+    def test_start_skips_images(self):
+        """After `start` images, an epoch is the rest of the whole one, augmentation included."""
         loader, _ = self.load(augment=True)
         whole = [images for images, _ in loader]
-        loader.batch_sampler.epoch, loader.batch_sampler.start = 1, 3
+        loader.batch_sampler.epoch, loader.batch_sampler.start = 1, 24
         rest = [images for images, _ in loader]
-        self.assertEqual(len(rest), 2)
+        self.assertEqual([len(images) for images in rest], [7, 2])
         for a, b in zip(whole[3:], rest, strict=True):
             self.assertTrue(torch.equal(a, b))
+        self.assertEqual(len([images for images, _ in loader]), 5)  # the next one is whole again
+
+    def test_what_is_left_of_any_epoch(self):
+        """Wherever an epoch stops: by the same batch size the same batches, by another all."""
+        for world_size in (1, 2, 3):
+            for count in range(2 * world_size, 40):
+                for size in (2 * world_size, 7, 16):
+                    batches = self.batches(count, size, world_size)
+                    done = 0
+                    for index, batch in enumerate(batches):
+                        rest = self.batches(count, size, world_size, done)
+                        self.assertEqual(rest, batches[index:])
+                        other = self.batches(count, size + 3, world_size, done)
+                        self.assertEqual(sum(other, []), sum(rest, []))
+                        done += len(batch)
+
+    def batches(self, count, size, world_size, start=0):
+        """Return the batches left after `start` images, those of all processes put together."""
+        shares = []
+        for rank in range(world_size):
+            sampler = BatchSampler(count, size, True, 0, rank, world_size)
+            left, sampler.start = sampler.batches_left(start), start
+            shares.append(list(sampler))
+            self.assertEqual(left, len(shares[-1]))
+            self.assertGreaterEqual(min(map(len, shares[-1])), 2)  # else batch norm could not train
+        return [
+            [index for turn in zip_longest(*parts) for index in turn if index is not None]
+            for parts in zip(*shares, strict=True)
+        ]
+
+    def test_an_epoch_taken_up_by_more_processes(self):
+        """Too few images left for two a process: some of those done are seen again."""
+        sampler = BatchSampler(20, 8, True, 0, 0, 3)
+        sampler.start = 18
+        self.assertEqual([len(batch) for batch in sampler], [2])
+
+    def test_too_few_images_to_train_on(self):
+        check_count(2, 1, normalises=True)
+        check_count(3, 3, normalises=False)
+        with self.assertRaisesRegex(LabError, "^1 training image is too few: batch norm .* 2$"):
+            check_count(1, 1, normalises=True)
+        with self.assertRaisesRegex(LabError, "^5 training images are too few: .* at least 6$"):
+            check_count(5, 3, normalises=True)
+        with self.assertRaisesRegex(LabError, "^2 training images are too few: each process .* 3$"):
+            check_count(2, 3, normalises=False)
 
     def test_shards_make_up_the_batch(self):
-        """The batches of two processes together are those of one."""
+        """The batches of two processes together are those of one; lengths count whole batches."""
         one = list(BatchSampler(33, 8, True, 0, 0, 1))
+        self.assertEqual(len(BatchSampler(33, 8, True, 0, 0, 1)), 5)
         halves = [list(BatchSampler(33, 8, True, 0, rank, 2)) for rank in range(2)]
-        borrowed = [sorted(a + b) for a, b in zip(*halves, strict=True)]
-        self.assertEqual([len(batch) for batch in borrowed], [8, 8, 8, 5, 4])
+        self.assertEqual([len(batch) for batch in halves[0]], [4, 4, 4, 3, 2])
+        self.assertEqual([len(batch) for batch in halves[1]], [4, 4, 4, 2, 2])
+        borrowed = [a + b for a, b in zip(*halves, strict=True)]
         self.assertEqual(sorted(sum(one, [])), sorted(sum(borrowed, [])))
+        self.assertEqual([set(batch) for batch in one[:3]], [set(batch) for batch in borrowed[:3]])
 
     def test_no_training_batch_of_one(self):
         """Batch norm cannot train on one image: no batch holds only one, and none is lost."""
