@@ -3,7 +3,7 @@
 They follow the plates of the German road traffic act (StVO, sign numbers beside each face) and the
 letters of DIN 1451. No picture and no font file is read.
 
-    draw_face(12, 256).show()                            # a clean stop sign, RGBA
+    draw_face("stop", 256).show()
 """
 
 import math
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 WHITE = (238, 238, 236)
 BLACK = (24, 24, 26)
 GREY = (150, 150, 150)
+FADED = (112, 112, 114)  # what a prohibition's end strikes out
 RED = (196, 28, 36)
 BLUE = (16, 82, 180)
 YELLOW = (245, 178, 24)
@@ -160,7 +161,7 @@ def arrow(pen: Pen, path: list[Point], width: float, head: float, filled: bool) 
 
 
 # ---------------------------------------------------------------------------------------------
-# The 26 faces
+# The 43 faces
 # ---------------------------------------------------------------------------------------------
 
 
@@ -208,20 +209,57 @@ def speed_limit(pen: Pen, look: Look, alt: int, text: str) -> None:  # 274
     write(pen, text, width * spread, tall, gap * spread, weight * bold * look.weight, BLACK)
 
 
+def car(pen: Pen, look: Look, x: float, s: float, colour: Colour) -> None:
+    """A car seen from behind, `x` beside the middle."""
+
+    def at(px: float, py: float) -> Point:
+        return s * (x + px), s * py
+
+    body = [at(-0.25, 0), at(0.25, 0), at(0.25, 0.13), at(-0.25, 0.13)]
+    roof = [at(-0.2, 0.01), at(-0.13, -0.17), at(0.13, -0.17), at(0.2, 0.01)]
+    pen.polygon(body, colour)
+    pen.stroke(roof, 0.04 * look.weight, colour)
+    for wheel in (-0.17, 0.17):
+        pen.stroke([at(wheel, 0.1), at(wheel, 0.2)], 0.1, colour)
+
+
+def lorry(pen: Pen, s: float, colour: Colour) -> None:
+    """A lorry seen from behind, left of the middle."""
+    box = [(-0.62, -0.36), (-0.1, -0.36), (-0.1, 0.13), (-0.62, 0.13)]
+    pen.polygon([(s * x, s * y) for x, y in box], colour)
+    for wheel in (-0.52, -0.2):
+        pen.stroke([(s * wheel, s * 0.1), (s * wheel, s * 0.2)], 0.13, colour)
+
+
 def no_overtaking(pen: Pen, look: Look, alt: int) -> None:  # 276
     round_plate(pen, look, RED, WHITE)
     s = look.scale * (0.92 if alt else 1.0)
-    for x, colour in ((-0.32, RED), (0.32, BLACK)):
+    car(pen, look, -0.32, s, RED)
+    car(pen, look, 0.32, s, BLACK)
 
-        def at(px: float, py: float, x: float = x) -> Point:
-            return s * (x + px), s * py
 
-        body = [at(-0.25, 0), at(0.25, 0), at(0.25, 0.13), at(-0.25, 0.13)]
-        roof = [at(-0.2, 0.01), at(-0.13, -0.17), at(0.13, -0.17), at(0.2, 0.01)]
-        pen.polygon(body, colour)
-        pen.stroke(roof, 0.04 * look.weight, colour)
-        for wheel in (-0.17, 0.17):
-            pen.stroke([at(wheel, 0.1), at(wheel, 0.2)], 0.1, colour)
+def no_overtaking_by_trucks(pen: Pen, look: Look, alt: int) -> None:  # 277
+    round_plate(pen, look, RED, WHITE)
+    s = look.scale * (0.92 if alt else 1.0)
+    lorry(pen, s, RED)
+    car(pen, look, 0.32, s, BLACK)
+
+
+def no_trucks(pen: Pen, look: Look, alt: int) -> None:  # 253
+    round_plate(pen, look, RED, WHITE)
+    k = look.scale * (0.9 if alt else 1.0)
+
+    def block(*points: Point) -> None:
+        pen.polygon([(k * x, k * y) for x, y in points], BLACK)
+
+    block((-0.14, -0.27), (0.57, -0.27), (0.57, 0.12), (-0.14, 0.12))
+    block((-0.19, 0.16), (-0.55, 0.16), (-0.55, 0.02), (-0.44, -0.15), (-0.19, -0.15))
+    block((-0.5, 0.15), (0.5, 0.15), (0.5, 0.2), (-0.5, 0.2))
+    pen.polygon(
+        [(k * x, k * y) for x, y in ((-0.47, 0), (-0.4, -0.1), (-0.3, -0.1), (-0.3, 0))], WHITE
+    )
+    for wheel in (-0.38, 0.2, 0.42):
+        pen.disc(k * wheel, k * 0.2, 0.095 * k, BLACK)
 
 
 def priority_crossing(pen: Pen, look: Look, alt: int) -> None:  # 301
@@ -333,6 +371,10 @@ def keep_right(pen: Pen, look: Look, alt: int) -> None:  # 222-20
     ahead_only(pen, look, alt, (135, 135, 130)[alt])
 
 
+def keep_left(pen: Pen, look: Look, alt: int) -> None:  # 222-10
+    ahead_only(pen, look, alt, (-135, -135, -130)[alt])
+
+
 def roundabout(pen: Pen, look: Look, alt: int) -> None:  # 215
     round_plate(pen, look, BLUE)
     radius = 0.55 * look.scale
@@ -343,7 +385,197 @@ def roundabout(pen: Pen, look: Look, alt: int) -> None:  # 215
         arrow(pen, path[:-1], 0.13 * look.weight, 0.3, filled=False)
 
 
-# Class name -> drawing function, how many forms of it the streets hold, its arguments.
+def ahead_or_turn(pen: Pen, look: Look, alt: int, side: int) -> None:  # 214-20 right, 214-10 left
+    round_plate(pen, look, BLUE)
+    k, filled = look.scale, alt == 1
+    width, head = ((0.15, 0.32), (0.17, 0.36), (0.17, 0.38))[alt]
+    stem, level = -0.2 * side, (0.08, 0.14, 0.02)[alt]
+    branch = [(stem, 0.66), *arc(stem + 0.22 * side, level + 0.2, 0.22 * side, 0.2, 180, 260)]
+    for path in ([(stem, 0.7), (stem, -0.68)], [*branch, (0.66 * side, level)]):
+        arrow(pen, [(k * x, k * y) for x, y in path], width * look.weight, head * k, filled)
+
+
+def end_plate(pen: Pen, look: Look) -> None:
+    pen.disc(0, 0, 0.98, FADED)
+    pen.disc(0, 0, 0.98 - 0.5 * look.rim - 0.01, WHITE)
+
+
+def slash(pen: Pen, look: Look, alt: int) -> None:
+    """The black lines that end a prohibition: five fine ones, or one band of them as from afar."""
+    offsets, width, colour = ((-0.2, -0.1, 0, 0.1, 0.2), 0.05, BLACK)
+    if alt:
+        offsets, width, colour = (0,), 0.3, FADED
+    for offset in offsets:
+        half = math.sqrt(0.9**2 - offset**2)
+        pen.stroke(turned([(-half, offset), (half, offset)], -45), width * look.weight, colour)
+
+
+def end_of_speed_limit(pen: Pen, look: Look, alt: int, text: str) -> None:  # 278
+    end_plate(pen, look)
+    k = look.scale
+    write(pen, text, 0.36 * k, 0.72 * k, 0.2 * k, 0.14 * look.weight, FADED)
+    slash(pen, look, alt)
+
+
+def end_of_limits(pen: Pen, look: Look, alt: int) -> None:  # 282
+    end_plate(pen, look)
+    slash(pen, look, alt)
+
+
+def end_of_no_overtaking(pen: Pen, look: Look, alt: int) -> None:  # 280
+    end_plate(pen, look)
+    for x in (-0.32, 0.32):
+        car(pen, look, x, look.scale, FADED)
+    slash(pen, look, alt)
+
+
+def end_of_no_overtaking_by_trucks(pen: Pen, look: Look, alt: int) -> None:  # 281
+    end_plate(pen, look)
+    lorry(pen, look.scale, FADED)
+    car(pen, look, 0.32, look.scale, FADED)
+    slash(pen, look, alt)
+
+
+class Brush(NamedTuple):
+    """Draws a black pictogram in a warning triangle; `k` times its size, about (0, 0.2)."""
+
+    pen: Pen
+    k: float
+    weight: float
+
+    def place(self, points: Sequence[Point]) -> list[Point]:
+        return [(self.k * x, 0.2 + self.k * (y - 0.2)) for x, y in points]
+
+    def line(self, *points: Point, width: float = 0.08) -> None:
+        """A stroke with round ends."""
+        placed = self.place(points)
+        self.pen.stroke(placed, width * self.weight, BLACK)
+        for x, y in (placed[0], placed[-1]):
+            self.pen.disc(x, y, width * self.weight / 2, BLACK)
+
+    def area(self, *points: Point) -> None:
+        self.pen.polygon(self.place(points), BLACK)
+
+    def disc(self, x: float, y: float, radius: float) -> None:
+        self.pen.disc(*self.place([(x, y)])[0], self.k * radius, BLACK)
+
+
+def warning(pen: Pen, look: Look, alt: int) -> Brush:
+    triangle_plate(pen, look)
+    return Brush(pen, look.scale * (0.88 if alt else 0.98), look.weight)
+
+
+def double_curve(pen: Pen, look: Look, alt: int) -> None:  # 105-10
+    brush = warning(pen, look, alt)
+    width = 0.12 if alt else 0.15
+    brush.line((0.14, 0.5), (0.14, 0.2), (-0.1, 0.22), (-0.12, -0.08), width=width)
+    brush.line((0.14, 0.22), (-0.1, 0.18), width=width)
+
+
+def slippery_road(pen: Pen, look: Look, alt: int) -> None:  # 114
+    brush = warning(pen, look, alt)
+    lean = -12 if alt else -16
+
+    def tilted(*points: Point) -> list[Point]:
+        return [(x, y + 0.08) for x, y in turned(points, lean)]
+
+    brush.area(*tilted((-0.22, -0.04), (0.22, -0.04), (0.22, 0.12), (-0.22, 0.12)))
+    brush.area(*tilted((-0.18, -0.04), (-0.12, -0.2), (0.12, -0.2), (0.18, -0.04)))
+    for x in (-0.15, 0.15):
+        brush.line(*tilted((x, 0.1), (x, 0.18)), width=0.09)
+        skid = [(x + 0.07 * math.sin(9 * y) + 0.02, y) for y in np.linspace(0.32, 0.56, 7).tolist()]
+        brush.line(*skid, width=0.06)
+
+
+def road_works(pen: Pen, look: Look, alt: int) -> None:  # 123
+    brush = warning(pen, look, alt)
+    brush.disc(-0.1, -0.2, 0.09)
+    brush.area((-0.17, -0.1), (-0.03, -0.1), (-0.16, 0.24), (-0.32, 0.2))
+    brush.line((-0.24, 0.2), (-0.1, 0.34), (-0.14, 0.54), width=0.09)
+    brush.line((-0.26, 0.2), (-0.34, 0.38), (-0.42, 0.54), width=0.09)
+    brush.line((-0.08, -0.04), (0.0, 0.13), (0.1, 0.2), width=0.07)
+    brush.line((-0.14, 0.06), (0.22, 0.38), width=0.045)
+    brush.area((0.0, 0.57), (0.2, 0.36), (0.32, 0.32), (0.52, 0.57))
+
+
+def figure(brush: Brush, x: float, y: float, s: float, stride: float) -> None:
+    """A person who walks to the left, `s` tall, the feet at y."""
+
+    def at(px: float, py: float) -> Point:
+        return x + s * px, y + s * (py - 1)
+
+    brush.disc(*at(0, 0.09), 0.1 * s)
+    brush.line(at(0, 0.28), at(0, 0.54), width=0.2 * s)
+    for side in (-1, 1):
+        foot = at(side * stride, 0.97)
+        brush.line(at(0, 0.54), at(side * stride * 0.55, 0.75), foot, width=0.11 * s)
+        brush.line(
+            at(0, 0.25), at(side * stride, 0.42), at(side * stride - 0.06, 0.55), width=0.08 * s
+        )
+
+
+def pedestrians(pen: Pen, look: Look, alt: int) -> None:  # 133, an older print with a crossing
+    brush = warning(pen, look, alt)
+    figure(brush, 0.0, 0.54, 0.82, 0.2)
+    if alt:
+        for x in (-0.42, -0.2, 0.2, 0.42):
+            brush.area((x - 0.05, 0.48), (x + 0.05, 0.48), (x + 0.07, 0.56), (x - 0.07, 0.56))
+
+
+def children(pen: Pen, look: Look, alt: int) -> None:  # 136
+    brush = warning(pen, look, alt)
+    figure(brush, 0.13, 0.54, 0.78, 0.26)
+    figure(brush, -0.24, 0.54, 0.56, 0.3)
+
+
+def bicycles(pen: Pen, look: Look, alt: int) -> None:  # 138
+    brush = warning(pen, look, alt)
+    thin = 0.045 if alt else 0.055
+    for x in (-0.26, 0.26):
+        brush.line(*arc(x, 0.36, 0.19, 0.19, 0, 360), width=thin)
+    saddle, pedal, bar = (-0.1, 0.06), (-0.02, 0.36), (0.18, 0.08)
+    brush.line((-0.26, 0.36), saddle, pedal, bar, width=thin)
+    brush.line((-0.26, 0.36), pedal, width=thin)
+    brush.line((-0.09, 0.12), (0.19, 0.12), width=thin)
+    brush.line((0.26, 0.36), (0.16, 0.0), (0.08, -0.02), width=thin)
+    brush.line((-0.17, 0.03), (-0.04, 0.03), width=thin)
+
+
+def snow(pen: Pen, look: Look, alt: int) -> None:  # 101-51
+    brush = warning(pen, look, alt)
+    for degrees in range(30, 390, 60):
+
+        def at(along: float, across: float, degrees: int = degrees) -> Point:
+            x, y = turned([(along, across)], degrees)[0]
+            return x, y + 0.2
+
+        brush.line(at(0, 0), at(0.33, 0), width=0.065)
+        for side in (-0.1, 0.1):
+            brush.line(at(0.17, 0), at(0.27, side), width=0.055)
+
+
+def wild_animals(pen: Pen, look: Look, alt: int) -> None:  # 142-10
+    brush = warning(pen, look, alt)
+    brush.area(
+        (-0.2, 0.02),
+        (0.1, 0.16),
+        (0.3, 0.24),
+        (0.34, 0.34),
+        (0.2, 0.4),
+        (-0.02, 0.34),
+        (-0.18, 0.26),
+    )
+    brush.line((-0.16, 0.14), (-0.24, -0.06), (-0.33, -0.02), width=0.1)
+    brush.line((-0.22, -0.1), (-0.18, -0.24), (-0.26, -0.3), width=0.045)
+    brush.line((-0.2, -0.1), (-0.08, -0.2), width=0.045)
+    for knee, hoof in (((-0.32, 0.3), (-0.22, 0.42)), ((-0.22, 0.36), (-0.1, 0.46))):
+        brush.line((-0.14, 0.24), knee, hoof, width=0.06)
+    for knee, hoof in (((0.42, 0.44), (0.38, 0.57)), ((0.32, 0.46), (0.48, 0.56))):
+        brush.line((0.27, 0.3), knee, hoof, width=0.065)
+
+
+# Name -> drawing function, how many forms of it the streets hold, its arguments; in the order of
+# the German Traffic Sign Recognition Benchmark.
 FACES: dict[str, tuple[Callable[..., None], int, dict]] = {
     "speed_limit_20": (speed_limit, 4, {"text": "20"}),
     "speed_limit_30": (speed_limit, 4, {"text": "30"}),
@@ -351,43 +583,59 @@ FACES: dict[str, tuple[Callable[..., None], int, dict]] = {
     "speed_limit_60": (speed_limit, 4, {"text": "60"}),
     "speed_limit_70": (speed_limit, 4, {"text": "70"}),
     "speed_limit_80": (speed_limit, 4, {"text": "80"}),
+    "end_of_speed_limit_80": (end_of_speed_limit, 2, {"text": "80"}),
     "speed_limit_100": (speed_limit, 4, {"text": "100"}),
     "speed_limit_120": (speed_limit, 4, {"text": "120"}),
     "no_overtaking": (no_overtaking, 2, {}),
+    "no_overtaking_by_trucks": (no_overtaking_by_trucks, 2, {}),
     "priority_crossing": (priority_crossing, 2, {}),
     "priority_road": (priority_road, 2, {}),
     "give_way": (give_way, 1, {}),
     "stop": (stop, 2, {}),
     "no_vehicles": (no_vehicles, 1, {}),
+    "no_trucks": (no_trucks, 2, {}),
     "no_entry": (no_entry, 1, {}),
     "general_caution": (general_caution, 2, {}),
     "curve_left": (curve, 2, {"side": -1}),
     "curve_right": (curve, 2, {"side": 1}),
+    "double_curve": (double_curve, 2, {}),
     "bumpy_road": (bumpy_road, 2, {}),
+    "slippery_road": (slippery_road, 2, {}),
     "road_narrows": (road_narrows, 2, {}),
+    "road_works": (road_works, 2, {}),
     "traffic_signals": (traffic_signals, 2, {}),
+    "pedestrians": (pedestrians, 2, {}),
+    "children": (children, 2, {}),
+    "bicycles": (bicycles, 2, {}),
+    "snow": (snow, 2, {}),
+    "wild_animals": (wild_animals, 2, {}),
+    "end_of_limits": (end_of_limits, 2, {}),
     "turn_right": (turn, 3, {"side": 1}),
     "turn_left": (turn, 3, {"side": -1}),
     "ahead_only": (ahead_only, 3, {}),
+    "ahead_or_right": (ahead_or_turn, 3, {"side": 1}),
+    "ahead_or_left": (ahead_or_turn, 3, {"side": -1}),
     "keep_right": (keep_right, 3, {}),
+    "keep_left": (keep_left, 3, {}),
     "roundabout": (roundabout, 3, {}),
+    "end_of_no_overtaking": (end_of_no_overtaking, 2, {}),
+    "end_of_no_overtaking_by_trucks": (end_of_no_overtaking_by_trucks, 2, {}),
 }
-CLASSES = tuple(f"{label:02d}_{name}" for label, name in enumerate(FACES))
 
 
-def num_variants(label: int) -> int:
-    """How many different plates of one class `draw_face` knows."""
-    return len(LOOKS) * FACES[CLASSES[label][3:]][1]
+def num_variants(name: str) -> int:
+    """How many different plates of one face `draw_face` knows."""
+    return len(LOOKS) * FACES[name][1]
 
 
-def draw_face(label: int, size: int, variant: int = 0) -> Image.Image:
-    """Clean face of class `label` as a size x size RGBA image, transparent outside the plate.
+def draw_face(name: str, size: int, variant: int = 0) -> Image.Image:
+    """Clean face as a size x size RGBA image, transparent outside the plate.
 
-    `variant` in [0, num_variants(label)) chooses the print: borders, strokes, arrow heads.
+    `variant` in [0, num_variants(name)) chooses the print: borders, strokes, arrow heads.
     """
-    face, alternatives, arguments = FACES[CLASSES[label][3:]]
-    if not 0 <= variant < len(LOOKS) * alternatives:
-        raise ValueError(f"class {CLASSES[label]} has no variant {variant}")
+    if not 0 <= variant < num_variants(name):
+        raise ValueError(f"{name} has no variant {variant}")
+    face, _, arguments = FACES[name]
     pen = Pen(size)
     face(pen, LOOKS[variant % len(LOOKS)], variant // len(LOOKS), **arguments)
     return pen.finish()
