@@ -9,35 +9,33 @@ is read from the checkpoints.
 """
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lab.console import LabError, Parser, run, say
-
-if TYPE_CHECKING:
-    from lab.engine import Runtime
-
-COLUMNS = ("run", "best epoch", "validation accuracy", "test accuracy", "parameters", "seconds")
+import tasks
+from lab.console import LabError, Parser, add_precision_flag, add_show_flag, run, say
 
 
 @dataclass(frozen=True)
-class Run:
+class Entry:
     """What a table's row and a picture's curves are made of.
 
     Attributes:
         history: a row an epoch, as `engine.fit` returns it.
-        best_epoch: by validation accuracy; None where no epoch was validated.
-        test_accuracy: of the best epoch, in [0, 1]; None where it could not be tested.
+        ranks_by: the figure that runs of its task are compared by.
+        best_epoch: by validation; None where no epoch was validated.
+        tested: the figure of the best epoch on the test split; None where it could not be tested.
         parameters: number of the network's weights.
     """
 
     history: list[dict[str, Any]]
+    ranks_by: str
     best_epoch: int | None
-    test_accuracy: float | None
+    tested: float | None
     parameters: int
 
 
@@ -52,25 +50,36 @@ def make_parser() -> ArgumentParser:
         "--save_dir", type=Path, default=Path("visualized"), help="(default %(default)s)"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    add_precision_flag(parser)
+    add_show_flag(parser)
     return parser
 
 
 def main() -> None:
     args = make_parser().parse_args()
 
-    from lab import engine
-    from lab.pictures import draw_comparison, publish
+    from lab.pictures import draw_comparison, publish, show_figures
 
     with redirect_stdout(sys.stderr):  # standard output is for the table alone
-        runtime = engine.start(args.device)
-        runs = {
-            name: read_run(folder, args.data_root, runtime)
-            for name, folder in short_names(args.runs).items()
-        }
-    print("\n".join(table(runs)))
-    with redirect_stdout(sys.stderr):
-        histories = {name: entry.history for name, entry in runs.items()}
-        publish(draw_comparison(histories), args.save_dir / "compare.jpg")
+        entries = {}
+        for name, folder in short_names(args.runs).items():
+            try:
+                entries[name] = read_run(folder, args)
+            except LabError as error:
+                say(f"{folder} is left out: {error}")
+        if not entries:
+            raise LabError("none of the runs can be read")
+    # Runs of one kind are comparable: a table and a picture for each.
+    kinds = {entry.ranks_by: None for entry in entries.values()}
+    for kind in kinds:
+        own = {name: entry for name, entry in entries.items() if entry.ranks_by == kind}
+        print("\n".join(table(own, kind)))
+        with redirect_stdout(sys.stderr):
+            figure = draw_comparison({name: entry.history for name, entry in own.items()}, kind)
+            file = "compare.jpg" if len(kinds) == 1 else f"compare_{kind}.jpg"
+            publish(figure, args.save_dir / file)
+    if not args.no_show:
+        show_figures()
 
 
 def short_names(folders: Sequence[Path]) -> dict[str, Path]:
@@ -85,7 +94,7 @@ def short_names(folders: Sequence[Path]) -> dict[str, Path]:
     return names
 
 
-def read_run(folder: Path, data_root: Path | None, runtime: "Runtime") -> Run:
+def read_run(folder: Path, args: Namespace) -> Entry:
     """Read a run from its checkpoints and test its best epoch.
 
     Where it cannot be tested, its data gone for example, that is said and the rest is kept.
@@ -93,42 +102,48 @@ def read_run(folder: Path, data_root: Path | None, runtime: "Runtime") -> Run:
     Raises:
         LabError: no checkpoints, or none that knows the run's history.
     """
-    from datasets import get_test_loader
     from lab import checkpoint, engine
-    from networks import load_network
+    from lab.run import best_epoch
+    from lab.runtime import start_as
 
-    last = checkpoint.load(checkpoint.find(folder, "last"))
+    last = checkpoint.load(path := checkpoint.find(folder, "last"))
+    field = tasks.field_of(last, path)
+    task, model = field.restore(last)
     history = last.get("history")
     if not history:
         raise LabError(
-            f"{folder} holds no history of its epochs (the course's scaffold saves none); leave "
-            "it out, or train it here"
+            "it holds no history of its epochs (the course's scaffold saves none); leave it out, "
+            "or train it here"
         )
-    best_epoch = engine.best_epoch(history)
-    test_accuracy = None
+    best = best_epoch(history, task.ranks_by)
+    tested = None
     try:
-        if best_epoch is None:
+        if best is None:
             raise LabError("no epoch was validated")
-        best = checkpoint.load(checkpoint.find(folder, best_epoch))
-        loader = get_test_loader(best, data_root, 256, runtime.device)
-        model = load_network(best).to(runtime.device)
-        test_accuracy = engine.evaluate(model, loader, runtime, label=f"testing {folder}").accuracy
+        state = checkpoint.load(checkpoint.find(folder, best))
+        _, model = field.restore(state)
+        runtime = start_as(state, args.device, args.precision)
+        loader = field.test_loader(state, args.data_root, 256, runtime)
+        model, meter = model.to(runtime.device), task.meter()
+        tested = engine.evaluate(model, meter, loader, runtime, f"testing {folder}")[task.ranks_by]
     except LabError as error:
         say(f"{folder} is not tested: {error}")
-    parameters = sum(parameter.numel() for parameter in load_network(last).parameters())
-    return Run(history, best_epoch, test_accuracy, parameters)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Entry(history, task.ranks_by, best, tested, parameters)
 
 
-def table(runs: dict[str, Run]) -> list[str]:
-    """Return the lines of a Markdown table with a row a entry."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
-    for name, entry in runs.items():
-        accuracies = {row["epoch"]: row["val_accuracy"] for row in entry.history}
+def table(entries: dict[str, Entry], ranks_by: str) -> list[str]:
+    """Return the lines of a Markdown table with a row an entry."""
+    columns = ("run", "best epoch", f"validation {ranks_by}", f"test {ranks_by}", "parameters",
+               "seconds")  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
+    for name, entry in entries.items():
+        validated = {row["epoch"]: row.get(f"val_{ranks_by}") for row in entry.history}
         cells = (
             name.replace("|", "\\|"),
-            f"{entry.best_epoch or '–'} of {len(entry.history)}",
-            percent(accuracies.get(entry.best_epoch)),
-            percent(entry.test_accuracy),
+            f"{entry.best_epoch or '–'} of {entry.history[-1]['epoch']}",
+            percent(validated.get(entry.best_epoch)),
+            percent(entry.tested),
             f"{entry.parameters:,}",
             f"{sum(row['seconds'] for row in entry.history):,.0f}",
         )

@@ -18,8 +18,8 @@ are in `looking/insight.py`.
 from argparse import ArgumentParser
 from pathlib import Path
 
+import tasks
 from lab.console import (
-    LabError,
     UsageError,
     add_epoch_flag,
     lab_parser,
@@ -76,23 +76,23 @@ def main() -> None:
     if args.image is not None and args.image_idx is not None:
         raise UsageError("--image and --image_idx both name the picture to look at: give one")
 
-    from lab import checkpoint, engine
-    from lab.pictures import draw, publish, show_figures
-    from looking.subject import load_subject
-    from looking.views import VIEWS
+    views = {name: tasks.load(name).views for name in tasks.FIELDS}
+    if not any(args.type in names for names in views.values()):
+        there_are = ", ".join(sorted(set().union(*views.values())))
+        raise UsageError(f"--type {args.type}: there are {there_are}")
 
-    if args.type not in VIEWS:
-        raise UsageError(f"--type {args.type}: there are {', '.join(VIEWS)}")
-    state = None
+    from lab import checkpoint
+    from lab.pictures import draw, publish, show_figures
+    from lab.runtime import start
+
+    state, field = None, tasks.load(tasks.DEFAULT)
     if args.model is None:
-        state = checkpoint.load(checkpoint.find(args.ckpt_path, args.epoch))
-        if state.get("task", "classification") != "classification":
-            raise LabError(
-                f"{args.ckpt_path} holds a network for {state['task']}; visualize.py looks into "
-                "networks for classification"
-            )
-    subject = load_subject(args, state, engine.start(args.device, "fp32"))
-    for picture in VIEWS[args.type](subject):
+        path = checkpoint.find(args.ckpt_path, args.epoch)
+        state = checkpoint.load(path)
+        field = tasks.field_of(state, path)
+    if args.type not in field.views:
+        raise UsageError(f"--type {args.type} is not for {path}: try {', '.join(field.views)}")
+    for picture in field.look(args, state, start(args.device, "fp32")):
         publish(draw(picture), args.save_dir / picture.path)
     if not args.no_show:
         show_figures()

@@ -7,11 +7,16 @@ scripts import torch after their arguments are read.
 import argparse
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
-DATA_ROOT = Path("data")  # where the built-in data set is drawn
+from lab.folders import DATA_ROOT, near
+
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 class LabError(Exception):
@@ -26,29 +31,59 @@ class UsageError(LabError):
     exit_code = 2
 
 
+def process_rank() -> tuple[int, int]:
+    """Return this process's rank among those of torchrun, and their number; (0, 1) alone.
+
+    A RANK that some other program left in the environment does not count: torchrun, like every
+    launcher of `torch.distributed`, also says where the processes meet.
+    """
+    if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return 0, 1
+
+
 def is_main_process() -> bool:
     """True in a process of its own and in rank 0 under torchrun."""
-    return os.environ.get("RANK", "0") == "0"
+    return process_rank()[0] == 0
 
 
-def say(text: str) -> None:
-    """Print a line, once however many processes run."""
-    if is_main_process():
-        print(text, flush=True)
+_log: Path | None = None  # of the run at hand
+
+
+def keep_log(path: Path) -> None:
+    """Append to a file what is said from now on."""
+    global _log
+    _log = path
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line, once however many processes run, and put it into the log that is kept."""
+    if not is_main_process():
+        return
+    print(text, file=file, flush=True)
+    if _log is not None:
+        with suppress(OSError), _log.open("a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"{text}\n")
+
+
+def command(script: str, *arguments: object) -> str:
+    """Return a command line that can be pasted into a shell."""
+    return shlex.join(["python", script, *map(str, arguments)])
 
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and end the process the way every script here ends."""
     script = Path(sys.argv[0]).name
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are no text
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except LabError as error:
-        if is_main_process():
-            print(f"{script}: error: {error}", file=sys.stderr)
+        say(f"{script}: error: {error}", sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        if is_main_process():
-            print(f"{script}: interrupted", file=sys.stderr)
+        say(f"{script}: interrupted", sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,7 +131,7 @@ def lab_parser(description: str, *, data_root: Path | None = DATA_ROOT) -> Parse
         type=Path,
         default=data_root,
         help="folder of the data; of images: train/, val/ and test/, a folder a class in each "
-        f"(default: {data_root or 'the one the checkpoint was trained on'})",
+        f"(default: {near(data_root) if data_root else 'the one the checkpoint was trained on'})",
     )
     add_show_flag(parser)
     return parser
@@ -114,8 +149,15 @@ def add_epoch_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epoch",
         type=epoch_choice,
-        default=10,
-        help="checkpoint to read: an epoch's number, best or last (default %(default)s)",
+        help="checkpoint to read: an epoch's number, best or last (default 10; the best where "
+        "there is no epoch 10)",
+    )
+
+
+def add_precision_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--precision`, of the forward pass of a trained network."""
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="default: what the run was trained in"
     )
 
 
@@ -132,6 +174,16 @@ def positive_int(text: str) -> int:
 def natural(text: str) -> int:
     """Parse an integer of at least 0."""
     return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def seed(text: str) -> int:
+    """Parse a seed that every generator takes."""
+    return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")
+
+
+def share(text: str) -> float:
+    """Parse a number above 0 and below 1."""
+    return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
 
 
 def positive_float(text: str) -> float:

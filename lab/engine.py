@@ -1,194 +1,51 @@
-"""The loop: one epoch of training, one evaluation, and the run made of them.
+"""The loop: one epoch of training, one evaluation, and the sequence of both.
 
-`fit` trains any network on any loader of (images, labels): it resumes exactly, logs, validates,
-saves and stops cleanly. The same code runs on a CPU, on a GPU and in every process of torchrun.
+`fit` trains any network on any `Task`: it resumes exactly, validates, saves and stops cleanly. The
+same code runs on a CPU, on a GPU and in every process of torchrun.
 """
 
-import csv
 import math
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from lab import checkpoint
-from lab.console import LabError, UsageError, progress, say
-from lab.pictures import save_curves
+from lab.console import LabError, command, progress, say
+from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
+from lab.run import Run, best_epoch
+from lab.runtime import (
+    Runtime,
+    average_buffers,
+    restore_rng,
+    rng_states,
+    seed_epoch,
+    to_device,
+)
+from lab.settings import TrainSettings
+from lab.task import Loss, Meter, Task
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
+OVERFIT_STEPS, OVERFIT_SHARE = 200, 0.01  # at most; of the first loss, for a batch to be learned
+OVERFIT_SHOWN = (1, 2, 5, 10, 20, 50, 100, 200)
+AGREE_EVERY = 16  # steps between two looks, on a GPU, at whether another process is to stop
 
 
-# ---------------------------------------------------------------- devices, precision, processes
+class Diverged(LabError):
+    """Numbers of a training are no longer finite."""
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how a script computes.
-
-    Attributes:
-        device: of the network and the batches.
-        autocast_dtype: lower precision of the forward pass; None for float32 throughout.
-        rank, world_size: this process among those of torchrun.
-    """
-
-    device: torch.device
-    autocast_dtype: torch.dtype | None = None
-    rank: int = 0
-    world_size: int = 1
-
-    def autocast(self) -> torch.autocast:
-        """Return the context of a forward pass."""
-        enabled = self.autocast_dtype is not None
-        return torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled)
-
-    def total(self, values: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes."""
-        if self.world_size > 1:
-            dist.all_reduce(values)
-        return values
-
-
-def start(device: str | None, precision: str = "auto") -> Runtime:
-    """Choose device and precision, and join the process group when torchrun started us.
-
-    Args:
-        device: cpu, cuda or None for cuda where there is one.
-        precision: fp32, bf16 or auto: bf16 where the processor computes in it.
-
-    Raises:
-        LabError: cuda asked for, but there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise LabError("--device cuda: this machine has no CUDA device; leave the flag out for cpu")
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    chosen = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)) if kind == "cuda" else None)
-    if kind == "cuda":
-        torch.cuda.set_device(chosen)
-    if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
-    bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(kind))
-    return Runtime(chosen, torch.bfloat16 if bf16 else None, rank, world_size)
-
-
-def computes_bf16(kind: str) -> bool:
-    """True where the processor has bf16 arithmetic, not only a way to emulate it."""
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-# ---------------------------------------------------------------- optimizers and schedules
-
-OPTIMIZERS = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adagrad": torch.optim.Adagrad,
-    "rmsprop": torch.optim.RMSprop,
-    "adadelta": torch.optim.Adadelta,
-    "adamw": torch.optim.AdamW,
-}
-FUSED = ("sgd", "adam", "adagrad", "adamw")  # those torch has one-kernel updates for
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; saved in every checkpoint, so that a run resumes with its own settings.
-
-    `epoch` is the total, also of a resumed run; `lr` is the peak where the schedule varies it.
-    """
-
-    epoch: int = 10
-    batch_size: int = 32
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    optim_type: str = "adam"
-    schedule: str = "constant"
-    label_smoothing: float = 0.0
-    augment: bool = False
-    freeze: bool = False
-    val_interval: int = 1
-    max_ckpt_save_num: int = 10
-    precision: str = "auto"
-    seed: int = 0
-    num_workers: int = 0
-
-
-def make_optimizer(parameters, settings: TrainSettings, device: str) -> torch.optim.Optimizer:
-    """Return the optimizer a run asks for; `momentum` is SGD's alone, as in the assignment.
-
-    Args:
-        parameters: tensors, or groups of them as torch.optim takes them; a group's `lr_scale`
-            multiplies its learning rate.
-    """
-    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if settings.optim_type == "sgd":
-        options["momentum"] = settings.momentum
-    if settings.optim_type in FUSED and not (settings.optim_type == "adagrad" and device != "cpu"):
-        options["fused"] = True
-    optimizer = OPTIMIZERS[settings.optim_type](parameters, **options)
-    set_learning_rate(optimizer, settings.lr)
-    return optimizer
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of a constant learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] = rate * group.get("lr_scale", 1.0)
-
-
-def resume_optimizer(
-    optimizer: torch.optim.Optimizer, resumed: dict[str, Any], settings: TrainSettings
-) -> None:
-    """Load an optimizer's state from a checkpoint; learning rate and penalty may be new ones.
-
-    Raises:
-        LabError: the checkpoint has none, or one of another optimizer.
-    """
-    state = resumed.get("optimizer_state", {"param_groups": [{}]})
-    made_by = resumed.get("settings", {}).get("optim_type", settings.optim_type)
-    missing = set(optimizer.defaults) - set(state["param_groups"][0])
-    if made_by != settings.optim_type or missing - {"fused", "foreach", "decoupled_weight_decay"}:
-        raise LabError(
-            f"the checkpoint holds no state of --optim_type {settings.optim_type}; "
-            "go on with the optimizer that made it"
-        )
-    optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:
-        group["weight_decay"] = settings.weight_decay
-    if settings.schedule == "constant":
-        set_learning_rate(optimizer, settings.lr)
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps_an_epoch: int, done: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return the learning rate's course, stepped once a batch, after `done` batches."""
-    if settings.schedule == "constant":
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    total = settings.epoch * steps_an_epoch
-    peaks = [settings.lr * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
-    # Momentum stays: cycling it gained nothing here, and not every optimizer has one.
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peaks, total, cycle_momentum=False, last_epoch=done - 1
-    )
-
-
-# ---------------------------------------------------------------- one epoch, one evaluation
+# ---------------------------------------------------------------- one epoch
 
 
 class StopRequest:
@@ -196,8 +53,11 @@ class StopRequest:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self.made = False
+        # To its processes torchrun passes on what the terminal has sent them already, and ends
+        # those that take too long.
+        self.once_more_ends = runtime.world_size == 1
 
     def __enter__(self) -> "StopRequest":
         self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
@@ -209,7 +69,9 @@ class StopRequest:
 
     def _note(self, number: int, frame: object) -> None:
         if self.made:
-            raise KeyboardInterrupt
+            if self.once_more_ends:
+                raise KeyboardInterrupt
+            return
         self.made = True
         say("\nStopping after this step (once more to stop at once) ...")
 
@@ -218,170 +80,158 @@ class StopRequest:
 class EpochState:
     """How far an epoch has come: what is added up, and what a resumed epoch goes on from."""
 
-    step: int = 0  # batches done
-    loss_sum: float = 0.0  # over images
-    images: int = 0
+    images: int = 0  # inputs done, over all processes
+    sums: dict[str, float] = field(default_factory=dict)  # of the loss and its figures, over inputs
     trained: int = 0  # images since this process took the epoch up
     seconds: float = 0.0  # likewise
 
-    @property
-    def loss(self) -> float:
-        return self.loss_sum / max(1, self.images)
+    @classmethod
+    def restore(cls, saved: dict[str, Any]) -> "EpochState":
+        """Go on from a checkpoint's; earlier ones hold the loss alone."""
+        return cls(saved["images"], saved.get("sums") or {"loss": saved["loss_sum"]})
+
+    def means(self) -> dict[str, float]:
+        """Return the loss and the figures beside it, means over the inputs."""
+        return {name: value / max(1, self.images) for name, value in self.sums.items()}
+
+    def add(self, sums: dict[str, float], images: int) -> None:
+        """Add sums over so many images; figures that an earlier part lacks are left out."""
+        first = not self.images
+        self.sums = {
+            name: value + self.sums.get(name, 0.0)
+            for name, value in sums.items()
+            if first or name in self.sums
+        }
+        self.images += images
+        self.trained = images
 
 
 def train_one_epoch(
+    task: Task,
     model: nn.Module,
-    loss_function: LossFunction,
     loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
     runtime: Runtime,
     state: EpochState,
+    clip_norm: float = 0.0,
+    average: AveragedModel | None = None,
     stop: StopRequest | None = None,
     label: str = "",
-) -> None:
-    """Train on the batches of `loader` that remain of an epoch, adding to `state`.
+) -> bool:
+    """Train on what `loader` still has of an epoch, adding to `state`.
 
-    Nothing waits for the device within a step. When a stop is asked for, it returns early.
+    On a GPU nothing waits for the device within a step.
+
+    Args:
+        clip_norm: most that the norm of all gradients may be; 0 for any.
+        average: follows the weights.
+        stop: heeded after the step at hand, in all processes after the same one.
+
+    Returns:
+        True if the epoch is done, False if it was stopped.
 
     Raises:
-        LabError: the loss is no longer finite; names the first such step.
+        Diverged: the loss is no longer finite; names the first such step.
     """
     # A frozen body stays as it is, batch norm's statistics as well; the one layer that is trained
     # on it, linear or a convolution, does the same in either mode.
     model.train(all(parameter.requires_grad for parameter in model.parameters()))
-    began, trained = time.perf_counter(), 0
-    # On the device: the loss summed over images, and the first step whose loss was not finite.
-    loss_sum = torch.zeros((), dtype=torch.float64, device=runtime.device)
+    began, trained, stopped = time.perf_counter(), 0, False
+    agree_every = AGREE_EVERY if runtime.device.type == "cuda" else 1
+    # On the device: sums over inputs, and the first step whose loss was not finite.
+    names: tuple[str, ...] = ("loss",)
+    sums = torch.zeros(1, dtype=torch.float64, device=runtime.device)
     bad_step = torch.zeros((), dtype=torch.int64, device=runtime.device)
-    bar = progress(loader, total=len(loader) - state.step, label=label)
-    for images, labels in bar:
-        images, labels = to_device(images, labels, runtime)
-        count = len(labels)
-        share = 1.0
+    bar = progress(loader, total=loader.batch_sampler.batches_left(state.images), label=label)
+    for step, (inputs, targets) in enumerate(bar, 1):
+        inputs, targets = to_device(inputs, runtime), to_device(targets, runtime)
+        count, share = len(inputs), 1.0
         if runtime.world_size > 1:
             # DDP averages the processes' gradients; weighting each by its share of the batch
             # makes that the gradient of the whole batch's mean.
-            share = torch.tensor(float(count), device=runtime.device)
-            share = count * runtime.world_size / runtime.total(share)
+            wishes = [float(count), float(stop is not None and stop.made)]
+            total, wish = runtime.total(torch.tensor(wishes, device=runtime.device))
+            share = count * runtime.world_size / total
         with runtime.autocast():
-            loss = loss_function(model(images), labels)
+            loss, figures = loss_and_figures(task.loss(model, inputs, targets))
         optimizer.zero_grad(set_to_none=True)
         (loss * share).backward()
+        if clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()
         schedule.step()
+        if average is not None:
+            average.update_parameters(getattr(model, "module", model))
 
-        state.step += 1
         trained += count
-        detached = loss.detach()
-        loss_sum += detached * count
-        first_bad = (bad_step == 0) & ~detached.isfinite()
-        bad_step = torch.where(first_bad, state.step, bad_step)
-        if state.step % CHECK_EVERY == 0:
+        loss = loss.detach()
+        names = ("loss", *figures)
+        sums = sums + torch.stack([loss, *figures.values()]).detach().double() * count
+        bad_step = torch.where((bad_step == 0) & ~loss.isfinite(), step, bad_step)
+        if step % CHECK_EVERY == 0:
             _check_finite(bad_step, label)
-            bar.set_postfix_str(f"loss {detached.item():.3f}", refresh=False)
-        if stop is not None and stop.made:
+            bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
+        if runtime.world_size > 1:
+            stopped = step % agree_every == 0 and bool(wish)
+        else:
+            stopped = stop is not None and stop.made
+        if stopped:
             break
-    if runtime.world_size > 1:
-        bad_step = runtime.total(bad_step)
-    _check_finite(bad_step, label)
-    sums = torch.stack([loss_sum, loss_sum.new_tensor(trained)])
-    loss_total, trained_total = runtime.total(sums).tolist()
-    state.trained = int(trained_total)
-    state.loss_sum += loss_total
-    state.images += state.trained
+    _check_finite(runtime.total(bad_step), label)
+    totals = runtime.total(torch.cat([sums, sums.new_tensor([trained])])).tolist()
+    state.add(dict(zip(names, totals, strict=False)), int(totals[-1]))
     state.seconds = time.perf_counter() - began
+    return not stopped
+
+
+def loss_and_figures(result: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what `Task.loss` returned as a loss and the figures beside it."""
+    return result if isinstance(result, tuple) else (result, {})
 
 
 def _check_finite(bad_step: Tensor, label: str) -> None:
     if step := int(bad_step):
-        raise LabError(
-            f"the loss is no longer finite since step {step} of {label or 'the epoch'}; "
-            "lower --lr, then --resume the last checkpoint"
-        )
+        raise Diverged(f"the loss is no longer finite since step {step} of {label or 'the epoch'}")
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a network makes of a split.
-
-    Attributes:
-        loss: mean over images; NaN without a loss function.
-        accuracy: share of images whose highest logit is their label's.
-        labels, predictions: int64 (N,), of this process's share of the images, on the CPU.
-        seconds: wall-clock time.
-    """
-
-    loss: float
-    accuracy: float
-    labels: Tensor = field(repr=False)
-    predictions: Tensor = field(repr=False)
-    seconds: float = 0.0
+# ---------------------------------------------------------------- one evaluation
 
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
-    loader: DataLoader,
-    runtime: Runtime,
-    loss_function: LossFunction | None = None,
-    label: str = "",
-) -> Evaluation:
-    """Run a network over a split, in evaluation mode."""
+    model: nn.Module, meter: Meter, loader: Iterable, runtime: Runtime, label: str = ""
+) -> dict[str, float]:
+    """Show a meter a network, in evaluation mode, and a split; return the figures."""
     model.eval()
-    began = time.perf_counter()
-    all_labels, all_predictions = [], []
-    loss_sum = torch.zeros((), dtype=torch.float64, device=runtime.device)
-    for images, labels in progress(loader, label=label):
-        images, labels = to_device(images, labels, runtime)
+    for inputs, targets in progress(loader, label=label):
         with runtime.autocast():
-            logits = model(images).float()
-        if loss_function is not None:
-            loss_sum += loss_function(logits, labels) * len(labels)
-        all_labels.append(labels)
-        all_predictions.append(logits.argmax(1))
-    if not all_labels:
-        all_labels = all_predictions = [torch.zeros(0, dtype=torch.int64, device=runtime.device)]
-    labels, predictions = torch.cat(all_labels), torch.cat(all_predictions)
-    correct = (labels == predictions).sum()
-    sums = torch.stack([loss_sum, correct.double(), loss_sum.new_tensor(len(labels))])
-    loss_total, correct_total, count = runtime.total(sums).tolist()
-    return Evaluation(
-        loss=loss_total / count if loss_function is not None else math.nan,
-        accuracy=correct_total / count,
-        labels=labels.cpu(),
-        predictions=predictions.cpu(),
-        seconds=time.perf_counter() - began,
-    )
-
-
-def to_device(images: Tensor, labels: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor]:
-    """Bring a batch to the device in the layout convolutions are fastest in."""
-    images = images.to(runtime.device, memory_format=torch.channels_last, non_blocking=True)
-    return images, labels.to(runtime.device, non_blocking=True)
+            meter.update(model, to_device(inputs, runtime), to_device(targets, runtime))
+    return meter.compute(runtime)
 
 
 # ---------------------------------------------------------------- a run
 
 
 def fit(
+    task: Task,
     model: nn.Module,
-    loss_function: LossFunction,
     train_loader: DataLoader,
     val_loader: DataLoader | None,
     settings: TrainSettings,
     runtime: Runtime,
-    folder: Path,
+    run: Run,
     identity: dict[str, Any],
     resumed: dict[str, Any] | None = None,
     parameters: list[dict[str, Any]] | None = None,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Train `model` up to `settings.epoch` epochs, with a checkpoint and a log line after each.
 
     Args:
-        model: on the CPU or the device; trained in place.
-        val_loader: None where there is no accuracy to measure.
-        folder: of the run; gets checkpoints, metrics.csv, loss_and_acc.jpg, TensorBoard events.
+        model: on the CPU or the device; trained in place. With `settings.ema` it ends with the
+            averaged weights.
+        val_loader: None where there is nothing to measure.
+        run: the folder; gets checkpoints and metrics.
         identity: what every checkpoint holds besides the state: configs, class names and so on.
         resumed: the loaded checkpoint to go on from.
         parameters: groups of `model`'s parameters to train, as `make_optimizer` takes them; all
@@ -391,193 +241,183 @@ def fit(
         The history: a row an epoch, as in metrics.csv.
 
     Raises:
-        LabError: a non-finite loss, or a checkpoint that cannot be saved.
+        LabError: numbers that are no longer finite, or a checkpoint that cannot be saved.
         KeyboardInterrupt: stopped by Ctrl-C, after saving.
     """
     model = model.to(runtime.device, memory_format=torch.channels_last)
-    parameters = parameters or list(model.parameters())
-    optimizer = make_optimizer(parameters, settings, runtime.device.type)
-    history, epoch_state, rng_state, finished = [], EpochState(), None, 0
+    optimizer = make_optimizer(
+        parameters or list(model.parameters()), settings, runtime.device.type
+    )
+    history, state, rng, finished = [], EpochState(), None, 0
+    average = None
     if resumed is not None:
         resume_optimizer(optimizer, resumed, settings)
         finished, history = resumed["epoch"], list(resumed.get("history", []))
-        if progress_made := resumed.get("epoch_state"):
-            epoch_state, rng_state = EpochState(**progress_made), resumed["rng_state"]
-    steps_an_epoch = len(train_loader)
-    schedule = make_schedule(
-        optimizer, settings, steps_an_epoch, finished * steps_an_epoch + epoch_state.step
-    )
+        if begun := resumed.get("epoch_state"):
+            state, rng = EpochState.restore(begun), resumed["rng_state"]
+            rng = [rng] if isinstance(rng, dict) else rng  # of a single process, as once saved
+    if settings.ema:
+        average = average_weights(model, settings.ema)
+        if "raw_state" in (resumed or {}):
+            model.load_state_dict(resumed["raw_state"])
+            average.n_averaged.fill_(resumed["averaged"])
+    sampler = train_loader.batch_sampler
+    # An epoch that another batch size began counts as if this one had: the end is what counts.
+    done = (finished + 1) * len(sampler) - sampler.batches_left(state.images)
+    schedule = make_schedule(optimizer, settings, settings.epoch * len(sampler), done)
 
     trained = model
     if runtime.world_size > 1:
         if runtime.device.type == "cuda":
             model = trained = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         trained = DistributedDataParallel(model, broadcast_buffers=False)
+    best_model = model if average is None else average.module
 
     def snapshot(**more: Any) -> dict[str, Any]:
+        weights = {"model_state": best_model.state_dict()}
+        if average is not None:
+            weights |= {"raw_state": model.state_dict(), "averaged": int(average.n_averaged)}
         return {
-            "model_state": model.state_dict(),
+            **weights,
             "optimizer_state": optimizer.state_dict(),
+            "task": task.name,
             **identity,
             "settings": asdict(settings),
             "epoch": finished,
-            "best_epoch": best_epoch(history),
+            "best_epoch": best_epoch(history, task.ranks_by),
             "history": history,
             **more,
         }
 
-    log = EventLog(folder, finished) if runtime.rank == 0 else None
-    with StopRequest() as stop:
+    with StopRequest(runtime) as stop:
         for epoch in range(finished + 1, settings.epoch + 1):
             label = f"epoch {epoch}/{settings.epoch}"
-            train_loader.batch_sampler.epoch = epoch
-            train_loader.batch_sampler.start = epoch_state.step
+            sampler.epoch, sampler.start = epoch, state.images
             seed_epoch(settings.seed, epoch, runtime.rank)
-            if rng_state is not None:
-                restore_rng(rng_state)
-                rng_state = None
+            if rng is not None:
+                restore_rng(rng, runtime)
+                rng = None
             began = time.perf_counter()
-            # Under torchrun the processes cannot agree on a step to stop at without waiting for
-            # one another at each, so there a stop takes effect between epochs.
-            heeded = stop if runtime.world_size == 1 else None
-            train_one_epoch(
-                trained, loss_function, train_loader, optimizer, schedule, runtime, epoch_state,
-                heeded, label,
-            )  # fmt: skip
-            if epoch_state.step < steps_an_epoch:
-                path = folder / checkpoint.INTERRUPTED
-                saved = asdict(epoch_state) | {"trained": 0, "seconds": 0.0}
-                checkpoint.save(path, snapshot(epoch_state=saved, rng_state=rng_states()))
-                done = f"epoch {epoch}, after {epoch_state.step} of {steps_an_epoch} batches"
-                _end_interrupted(path, done)
+            try:
+                whole = train_one_epoch(
+                    task, trained, train_loader, optimizer, schedule, runtime, state,
+                    settings.clip_norm, average, stop, label,
+                )  # fmt: skip
+                if not whole and sampler.batches_left(state.images):
+                    saved = asdict(state) | {"trained": 0, "seconds": 0.0}
+                    states = rng_states(runtime)
+                    path = run.save_interrupted(snapshot(epoch_state=saved, rng_state=states))
+                    done = (
+                        f"epoch {epoch}, {state.images:,} of {len(train_loader.dataset):,} images"
+                    )
+                    _end_interrupted(path, done, runtime)
 
-            row = {"epoch": epoch, "loss": epoch_state.loss, "val_loss": None, "val_accuracy": None}
-            average_buffers(model, runtime)
-            due = epoch % settings.val_interval == 0 or epoch == settings.epoch
-            if val_loader is not None and due:
-                validation = evaluate(model, val_loader, runtime, loss_function, "validating")
-                row |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
-            seconds = time.perf_counter() - began
+                average_buffers(trained, runtime)
+                row = {"epoch": epoch, **state.means()}
+                due = epoch % settings.val_interval == 0 or epoch == settings.epoch
+                if val_loader is not None and due:
+                    figures = evaluate(best_model, task.meter(), val_loader, runtime, "validating")
+                    row |= {f"val_{name}": value for name, value in figures.items()}
+                _check_worth_saving(best_model, row, label)
+            except Diverged as error:
+                way_out = _way_out(task, model, train_loader, run, runtime)
+                raise LabError(f"{error}; {way_out}") from error
             row |= {
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "images_per_second": epoch_state.trained / epoch_state.seconds,
-                "seconds": seconds,
+                "images_per_second": state.trained / state.seconds,
+                "seconds": time.perf_counter() - began,
             }
             history.append(row)
-            finished, epoch_state = epoch, EpochState()
-            say(_epoch_line(row, settings.epoch, seconds * (settings.epoch - epoch)))
-            if runtime.rank == 0:
-                path = folder / f"ckpt_epoch_{epoch}.pth"
-                checkpoint.save(path, snapshot())
-                (folder / checkpoint.INTERRUPTED).unlink(missing_ok=True)
-                checkpoint.rotate(folder, settings.max_ckpt_save_num, best_epoch(history))
-                write_metrics(folder / "metrics.csv", history)
-                save_curves(folder / "loss_and_acc.jpg", history)
-                log.add(row)
-            if stop.made and epoch < settings.epoch:
-                _end_interrupted(folder / f"ckpt_epoch_{epoch}.pth", f"epoch {epoch}")
-    if log is not None:
-        log.close()
+            finished, state = epoch, EpochState()
+            say(_epoch_line(row, task.ranks_by, settings.epoch))
+            path = run.save_epoch(snapshot(), task.ranks_by, settings.max_ckpt_save_num)
+            if epoch < settings.epoch and _any_process(stop.made, runtime):
+                _end_interrupted(path, f"epoch {epoch}", runtime)
+    if average is not None:
+        model.load_state_dict(average.module.state_dict())
     return history
 
 
-def _end_interrupted(path: Path, done: str) -> None:
-    script = Path(sys.argv[0]).name
-    say(f"Saved {path} ({done}). Go on with: python {script} --resume {path}")
+def overfit(
+    task: Task,
+    model: nn.Module,
+    batch: tuple[Any, Any],
+    settings: TrainSettings,
+    runtime: Runtime,
+    parameters: list[dict[str, Any]],
+) -> float:
+    """Train on one batch alone, at a constant rate, and say whether it is learned by heart.
+
+    A network, a loss or a rate that cannot do that much cannot learn a data set either.
+
+    Returns:
+        The last loss over the first.
+    """
+    model = model.to(runtime.device, memory_format=torch.channels_last).train()
+    optimizer = make_optimizer(parameters, settings, runtime.device.type)
+    inputs, targets = (to_device(part, runtime) for part in batch)
+    say(f"Learning {len(inputs)} training images by heart")
+    first = loss = None
+    for step in range(1, OVERFIT_STEPS + 1):
+        with runtime.autocast():
+            value, figures = loss_and_figures(task.loss(model, inputs, targets))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        loss = value.item()
+        first = loss if first is None else first
+        learned = loss < OVERFIT_SHARE * first
+        if learned or step in OVERFIT_SHOWN or not math.isfinite(loss):
+            shown = "".join(f", {name} {figure:.2%}" for name, figure in figures.items())
+            say(f"Step {step:3d}: loss {loss:.4f}{shown}")
+        if learned or not math.isfinite(loss):
+            break
+    if loss < OVERFIT_SHARE * first:
+        say(f"It can learn: after {step} steps the loss is below a hundredth of the first")
+    else:
+        say("It has not learned them: try another --lr, or look for a fault in network and loss")
+    return loss / first
+
+
+def _check_worth_saving(model: nn.Module, row: dict[str, Any], label: str) -> None:
+    """Raise Diverged if an epoch has left weights or a validation loss that are not finite."""
+    finite = [value.isfinite().all() for value in model.state_dict().values()]
+    if not torch.stack(finite).all():
+        raise Diverged(f"the weights are no longer finite after {label}")
+    if not math.isfinite(row.get("val_loss") or 0.0):
+        raise Diverged(f"the validation loss is no longer finite after {label}")
+
+
+@torch.no_grad()
+def _way_out(task: Task, model: nn.Module, loader: DataLoader, run: Run, runtime: Runtime) -> str:
+    """Say what to do about a diverged run: name the newest checkpoint whose loss is finite."""
+    inputs, targets = (to_device(part, runtime) for part in next(iter(loader)))
+    for path, weights in run.newest_weights():
+        model.load_state_dict(weights)
+        with runtime.autocast():
+            loss, _ = loss_and_figures(task.loss(model.eval(), inputs, targets))
+        if loss.isfinite():
+            return f"lower --lr, then --resume {path}"
+    return "no epoch of it is worth going on from: start anew with a lower --lr"
+
+
+def _any_process(wish: bool, runtime: Runtime) -> bool:
+    return bool(runtime.total(torch.tensor(float(wish), device=runtime.device)))
+
+
+def _end_interrupted(path: Path, done: str, runtime: Runtime) -> None:
+    runtime.wait_for_all()  # for the first process to have saved
+    say(f"Saved {path} ({done}). Go on with: {command(Path(sys.argv[0]).name, '--resume', path)}")
     raise KeyboardInterrupt
 
 
-def _epoch_line(row: dict[str, float], epochs: int, seconds_left: float) -> str:
-    accuracy = "not validated"
-    if row["val_accuracy"] is not None:
-        accuracy = f"val accuracy {row['val_accuracy']:.2%}"
-    minutes, seconds = divmod(round(seconds_left), 60)
+def _epoch_line(row: dict[str, Any], ranks_by: str, epochs: int) -> str:
+    figure = row.get(f"val_{ranks_by}")
+    measured = ", not validated" if ranks_by else ""
+    if figure is not None:
+        measured = f", val {ranks_by} {figure:.2%}"
+    minutes, seconds = divmod(round(row["seconds"] * (epochs - row["epoch"])), 60)
     return (
-        f"Epoch {row['epoch']:2d}/{epochs}: loss {row['loss']:.4f}, {accuracy}, "
+        f"Epoch {row['epoch']:2d}/{epochs}: loss {row['loss']:.4f}{measured}, "
         f"{row['images_per_second']:,.0f} images/s, {minutes}:{seconds:02d} left"
     )
-
-
-def best_epoch(history: list[dict[str, float]]) -> int | None:
-    """Return the epoch of the highest validation accuracy; of equals, that of the lowest loss."""
-    validated = [row for row in history if row["val_accuracy"] is not None]
-    best = max(validated, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
-    return best and best["epoch"]
-
-
-def write_metrics(path: Path, history: list[dict[str, float]]) -> None:
-    """Write a row an epoch; all anew each time, so that a resumed run repeats none."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", newline="") as file:
-            table = csv.DictWriter(file, history[-1])
-            table.writeheader()
-            table.writerows(history)
-        partial.replace(path)
-    except OSError as error:
-        raise LabError(f"could not write {path}: {error.strerror}") from error
-
-
-class EventLog:
-    """TensorBoard events of a run; rows after the epoch resumed from are struck."""
-
-    def __init__(self, folder: Path, finished: int):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(folder), purge_step=finished + 1 if finished else None)
-
-    def add(self, row: dict[str, float]) -> None:
-        """Write an epoch's row, one curve a column."""
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                self.writer.add_scalar(name, value, row["epoch"])
-        self.writer.flush()
-
-    def close(self) -> None:
-        """Finish the event file."""
-        self.writer.close()
-
-
-# ---------------------------------------------------------------- reproducibility, processes
-
-
-def seed_epoch(seed: int, epoch: int, rank: int) -> None:
-    """Seed dropout for an epoch, so that a resumed one draws as the uninterrupted one would."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]))
-
-
-def rng_states() -> dict[str, Tensor]:
-    """Return the state of the generators that dropout draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def restore_rng(states: dict[str, Tensor]) -> None:
-    """Put the generators into the states that `rng_states` returned."""
-    torch.set_rng_state(states["cpu"].cpu())
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"].cpu())
-
-
-def average_buffers(model: nn.Module, runtime: Runtime) -> None:
-    """Give every process the mean of the batch norms' running statistics after training."""
-    if runtime.world_size > 1 and model.training:  # a frozen body's were not touched
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                runtime.total(buffer).div_(runtime.world_size)
-
-
-def check_batch_size(batch_size: int, world_size: int, normalises: bool) -> None:
-    """Raise a UsageError unless every process gets enough images a batch."""
-    needed = world_size * (2 if normalises else 1)
-    if batch_size < needed:
-        why = "batch norm needs 2 images a process" if normalises else "each process needs an image"
-        raise UsageError(f"--batch_size {batch_size} is too small: {why}, so at least {needed}")
-
-
-def wait_for_all(runtime: Runtime) -> None:
-    """Return when every process has come here."""
-    if runtime.world_size > 1:
-        dist.barrier()

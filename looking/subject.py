@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 
 from datasets import get_test_loader
 from lab.console import UsageError
-from lab.engine import Runtime
 from lab.images import Preprocess, image_path, to_arrays
 from lab.pictures import shorten
+from lab.runtime import Runtime
 from looking.insight import conv_layers
 from networks import load_network, load_pretrained
 

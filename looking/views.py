@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.console import LabError, say
-from lab.engine import to_device
 from lab.features import inputs_of, outputs_of
 from lab.images import to_arrays
 from lab.pictures import Colours, Grid, Mark, Picture, Scatter, Tile, sheet, shorten
+from lab.runtime import to_device
 from looking import insight
 from looking.subject import Subject, check_index, spread_over_classes
 from networks import warp

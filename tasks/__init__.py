@@ -1,1 +1,108 @@
-"""The fields, one module each."""
+"""The fields by name, and what the scripts need of each.
+
+Who adds a field writes one module here that holds a `FIELD`, one suite in `tests/`, and one line
+in `FIELDS`. Nothing of torch is imported here, so that flags are read before it is.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.console import LabError, UsageError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from torch import nn
+    from torch.utils.data import DataLoader, Dataset
+
+    from lab.pictures import Picture
+    from lab.runtime import Runtime
+    from lab.task import Meter, Task
+
+DEFAULT = "classification"
+FIELDS = {"classification": "tasks.classification"}  # each with its module
+SCRIPTS = {"style": "style.py"}  # tasks of runs that scripts of their own make and read
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained on what.
+
+    Attributes:
+        loaders: by mode: train, and val and test where there are such splits.
+        identity: what every checkpoint holds besides the state: configs, class names and so on.
+        parameters: groups of the model's, as `lab.optimizers.make_optimizer` takes them.
+        classes: how many are told apart, in words ("26 classes").
+        preview: draws into the run's folder what the data look like; None if nothing does.
+    """
+
+    task: "Task"
+    model: "nn.Module"
+    loaders: Mapping[str, "DataLoader"]
+    identity: dict[str, Any]
+    parameters: list[dict[str, Any]]
+    classes: str
+    preview: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """What the scripts need of a field.
+
+    Attributes:
+        add_flags: adds to train.py's parser what `TrainSettings` does not hold.
+        flags_of: the flags that build a checkpoint's network.
+        prepare: (flags, runtime, checkpoint to go on from, weights to start from) to a `Job`.
+        restore: from a checkpoint to the task and the trained network, on the CPU.
+        test_loader: (checkpoint, data folder or None for the run's own, batch size, runtime) to
+            the split that the network is tested on.
+        report: (test.py's flags, a meter that has seen the test split, that split) prints and
+            draws what a test has found.
+        read_images: (test.py's flags, checkpoint, network, files, runtime) prints and draws what
+            the network makes of pictures.
+        views: what visualize.py can show of a network, by the names of `--type`.
+        look: (visualize.py's flags, checkpoint or None for one of torchvision's networks, runtime)
+            to the pictures of a view.
+        suggestions: arguments of visualize.py worth trying on a run, from train.py's flags.
+        defaults: of `TrainSettings`, where the field's own differ.
+    """
+
+    add_flags: Callable[["ArgumentParser"], None]
+    flags_of: Callable[[dict[str, Any]], dict[str, Any]]
+    prepare: Callable[["Namespace", "Runtime", dict | None, dict | None], Job]
+    restore: Callable[[dict[str, Any]], tuple["Task", "nn.Module"]]
+    test_loader: Callable[[dict[str, Any], Path | None, int, "Runtime"], "DataLoader"]
+    report: Callable[["Namespace", "Meter", "Dataset"], None]
+    read_images: Callable[["Namespace", dict, "nn.Module", list[Path], "Runtime"], None]
+    views: tuple[str, ...] = ()
+    look: Callable[["Namespace", dict | None, "Runtime"], Iterable["Picture"]] | None = None
+    suggestions: Callable[["Namespace"], list[list[str]]] = lambda args: []
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load(name: str) -> Field:
+    """Return a field by name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in FIELDS:
+        raise UsageError(f"unknown --task {name!r}; there are {', '.join(FIELDS)}")
+    return import_module(FIELDS[name]).FIELD
+
+
+def field_of(state: dict[str, Any], path: Path) -> Field:
+    """Return the field that a loaded checkpoint belongs to; the scaffold's classify.
+
+    Raises:
+        LabError: it belongs to a script of its own, or to none that is known.
+    """
+    name = state.get("task", DEFAULT)
+    if name in SCRIPTS:
+        raise LabError(f"{path} holds a {name} network: it is for python {SCRIPTS[name]}")
+    if name not in FIELDS:
+        raise LabError(f"{path} is of an unknown task {name!r}; there are {', '.join(FIELDS)}")
+    return load(name)

@@ -1,0 +1,244 @@
+"""A run: one folder that holds all of one training, and never anything of another.
+
+| file | |
+|---|---|
+| `ckpt_epoch_N.pth` | a finished epoch |
+| `ckpt_interrupted.pth` | the middle of one, after Ctrl-C |
+| `metrics.csv`, `loss_and_acc.jpg`, `events.out.tfevents.*` | its figures, a row an epoch |
+| `run.json` | how it was made: command, versions, commit, seed, machine; again when resumed |
+| `log.txt` | what was printed |
+| `previous_K/` | an earlier run, or later epochs of this one that it went back behind |
+
+`test.py` adds pictures and `results/`.
+"""
+
+import csv
+import io
+import json
+import math
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lab import checkpoint
+from lab.console import LabError, command, keep_log, say
+from lab.folders import PROJECT
+from lab.runtime import Runtime
+
+# All that the scripts write into a run's folder.
+OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt",
+       "*.jpg", "vis.png", "results")  # fmt: skip
+
+
+class Run:
+    """The folder of one training; only the main process writes to it."""
+
+    def __init__(self, folder: Path, runtime: Runtime):
+        self.folder = folder
+        self.writes = runtime.rank == 0
+        self._events = None
+        if self.writes:
+            self._check_writable()
+
+    def _check_writable(self) -> None:
+        """Find out now, not after an epoch, if the folder cannot be written."""
+        probe = self.folder / ".writable"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise LabError(
+                f"cannot write to --ckpt_path {self.folder}: {error.strerror}"
+            ) from error
+
+    # ------------------------------------------------------------ lineage
+
+    def begin(
+        self, runtime: Runtime, seed: int, resumed: Path | None = None, finished: int = 0
+    ) -> None:
+        """Make room for this run, and note how it is made.
+
+        Whatever is in the folder and does not lead up to this run is set aside: an earlier run, or
+        epochs after the one it goes on from.
+
+        Args:
+            resumed: the checkpoint that it goes on from.
+            finished: the epochs done there.
+
+        Raises:
+            LabError: the folder cannot be written.
+        """
+        if not self.writes:
+            return
+        if resumed is None or resumed.parent.resolve() != self.folder.resolve():
+            if place := self._set_aside(OWN):
+                say(f"{self.folder} held an earlier run; it is now in {place}")
+        else:
+            epochs = checkpoint.epochs(self.folder)
+            later = [path.name for epoch, path in epochs.items() if epoch > finished]
+            if resumed.name != checkpoint.INTERRUPTED:
+                later.append(checkpoint.INTERRUPTED)
+            if place := self._set_aside(later):
+                say(f"Going on from {resumed}; what came after it is now in {place}")
+        keep_log(self.folder / "log.txt")
+        path = self.folder / "run.json"
+        try:
+            sessions = json.loads(path.read_text()) if path.is_file() else []
+        except ValueError:
+            say(f"{path} cannot be read and is written anew")
+            sessions = []
+        sessions.append(describe(runtime, seed, resumed))
+        self._write(path, json.dumps(sessions, indent=2) + "\n")
+
+    def _set_aside(self, patterns: Sequence[str]) -> Path | None:
+        """Move what matches into a new `previous_K`; None if no checkpoint is among it.
+
+        Pictures without a checkpoint beside them are some other thing's.
+        """
+        found = [path for pattern in patterns for path in sorted(self.folder.glob(pattern))]
+        if not any(path.suffix == ".pth" for path in found):
+            return None
+        number = 1
+        while (place := self.folder / f"previous_{number}").exists():
+            number += 1
+        try:
+            place.mkdir()
+            for path in found:
+                path.rename(place / path.name)
+        except OSError as error:
+            raise LabError(
+                f"cannot move the earlier run in {self.folder}: {error.strerror}"
+            ) from error
+        return place
+
+    # ------------------------------------------------------------ epochs
+
+    def save_epoch(self, state: dict[str, Any], ranks_by: str, keep: int) -> Path:
+        """Save a finished epoch and its figures; remove the oldest beyond `keep`, never the best.
+
+        Raises:
+            LabError: it cannot be written.
+        """
+        path = self.folder / f"ckpt_epoch_{state['epoch']}.pth"
+        if self.writes:
+            checkpoint.save(path, state)
+            (self.folder / checkpoint.INTERRUPTED).unlink(missing_ok=True)
+            checkpoint.rotate(self.folder, keep, state["best_epoch"])
+            self._log(state["history"], ranks_by)
+        return path
+
+    def save_interrupted(self, state: dict[str, Any]) -> Path:
+        """Save the middle of an epoch."""
+        path = self.folder / checkpoint.INTERRUPTED
+        if self.writes:
+            checkpoint.save(path, state)
+        return path
+
+    def newest_weights(self) -> Iterator[tuple[Path, dict[str, torch.Tensor]]]:
+        """Yield the weights of its epochs that can be read, the newest first."""
+        for path in reversed(checkpoint.epochs(self.folder).values()):
+            try:
+                yield path, checkpoint.load(path)["model_state"]
+            except LabError:
+                continue
+
+    def _log(self, history: list[dict[str, Any]], ranks_by: str) -> None:
+        from lab.pictures import save_curves
+
+        self._write(self.folder / "metrics.csv", as_csv(history))
+        save_curves(self.folder / "loss_and_acc.jpg", history, ranks_by)
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # Rows from this epoch on that an earlier process left are struck.
+            self._events = SummaryWriter(str(self.folder), purge_step=history[-1]["epoch"])
+        for name, value in history[-1].items():
+            if name != "epoch" and value is not None:
+                self._events.add_scalar(name, value, history[-1]["epoch"])
+        self._events.flush()
+
+    def close(self) -> None:
+        """Finish the event file."""
+        if self._events is not None:
+            self._events.close()
+
+    def _write(self, path: Path, text: str) -> None:
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_text(text)
+            partial.replace(path)
+        except OSError as error:
+            raise LabError(f"could not write {path}: {error.strerror}") from error
+
+
+def best_epoch(history: Sequence[dict[str, Any]], ranks_by: str) -> int | None:
+    """Return the epoch of the highest validation figure; of equals, that of the lowest loss.
+
+    Epochs whose figures are not finite do not count.
+    """
+    ranked = [
+        (row[f"val_{ranks_by}"], -(row.get("val_loss") or 0.0), row["epoch"])
+        for row in history
+        if row.get(f"val_{ranks_by}") is not None
+    ]
+    finite = [entry for entry in ranked if all(map(math.isfinite, entry))]
+    best = max(finite, key=lambda entry: entry[:2], default=None)
+    return best and best[2]
+
+
+def as_csv(history: Sequence[dict[str, Any]]) -> str:
+    """Return a table of epochs; all anew each time, so that a resumed run repeats none."""
+    columns = {name: None for row in history for name in row}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+def describe(runtime: Runtime, seed: int, resumed: Path | None) -> dict[str, Any]:
+    """Return how this process makes a run, for whoever wants to make it again."""
+    import torchvision
+
+    device = platform.processor() or platform.machine()
+    if runtime.device.type == "cuda":
+        device = torch.cuda.get_device_name(runtime.device)
+    return {
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "command": command(Path(sys.argv[0]).name, *sys.argv[1:]),
+        "resumed": resumed and str(resumed),
+        "seed": seed,
+        "commit": commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+        },
+        "machine": {
+            "system": platform.platform(),
+            "device": device,
+            "precision": runtime.precision,
+            "processes": runtime.world_size,
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def commit() -> str | None:
+    """Return the project's commit, with a + where files differ from it; None outside git."""
+    git = ["git", "-C", str(PROJECT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True)
+    except OSError:
+        return None
+    return head.stdout.strip() + "+" * bool(status.stdout) if head.returncode == 0 else None

@@ -1,0 +1,159 @@
+"""Where a script computes: device, precision, processes, and the random states of each."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lab.console import LabError, UsageError, process_rank
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a script computes.
+
+    Attributes:
+        device: of the network and the batches.
+        autocast_dtype: lower precision of the forward pass; None for float32 throughout.
+        rank, world_size: this process among those of torchrun.
+    """
+
+    device: torch.device
+    autocast_dtype: torch.dtype | None = None
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def precision(self) -> str:
+        """The name of the forward pass's precision."""
+        return "bf16" if self.autocast_dtype else "fp32"
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of a forward pass."""
+        enabled = self.autocast_dtype is not None
+        return torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def wait_for_all(self) -> None:
+        """Return when every process has come here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.world_size > 1:
+            dist.destroy_process_group()
+
+
+def start(device: str | None, precision: str = "auto") -> Runtime:
+    """Choose device and precision, and join the process group when torchrun started us.
+
+    Args:
+        device: cpu, cuda or None for cuda where there is one.
+        precision: fp32, bf16 or auto: bf16 where the processor computes in it.
+
+    Raises:
+        LabError: cuda asked for, but there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise LabError("--device cuda: this machine has no CUDA device; leave the flag out for cpu")
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    rank, world_size = process_rank()
+    local_rank = int(os.environ.get("LOCAL_RANK", 0)) if world_size > 1 else 0
+    chosen = torch.device(kind, local_rank if kind == "cuda" else None)
+    if kind == "cuda":
+        torch.cuda.set_device(chosen)
+    if world_size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(kind))
+    return Runtime(chosen, torch.bfloat16 if bf16 else None, rank, world_size)
+
+
+def start_as(state: dict[str, Any], device: str | None, precision: str | None) -> Runtime:
+    """Start in the precision that a checkpoint's run was trained with, unless one is given."""
+    return start(device, precision or state.get("settings", {}).get("precision", "auto"))
+
+
+def computes_bf16(kind: str) -> bool:
+    """True where the processor has bf16 arithmetic, not only a way to emulate it."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def to_device(batch: Any, runtime: Runtime) -> Any:
+    """Bring a batch to the device: a tensor, or a list, tuple or dict of what a batch is made of.
+
+    Images (N, C, H, W) and clips (N, C, T, H, W) of floats come in the layout that convolutions
+    are fastest in.
+    """
+    if isinstance(batch, Tensor):
+        layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(batch.dim())
+        if layout is None or not batch.is_floating_point():
+            layout = torch.preserve_format
+        return batch.to(runtime.device, memory_format=layout, non_blocking=True)
+    if isinstance(batch, dict):
+        return {name: to_device(value, runtime) for name, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(to_device(value, runtime) for value in batch)
+    return batch
+
+
+def check_batch_size(batch_size: int, runtime: Runtime, normalises: bool) -> None:
+    """Raise a UsageError unless every process gets enough images a batch.
+
+    Args:
+        normalises: the network has batch norm, which cannot train on one image.
+    """
+    needed = runtime.world_size * (2 if normalises else 1)
+    if batch_size < needed:
+        why = "batch norm needs 2 images a process" if normalises else "each process needs an image"
+        raise UsageError(f"--batch_size {batch_size} is too small: {why}, so at least {needed}")
+
+
+# ---------------------------------------------------------------- random states
+
+
+def seed_epoch(seed: int, epoch: int, rank: int) -> None:
+    """Seed dropout for an epoch, so that a resumed one draws as the uninterrupted one would."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]))
+
+
+def rng_states(runtime: Runtime) -> list[dict[str, Tensor]]:
+    """Return the states of the generators that dropout draws from, of every process."""
+    states = {"cpu": torch.get_rng_state()}
+    if runtime.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state()
+    if runtime.world_size == 1:
+        return [states]
+    gathered: list[Any] = [None] * runtime.world_size
+    dist.all_gather_object(gathered, states)
+    return gathered
+
+
+def restore_rng(states: list[dict[str, Tensor]], runtime: Runtime) -> None:
+    """Put the generators into the states that `rng_states` returned to as many processes."""
+    if len(states) != runtime.world_size:
+        return
+    own = states[runtime.rank]
+    torch.set_rng_state(own["cpu"].cpu())
+    if "cuda" in own and runtime.device.type == "cuda":
+        torch.cuda.set_rng_state(own["cuda"].cpu())
+
+
+def average_buffers(model: nn.Module, runtime: Runtime) -> None:
+    """Give every process the mean of the batch norms' running statistics after training."""
+    if runtime.world_size > 1 and model.training:  # a frozen body's were not touched
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                runtime.total(buffer).div_(runtime.world_size)
