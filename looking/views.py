@@ -98,7 +98,7 @@ def view_tsne(subject: Subject) -> Iterator[Picture]:
     features, labels = [], []
     with torch.inference_mode():
         for images, batch_labels in loader:
-            images, batch_labels = to_device(images, batch_labels, subject.runtime)
+            images = to_device(images, subject.runtime)
             features.append(insight.hidden_features(subject.model, images).cpu())
             labels.append(batch_labels.cpu())
     features, labels = torch.cat(features).numpy(), torch.cat(labels).numpy()
