@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 from lab import checkpoint
-from lab.console import PROJECT, LabError, command, keep_log, say
+from lab.console import LabError, command, keep_log, say
+from lab.folders import PROJECT
 from lab.runtime import Runtime
 
 # All that the scripts write into a run's folder.

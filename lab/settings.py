@@ -8,7 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lab.console import PRECISIONS, fraction, natural, non_negative_float, positive_float
+from lab.console import (
+    PRECISIONS,
+    fraction,
+    natural,
+    non_negative_float,
+    positive_float,
+    seed,
+    share,
+)
 from lab.console import positive_int as positive
 
 # `--optim_type`, with the class of torch.optim that it stands for.
@@ -45,14 +53,21 @@ class TrainSettings:
     val_interval: int = setting(1, positive, "epochs between validations")
     max_ckpt_save_num: int = setting(10, positive, "checkpoints kept")
     precision: str = setting("auto", PRECISIONS, "auto: bf16 where it is fast, else fp32")
-    seed: int = setting(0, natural, "of weights, order, augmentation, dropout")
+    val_share: float = setting(0.1, share, "held out of train as val where there is no val")
+    seed: int = setting(0, seed, "of weights, order, augmentation, dropout")
     num_workers: int = setting(0, natural, "loader processes, for images too many for memory")
 
 
-def add_settings(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Add a flag for each of `TrainSettings`; `defaults` are a field's own, by name."""
+def add_settings(parser: argparse.ArgumentParser, *names: str, **defaults: Any) -> None:
+    """Add a flag for each of `TrainSettings`, or for those named.
+
+    Args:
+        defaults: a field's own, by name.
+    """
     group = parser.add_argument_group("training")
     for entry in fields(TrainSettings):
+        if names and entry.name not in names:
+            continue
         parse, text = entry.metadata["parse"], entry.metadata["help"]
         options: dict[str, Any] = {"default": defaults.get(entry.name, entry.default)}
         if parse is bool:
@@ -65,8 +80,7 @@ def add_settings(parser: argparse.ArgumentParser, **defaults: Any) -> None:
         group.add_argument(f"--{entry.name}", *entry.metadata["names"], help=text, **options)
 
 
-def settings_of(args: argparse.Namespace) -> TrainSettings:
-    """Return the settings that parsed flags hold."""
-    return TrainSettings(
-        **{entry.name: getattr(args, entry.name) for entry in fields(TrainSettings)}
-    )
+def settings_of(args: argparse.Namespace, *names: str) -> TrainSettings:
+    """Return the settings that parsed flags hold, all or those named; the rest are as declared."""
+    names = names or tuple(entry.name for entry in fields(TrainSettings))
+    return TrainSettings(**{name: getattr(args, name) for name in names})

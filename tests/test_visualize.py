@@ -18,6 +18,7 @@ from lab import checkpoint, engine
 from lab.console import UsageError
 from lab.images import Preprocess
 from looking.subject import Subject, class_index, spread_over_classes
+from looking.views import VIEWS
 from networks import Classifier, ClassifierConfig, NonLocalBlock
 from tests.support import CLASSES, ScriptCase, make_images, script, script_here
 from world import signs
@@ -85,13 +86,9 @@ class ClipTest(unittest.TestCase):
         args = visualize.make_parser().parse_args(flags)
         runtime = engine.start("cpu", "fp32")
         subject = Subject(model, Preprocess(), CLASSES, {"configs": {}}, runtime, args)
-        drawn = []
-        with (
-            mock.patch.object(Subject, "photographs", lambda *_: (clips, [1])),
-            mock.patch("lab.pictures.publish", lambda figure, _: drawn.append(figure)),
-        ):
-            visualize.draw_attention(subject)
-        first, *looks = [axis.images[0].get_array() for axis in drawn[0].axes]
+        with mock.patch.object(Subject, "photographs", lambda *_: (clips, [1])):
+            (picture,) = VIEWS["attention"](subject)
+        first, *looks = [tile.image for tile in picture.parts[0].tiles[0]]
         pixels = subject.pixels(clips[0].movedim(1, 0))
         self.assertEqual(len(looks), 3)
         np.testing.assert_allclose(first, pixels[5], atol=1e-6)
@@ -147,12 +144,10 @@ class ScriptTest(ScriptCase):
 
     def fool(self, run: str, *more):
         """Return what --type fooling says, and the tiles that it would draw."""
-        drawn = []
-        with (
-            mock.patch("lab.pictures.draw_grid", lambda cells, *_, **__: drawn.extend(*cells)),
-            mock.patch("lab.pictures.publish"),
-        ):
-            return script_here(*self.flags("fooling", run, *more)), drawn
+        with mock.patch("lab.pictures.draw") as draw, mock.patch("lab.pictures.publish"):
+            done = script_here(*self.flags("fooling", run, *more))
+        (tiles,) = draw.call_args.args[0].parts[0].tiles
+        return done, [tile.image for tile in tiles]
 
     def test_pictures_have_the_documented_names(self):
         """Each kind; the first as a process of its own."""
