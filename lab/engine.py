@@ -413,9 +413,11 @@ def _end_interrupted(path: Path, done: str, runtime: Runtime) -> None:
 
 def _epoch_line(row: dict[str, Any], ranks_by: str, epochs: int) -> str:
     figure = row.get(f"val_{ranks_by}")
-    measured = "not validated" if figure is None else f"val {ranks_by} {figure:.2%}"
+    measured = ", not validated" if ranks_by else ""
+    if figure is not None:
+        measured = f", val {ranks_by} {figure:.2%}"
     minutes, seconds = divmod(round(row["seconds"] * (epochs - row["epoch"])), 60)
     return (
-        f"Epoch {row['epoch']:2d}/{epochs}: loss {row['loss']:.4f}, {measured}, "
+        f"Epoch {row['epoch']:2d}/{epochs}: loss {row['loss']:.4f}{measured}, "
         f"{row['images_per_second']:,.0f} images/s, {minutes}:{seconds:02d} left"
     )

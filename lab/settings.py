@@ -49,10 +49,16 @@ class TrainSettings:
     num_workers: int = setting(0, natural, "loader processes, for images too many for memory")
 
 
-def add_settings(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Add a flag for each of `TrainSettings`; `defaults` are a field's own, by name."""
+def add_settings(parser: argparse.ArgumentParser, *names: str, **defaults: Any) -> None:
+    """Add a flag for each of `TrainSettings`, or for those named.
+
+    Args:
+        defaults: a field's own, by name.
+    """
     group = parser.add_argument_group("training")
     for entry in fields(TrainSettings):
+        if names and entry.name not in names:
+            continue
         parse, text = entry.metadata["parse"], entry.metadata["help"]
         options: dict[str, Any] = {"default": defaults.get(entry.name, entry.default)}
         if parse is bool:
@@ -65,8 +71,7 @@ def add_settings(parser: argparse.ArgumentParser, **defaults: Any) -> None:
         group.add_argument(f"--{entry.name}", *entry.metadata["names"], help=text, **options)
 
 
-def settings_of(args: argparse.Namespace) -> TrainSettings:
-    """Return the settings that parsed flags hold."""
-    return TrainSettings(
-        **{entry.name: getattr(args, entry.name) for entry in fields(TrainSettings)}
-    )
+def settings_of(args: argparse.Namespace, *names: str) -> TrainSettings:
+    """Return the settings that parsed flags hold, all or those named; the rest are as declared."""
+    names = names or tuple(entry.name for entry in fields(TrainSettings))
+    return TrainSettings(**{name: getattr(args, name) for name in names})

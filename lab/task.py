@@ -36,7 +36,8 @@ class Task(Protocol):
 
     Attributes:
         name: kept in checkpoints.
-        ranks_by: the meter's figure that tells good epochs from bad ones; higher is better.
+        ranks_by: the meter's figure that tells good epochs from bad ones; higher is better. Empty
+            where there is nothing to measure: then none is best.
     """
 
     name: str
@@ -48,5 +49,5 @@ class Task(Protocol):
         Beside it may stand further figures to log by name, scalars and means over the inputs too.
         """
 
-    def meter(self) -> Meter:
-        """Return a new meter."""
+    def meter(self) -> Meter | None:
+        """Return a new meter; None where there is nothing to measure."""
