@@ -23,6 +23,9 @@ from lab.console import LabError, command, say
 
 INTERRUPTED = "ckpt_interrupted.pth"
 REQUIRED = ("model_state", "configs")
+KINDS = {"configs": dict, "optimizer_state": dict, "settings": dict, "flags": dict,
+         "preprocess": dict, "class_names": list | tuple, "history": list,
+         "epoch": int}  # fmt: skip
 ASSIGNED = 10  # the epoch that the assignment tests
 EPOCH_FILE = re.compile(r"ckpt_epoch_(\d+)\.pth")
 
@@ -103,9 +106,9 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
     tensors = isinstance(weights, dict) and all(isinstance(w, Tensor) for w in weights.values())
     if not tensors or not weights:
         raise ValueError("is no state dict: it holds other things than named tensors")
-    for key in ("configs", "settings", "preprocess", "flags"):
-        if not isinstance(state.get(key, {}), dict):
-            raise ValueError(f"is damaged: its {key} is no dictionary")
+    for key, kind in KINDS.items():
+        if key in state and not isinstance(state[key], kind):
+            raise ValueError(f"is damaged: its {key} is a {type(state[key]).__name__}")
     return state
 
 
