@@ -369,6 +369,13 @@ class HoldOutTest(TemporaryData):
     def images(self, split):
         return list(zip(split.paths, split.images, strict=True))
 
+    def test_both_parts_are_kept_for_the_next_run(self):
+        first = [self.read(mode)[0].images for mode in ("train", "val")]
+        with mock.patch.object(datasets, "open_image", side_effect=AssertionError):
+            second = [self.read(mode)[0].images for mode in ("train", "val")]
+        for a, b in zip(first, second, strict=True):
+            self.assertTrue(torch.equal(a, b))
+
     def test_signs_stay_together(self):
         """Of names that tell track and frame, whole tracks are held out."""
         for folder in (self.root / "train").iterdir():
