@@ -10,7 +10,9 @@ from torchvision.models import squeezenet1_1
 
 from lab.runtime import Runtime
 from speed import Figures, Turn, ratio, table
-from style import PRESETS, StyleLosses, feature_extractor, gram_matrix, transfer
+from tasks.style import PRESETS
+from tasks.style.losses import StyleLosses, feature_extractor, gram_matrix
+from tasks.style.picture import transfer
 
 PICTURE = 256  # side in pixels of what is painted
 STEPS = 100  # in one turn
