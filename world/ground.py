@@ -8,6 +8,7 @@ from world.canvas import BUILDING, PAVEMENT, ROAD, TREE, Canvas
 from world.colours import lit
 from world.scene import Road, Scene
 
+KERB = 0.1  # metres above the road
 FAR = 400.0  # metres: where the drawn ground ends
 ARROW = ((-0.1, 0), (0.1, 0), (0.1, 2.5), (0.35, 2.5), (0, 4), (-0.35, 2.5), (-0.1, 2.5))
 YELLOW_PAINT = (225, 180, 40)
@@ -39,8 +40,9 @@ def draw_ground(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
         kerb = lit(colour, rng.uniform(0.5, 1.8))
         for side, edge in ((-1, road.left), (1, road.right)):
             outer = edge + side * (road.pavement + 0.6)
-            canvas.polygon(strip(edge, outer, z, 0.1), colour, slabs)
-            canvas.polygon(strip(edge, edge + side * 0.15, z, 0.1), kerb, slabs)
+            canvas.polygon(strip(edge, outer, z), lit(kerb, 0.6), slabs)  # the kerb's side
+            canvas.polygon(strip(edge, outer, z, KERB), colour, slabs)
+            canvas.polygon(strip(edge, edge + side * 0.15, z, KERB), kerb, slabs)
     tar = ground(ROAD, rng.uniform(0, 0.12), rng.uniform(0, 0.08), rng.uniform(0.03, 0.15))
     canvas.polygon(strip(road.left, road.right, z), road.colour, tar)
     for side, at, width in road.mouths:

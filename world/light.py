@@ -1,6 +1,7 @@
 """Light: what a drawn street sends to the camera. Textures, shadows, sky, haze, exposure."""
 
 import math
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,13 +16,24 @@ READABLE = (0.045, 1.6)  # light of a white plate in the photograph; beyond nobo
 TILE = 256  # pixels; textures repeat after them
 
 
+@cache
+def wide_textures(repeats: int) -> np.ndarray:
+    """(16, TILE, repeats TILE): the textures side by side with themselves."""
+    return np.tile(textures(TILE), repeats)
+
+
 def field(
     rng: np.random.Generator, shape: tuple[int, int], low: int, high: int, stretch: int = 1
 ) -> np.ndarray:
-    """(H, W) window of an endless texture between the roughness `low` and `high` of 16."""
+    """(H, W) window of an endless texture between the roughness `low` and `high` of 16.
+
+    stretch: how much wider than high its grain is.
+    """
     k, y, x = rng.integers((low, 0, 0), (high, TILE, TILE)).tolist()
-    rows, columns = np.arange(y, y + shape[0]), np.arange(x, x + shape[1]) // stretch
-    return textures(TILE)[k].take(rows, 0, mode="wrap").take(columns, 1, mode="wrap")
+    width = -(-shape[1] // stretch)
+    texture = wide_textures(-(-width // TILE) + 1)[k]
+    window = texture.take(range(y, y + shape[0]), 0, mode="wrap")[:, x : x + width]
+    return window if stretch == 1 else window.repeat(stretch, 1)[:, : shape[1]]
 
 
 def shine(

@@ -8,48 +8,51 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from world.buildings import along
 from world.camera import textures
-from world.canvas import HALF, TREE, Canvas, upright
+from world.canvas import TREE, Canvas, upright
 from world.colours import lit
 from world.scene import Thing
 
 MASK = 192  # pixels a side
 CROWNS = 6  # of each kind, and their mirror images
 BARK = (74, 62, 52)
+EDGE = 100  # level of a crown's darkest pixels
+INSIDE = [255 * (level > EDGE // 2) for level in range(256)]
+SHARES = [max(0, level - EDGE) * 255 // (255 - EDGE) for level in range(256)]
 FULL = [255 * (level == 255) for level in range(256)]
 
 
 @cache
-def crowns(kind: str) -> tuple[tuple[Image.Image, Image.Image], ...]:
-    """Masks of crowns: of bare ones twigs and outline, of others the whole and what is in light."""
+def crowns(kind: str) -> tuple[Image.Image, ...]:
+    """L images of crowns: 0 is outside, EDGE and more inside, 255 a twig or a leaf in the light."""
     rng = np.random.default_rng(1)
     make = {"bare": bare_crown, "conifer": conifer_crown}.get(kind, leafy_crown)
     made = [make(rng, k) for k in range(CROWNS)]
-    return (*made, *((ImageOps.mirror(a), ImageOps.mirror(b)) for a, b in made))
+    return (*made, *map(ImageOps.mirror, made))
 
 
-def leafy_crown(rng: np.random.Generator, k: int) -> tuple[Image.Image, Image.Image]:
+def leafy_crown(rng: np.random.Generator, k: int) -> Image.Image:
     y, x = np.mgrid[-1 : 1 : MASK * 1j, -1 : 1 : MASK * 1j]
     return foliage(rng, k, 1 - 1.2 * np.hypot(x, y), y)
 
 
-def conifer_crown(rng: np.random.Generator, k: int) -> tuple[Image.Image, Image.Image]:
+def conifer_crown(rng: np.random.Generator, k: int) -> Image.Image:
     y, x = np.mgrid[-1 : 1 : MASK * 1j, -1 : 1 : MASK * 1j]
     return foliage(rng, k, 1.2 * np.minimum((y + 1) * 0.5 - np.abs(x), 0.9 - y), y)
 
 
-def foliage(
-    rng: np.random.Generator, k: int, outline: np.ndarray, y: np.ndarray
-) -> tuple[Image.Image, Image.Image]:
+def foliage(rng: np.random.Generator, k: int, outline: np.ndarray, y: np.ndarray) -> Image.Image:
     rough, fine = (textures(256)[n + k % 3, 8 * k :, 8 * k :][:MASK, :MASK] for n in (10, 3))
     value = outline + 0.13 * (rough - rough.mean()) + rng.uniform(0.03, 0.12) * fine
-    whole = np.clip((value - 0.12) * 12, 0, 1)
-    light = np.clip(rough - 1.8 * y + 0.8 * fine - 0.6, 0, 1) * (whole > 0.7)
-    images = [Image.fromarray((255 * mask).astype(np.uint8)) for mask in (whole, light)]
-    box = images[0].getbbox()
-    return tuple(image.resize((MASK, MASK), box=box) for image in images)
+    light = np.clip(rough - 1.8 * y + 0.8 * fine - 0.6, 0, 1)
+    levels = np.where(value > 0.15, EDGE + (255 - EDGE) * light, 0)
+    return fitted(Image.fromarray(levels.astype(np.uint8)))
 
 
-def bare_crown(rng: np.random.Generator, k: int) -> tuple[Image.Image, Image.Image]:
+def fitted(image: Image.Image) -> Image.Image:
+    return image.resize((MASK, MASK), Image.Resampling.BOX, image.getbbox())
+
+
+def bare_crown(rng: np.random.Generator, k: int) -> Image.Image:
     side = 3 * MASK
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
@@ -64,10 +67,11 @@ def bare_crown(rng: np.random.Generator, k: int) -> tuple[Image.Image, Image.Ima
 
     for _ in range(3):
         grow(side / 2, side, rng.normal(0, 0.25), side * rng.uniform(0.2, 0.26), 0.026 * side)
-    twigs = image.crop(image.getbbox()).resize((MASK, MASK), Image.Resampling.BOX)
-    twigs = ImageChops.darker(twigs, leafy_crown(rng, k)[0])
-    outline = twigs.filter(ImageFilter.GaussianBlur(4)).point(lambda level: 255 * (level > 12))
-    return twigs, outline
+    # What grows out of a round crown is cut.
+    twigs = ImageChops.multiply(fitted(image), leafy_crown(rng, k).point(INSIDE))
+    outline = np.asarray(twigs.filter(ImageFilter.GaussianBlur(4))) > 12
+    levels = np.where(outline, EDGE + (1 - EDGE / 255) * np.asarray(twigs), 0)
+    return Image.fromarray(levels.astype(np.uint8))
 
 
 @cache
@@ -82,7 +86,7 @@ def stamp_crown(
 ) -> None:
     """Leaves or twigs between `low` and the thing's height."""
     choices = crowns(thing.kind)
-    masks = choices[rng.integers(len(choices))]
+    mask = choices[rng.integers(len(choices))]
     corners = canvas.project(upright(thing.x, thing.z, thing.width, low, thing.height))
     (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
     box = canvas.region(corners)
@@ -94,17 +98,18 @@ def stamp_crown(
         max(0, (box[0] - left) * across), max(0, (box[1] - top) * down),
         min(MASK, (box[2] - left) * across), min(MASK, (box[3] - top) * down),
     )  # fmt: skip
-    first, second = (mask.resize(size, Image.Resampling.BILINEAR, part) for mask in masks)
+    if part[2] <= part[0] or part[3] <= part[1]:
+        return
+    levels = mask.resize(size, Image.Resampling.BILINEAR, part)
+    inside, shares = levels.point(INSIDE), levels.point(SHARES)
     if thing.kind == "bare":
-        canvas.claim(second.point(HALF), box, surface, sky_alone=True)
-        drawn = ImageChops.add(first, dither().crop((0, 0, *size))).point(FULL)
-        canvas.image.paste((*thing.colour, surface), box, drawn)
+        canvas.claim(inside, box, surface, sky_alone=True)
+        twigs = ImageChops.add(shares, dither().crop((0, 0, *size))).point(FULL)
+        canvas.image.paste((*thing.colour, surface), box, twigs)
     else:
-        whole = first.point(HALF)
-        canvas.image.paste((*lit(thing.colour, 0.5), surface), box, whole)
-        # Within the whole the surface is blended with itself.
-        light = ImageChops.darker(second, whole)
-        canvas.image.paste((*lit(thing.colour, rng.uniform(0.9, 1.8)), surface), box, light)
+        canvas.image.paste((*lit(thing.colour, 0.5), surface), box, inside)
+        # Light lies inside, where it blends the surface with itself.
+        canvas.image.paste((*lit(thing.colour, rng.uniform(0.9, 1.8)), surface), box, shares)
 
 
 def tree(canvas: Canvas, thing: Thing) -> None:

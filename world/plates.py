@@ -105,8 +105,10 @@ def dead_end(pen: Pen, look: Look) -> None:  # 357
 
 def chevrons(pen: Pen, look: Look) -> None:  # 625
     square(pen, WHITE, 0.96, 0.3)
-    for x in (-0.7, -0.1, 0.5):
-        pen.polygon([(x - 0.1, -0.25), (x + 0.2, -0.25), (x + 0.4, 0), (x + 0.2, 0.25), (x - 0.1, 0.25), (x + 0.1, 0)], RED)  # fmt: skip
+    half = [(-0.1, -0.25), (0.2, -0.25), (0.4, 0)]
+    for middle in (-0.7, -0.1, 0.5):
+        points = [*half, (0.2, 0.25), (-0.1, 0.25), (0.1, 0)]
+        pen.polygon([(middle + x, y) for x, y in points], RED)
 
 
 def beacon(pen: Pen, look: Look) -> None:  # 605

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from world.camera import GAMMA, LINEAR, wear
-from world.canvas import BICYCLIST, PEDESTRIAN, POLE, SIGN, SKY, Canvas, Note, upright
+from world.canvas import BICYCLIST, PEDESTRIAN, POLE, SIGN, VOID, Canvas, Note, upright
 from world.colours import bright, lit
 from world.faces import FACES, draw_face
 from world.plates import draw_plate
@@ -16,7 +16,7 @@ from world.scene import Plate, Thing
 CLOTH = ((24, 26, 32), (40, 44, 60), (60, 54, 48), (30, 30, 30))
 SKIN, HAIR = (206, 160, 130), (60, 44, 30)
 SIGNALS = ((230, 40, 30), (250, 180, 40), (60, 240, 170))
-FACE = 144  # pixels; a plate is drawn at this size
+FACE = 144  # pixels; a plate is drawn at this size, a far one at half of it
 
 
 # ---------------------------------------------------------------------------------------------
@@ -25,14 +25,14 @@ FACE = 144  # pixels; a plate is drawn at this size
 
 
 @cache
-def clean(name: str, variant: int) -> Image.Image:
-    return (draw_face if name in FACES else draw_plate)(name, FACE, variant)
+def clean(name: str, variant: int, side: int) -> Image.Image:
+    return (draw_face if name in FACES else draw_plate)(name, side, variant)
 
 
 @cache
 def coverage(name: str) -> float:
     """Share of its square that a plate fills."""
-    return float((np.asarray(clean(name, 0))[..., 3] > 127).mean())
+    return float((np.asarray(clean(name, 0, FACE))[..., 3] > 127).mean())
 
 
 def post(canvas: Canvas, thing: Thing) -> None:
@@ -69,9 +69,10 @@ def hang(
     region = canvas.region(corners)
     if region is None:
         return
-    face = worn(rng, plate)
-    if area < (FACE / 2) ** 2:
-        face = face.reduce(int(FACE / math.sqrt(area)))
+    side = FACE if area > (FACE / 2) ** 2 else FACE // 2
+    face = worn(rng, plate, side)
+    if area < (side / 2) ** 2:
+        face = face.reduce(int(side / math.sqrt(area)))
     left, top, right, bottom = region
     side = face.width
     seen = face.transform(
@@ -82,9 +83,9 @@ def hang(
     canvas.stamp(seen.convert("RGB"), seen.getchannel("A"), region, surface)
 
 
-def worn(rng: np.random.Generator, plate: Plate) -> Image.Image:
+def worn(rng: np.random.Generator, plate: Plate, side: int) -> Image.Image:
     """The plate's face with its years, or the bare metal of its back; RGBA."""
-    face = clean(plate.name, plate.variant)
+    face = clean(plate.name, plate.variant, side)
     if plate.behind:
         back = Image.new("RGBA", face.size, lit((140, 142, 144), rng.uniform(0.3, 1.2)))
         back.putalpha(face.getchannel("A"))
@@ -153,9 +154,9 @@ def traffic_light(canvas: Canvas, thing: Thing) -> None:
 
 
 def wires(canvas: Canvas, thing: Thing) -> None:
-    """Cables over the road; to who labels a picture they are sky."""
+    """Cables over the road, too thin for a label of their own."""
     y, z, half = thing.height, thing.z, thing.width / 2
-    surface = canvas.surface(SKY, z)
+    surface = canvas.surface(VOID, z)
     for k in range(3):
         left, right = (-half, y + 0.4 * k, z + 3 * k), (half, y + 0.7 * k, z - 2 * k)
         canvas.line([left, (0, y - 0.3, z), right], 0.03, (40, 42, 46), surface)

@@ -17,6 +17,8 @@ RADII = {
     "prohibitory": 0.3, "mandatory": 0.3, "other": 0.3, "danger": 0.45,
     "stop": 0.45, "give_way": 0.45, "priority_road": 0.42,
 }  # fmt: skip
+SURFACES = 235  # of a canvas's 255; the rest is land and sky
+MORE_SURFACES = {"house": 1, "gantry": 1, "traffic_light": 2}  # than one that a kind may take
 LOW = ("keep_right", "keep_left")  # stand on islands, near the ground
 NAMES = tuple(FACES)
 OTHERS = tuple(name for name in PLATES if name not in ("panel", "board"))
@@ -85,8 +87,9 @@ class Scene:
 
 
 WALLS = (
-    (196, 182, 160), (214, 208, 196), (150, 88, 70), (122, 74, 60), (176, 150, 120), (120, 112, 104),
-    (226, 222, 214), (168, 130, 104), (96, 90, 88), (204, 190, 130), (190, 140, 120), (140, 150, 156),
+    (196, 182, 160), (214, 208, 196), (150, 88, 70), (122, 74, 60), (176, 150, 120),
+    (120, 112, 104), (226, 222, 214), (168, 130, 104), (96, 90, 88), (204, 190, 130),
+    (190, 140, 120), (140, 150, 156),
 )  # fmt: skip
 CARS = (
     (20, 20, 24), (34, 36, 42), (150, 154, 160), (196, 198, 202), (232, 232, 232), (140, 18, 26),
@@ -120,9 +123,18 @@ def imagine(rng: np.random.Generator) -> Scene:
             things += furnish(rng, place, road, side)
     things += traffic(rng, place, road)
     things += put_up_signs(rng, camera, road, built)
-    # A canvas holds 255 surfaces: of too many things those far away are left out.
-    nearest = sorted(things, key=lambda thing: thing.z)[:140]
-    return Scene(place, camera, road, weather, tuple(nearest), int(rng.integers(2**31)))
+    return Scene(place, camera, road, weather, fit(things), int(rng.integers(2**31)))
+
+
+def fit(things: list[Thing]) -> tuple[Thing, ...]:
+    """The nearest things, as many as a canvas has surfaces for."""
+    free, kept = SURFACES, []
+    for thing in sorted(things, key=lambda thing: thing.z):
+        free -= 1 + len(thing.plates) + MORE_SURFACES.get(thing.kind, 0)
+        if free < 0:
+            break
+        kept.append(thing)
+    return tuple(kept)
 
 
 def lay_road(rng: np.random.Generator, place: str) -> Road:
@@ -288,7 +300,7 @@ def furnish(rng: np.random.Generator, place: str, road: Road, side: int) -> list
         x, z = side * (kerb + rng.uniform(0.5, 3)), rng.uniform(5, 50)
         size = rng.uniform(0.3, 0.9), rng.uniform(0.5, 1.5)
         things.append(Thing("box", x, z, size[0], size[1], 0.6, seed(), pick(rng, CARS, 40)))
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         x = side * (kerb + rng.uniform(1, 5))
         size = rng.uniform(1, 4), rng.uniform(2, 4)
         things.append(Thing("poster", x, rng.uniform(8, 60), *size, 0, seed()))

@@ -150,16 +150,18 @@ def describe(scene: Scene, objects: tuple[Seen, ...], width: int) -> str:
     """One sentence: the place, the sky, what moves and stands there, each sign and where it is."""
     counts = Counter(seen.kind for seen in objects if seen.clear and seen.kind in COUNTED)
     parts = [
-        f"{count} {COUNTED[kind] if count > 1 else kind.replace('_', ' ')}"
+        f"{count} {COUNTED[kind]}" if count > 1 else f"a {kind.replace('_', ' ')}"
         for kind, count in counts.items()
     ]
     for seen in objects:
         if seen.kind == "sign" and seen.clear:
-            side = "left" if sum(seen.box[::2]) < width else "right"
+            side = "left" if seen.box[0] + seen.box[2] < width else "right"
             name = seen.name.replace("_", " ")
             parts.append(f"the sign '{name}' {seen.distance:.0f} m ahead on the {side}")
     start = f"{PLACES[scene.place]} under {SKIES[scene.weather.sky]}"
-    shown = f" with {', '.join(parts)}" if parts else ""
+    shown = (
+        f", with {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}" if parts else ""
+    )
     return f"{start[0].upper()}{start[1:]}{shown}."
 
 

@@ -83,7 +83,7 @@ def vehicle(canvas: Canvas, thing: Thing) -> None:
         return block(canvas, thing, low, high, (bottom, top), colour, surface)
 
     whole = (-w, w, 0.0, length)
-    part((-1.05 * w, 1.05 * w, -0.15, length), whole, 0.0, 0.28, RUBBER)  # its shadow
+    part(whole, whole, 0.0, 0.28, RUBBER)  # its shadow
     if thing.kind == "car":
         belt = 0.62 * h
         body = part(whole, (-0.96 * w, 0.96 * w, 0.0, length), 0.2, belt, thing.colour)
