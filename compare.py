@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from lab.console import LabError, Parser, add_precision_flag, add_show_flag, run, say
+from lab.console import LabError, Parser, add_precision_flag, add_show_flag, as_text, run, say
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def read_run(folder: Path, args: Namespace) -> Entry:
     """
     from lab import checkpoint, engine
     from lab.run import best_epoch
-    from lab.runtime import start_as
+    from lab.runtime import place, start_as
 
     last = checkpoint.load(path := checkpoint.find(folder, "last"))
     field = tasks.field_of(last, path)
@@ -124,7 +124,7 @@ def read_run(folder: Path, args: Namespace) -> Entry:
         _, model = field.restore(state)
         runtime = start_as(state, args.device, args.precision)
         loader = field.test_loader(state, args.data_root, 256, runtime)
-        model, meter = model.to(runtime.device), task.meter()
+        model, meter = place(model, runtime), task.meter()
         tested = engine.evaluate(model, meter, loader, runtime, f"testing {folder}")[task.ranks_by]
     except LabError as error:
         say(f"{folder} is not tested: {error}")
@@ -142,8 +142,8 @@ def table(entries: dict[str, Entry], ranks_by: str) -> list[str]:
         cells = (
             name.replace("|", "\\|"),
             f"{entry.best_epoch or '–'} of {entry.history[-1]['epoch']}",
-            percent(validated.get(entry.best_epoch)),
-            percent(entry.tested),
+            cell(validated.get(entry.best_epoch)),
+            cell(entry.tested),
             f"{entry.parameters:,}",
             f"{sum(row['seconds'] for row in entry.history):,.0f}",
         )
@@ -151,9 +151,9 @@ def table(entries: dict[str, Entry], ranks_by: str) -> list[str]:
     return lines
 
 
-def percent(share: float | None) -> str:
-    """Return a share as a table shows it."""
-    return "–" if share is None else f"{share:.2%}"
+def cell(figure: float | None) -> str:
+    """Return a figure as the table shows it."""
+    return "–" if figure is None else as_text(figure)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ from lab.settings import TrainSettings
 
 MODES = ("train", "val", "test")
 VAL_SHARE = TrainSettings.val_share  # of the training images, where a data set has no val
+TRACK = re.compile(r"(.*\d{5})_\d{5}")  # track and frame in GTSRB's names, 00012_00029
 CACHE_FOLDER = DATA_ROOT / ".cache"
 CACHE_BUDGET = 2 * 2**30  # bytes of decoded images that may be held in memory, a split
 CACHE_VERSION = "3"  # raise when `open_image` or `Preprocess.fit` changes what it returns
@@ -93,7 +94,7 @@ def draw_signs(data_root: Path) -> None:
         raise LabError(f"cannot draw into {data_root}: {error.strerror or error}") from error
 
 
-# ---------------------------------------------------------------- files to uint8 arrays
+# ---------------------------------------------------------------- splits
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,52 @@ class Split:
     images: Tensor | None
 
 
+def track(path: Path) -> str:
+    """Return what the frames of one sign have in common in their names; else the name itself."""
+    match = TRACK.fullmatch(path.stem)
+    return match[1] if match else path.name
+
+
+def held_out(labels: Sequence[int], groups: Sequence[Hashable], share: float) -> np.ndarray:
+    """Choose a share of each class's groups, always the same: at least one, never all.
+
+    Args:
+        labels: of N images.
+        groups: of the same; images of one group and class stay together.
+
+    Returns:
+        bool (N,).
+    """
+    members: dict[int, dict[Hashable, list[int]]] = {}
+    for index, (label, group) in enumerate(zip(labels, groups, strict=True)):
+        members.setdefault(label, {}).setdefault(group, []).append(index)
+    held = np.zeros(len(labels), bool)
+    rng = np.random.default_rng(0)
+    for _, own in sorted(members.items()):
+        indices = list(own.values())
+        count = min(len(indices) - 1, max(1, round(share * len(indices))))
+        for chosen in rng.permutation(len(indices))[:count]:
+            held[indices[chosen]] = True
+    return held
+
+
+def hold_out(split: Split, share: float) -> tuple[Split, Split]:
+    """Part an array into what remains and a stratified share of it, always the same.
+
+    Both keep the images' order.
+    """
+    count = len(split.labels)
+    held = torch.from_numpy(held_out(split.labels.tolist(), range(count), share))
+    rest, share_of_it = (
+        replace(split, labels=split.labels[chosen], images=split.images[chosen])
+        for chosen in (~held, held)
+    )
+    return rest, share_of_it
+
+
+# ---------------------------------------------------------------- files to uint8 arrays
+
+
 class File(NamedTuple):
     """A file in a class folder; of a link that leads nowhere, size and time are 0."""
 
@@ -121,77 +168,6 @@ class File(NamedTuple):
     label: int
     size: int
     modified: int
-
-
-def read_split(
-    data_root: Path, mode: str, preprocess: Preprocess, val_share: float = VAL_SHARE
-) -> Split:
-    """Read `data_root/mode/class/*`, from the cache if no file has changed since.
-
-    Files that are no readable images are named and left out.
-
-    Args:
-        val_share: of train/, held out as val where there is no val/ (see `held_out`); 0 to take
-            the folders as they are.
-
-    Raises:
-        LabError: no such split, no classes in it, a folder that cannot be read, a class without a
-            readable image, or other classes than those of train/.
-    """
-    if not os.path.isdir(data_root):
-        raise LabError(
-            f"no data folder {data_root}; --data_root takes one with train/, val/, test/"
-        )
-    parted = val_share > 0 and mode != "test" and not os.path.isdir(data_root / "val")
-    folder = data_root / ("train" if parted else mode)
-    if not os.path.isdir(folder):
-        raise LabError(
-            f"{data_root} has no {folder.name}/; it needs a folder of images a class there"
-        )
-    try:
-        classes = class_folders(folder)
-        files = list_files(folder, classes)
-        if mode != "train" and not parted and os.path.isdir(data_root / "train"):
-            check_classes(classes, class_folders(data_root / "train"), folder, "train/")
-    except OSError as error:
-        raise LabError(f"cannot read {error.filename}: {error.strerror}") from error
-    if not classes:
-        raise LabError(f"{folder} has no class folders; it needs a folder of images a class")
-    if parted:
-        held = held_out([file.label for file in files], [track(f.path) for f in files], val_share)
-        files = [file for file, out in zip(files, held, strict=True) if out == (mode == "val")]
-    if parted and mode == "val":
-        say(f"{data_root} has no val/: {len(files):,} images of train/ are held out (--val_share)")
-
-    fits = fits_in_memory(len(files), preprocess)
-    if not fits:
-        say(
-            f"{folder}: {len(files):,} images would take more than {CACHE_BUDGET / 2**30:.1f} GiB "
-            "of memory, so they are read from disk batch by batch (see --num_workers)"
-        )
-    place = os.path.join(os.path.realpath(data_root), mode)
-    images, problems = _decode(folder, place, files, preprocess, fits)
-    say_left_out(folder, len(files), problems)
-    readable = [file for file in files if file.path not in problems]
-    split = Split(
-        tuple(map(printable, classes)),
-        [file.path for file in readable],
-        torch.tensor([file.label for file in readable], dtype=torch.int64),
-        torch.from_numpy(images) if fits else None,
-    )
-    counts = torch.bincount(split.labels, minlength=len(classes))
-    if parted and mode == "val":  # a class of one image has none to lend
-        if not readable:
-            raise LabError(f"{folder} is too small to hold images out of it; add {data_root}/val")
-    elif not counts.all():
-        name = classes[int(counts.argmin())]
-        raise LabError(f"{folder / name} holds no readable image; fill the class or remove it")
-    return split
-
-
-def fits_in_memory(count: int, preprocess: Preprocess) -> bool:
-    """True where `count` images at a network's size stay within `CACHE_BUDGET`."""
-    return count * math.prod(preprocess.shape) <= CACHE_BUDGET
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -215,6 +191,45 @@ def list_files(folder: Path, classes: Sequence[str]) -> list[File]:
                 path = folder / name / entry.name
                 files.append(File(path, label, status.st_size, status.st_mtime_ns))
     return files
+
+
+def find_files(
+    data_root: Path, mode: str, val_share: float
+) -> tuple[Path, tuple[str, ...], list[File], bool]:
+    """Find the files of a split; arguments and errors as in `read_split`.
+
+    Returns:
+        The folder they are in, the names of its class folders, the files, and whether they are
+        train/ parted into two.
+    """
+    if not os.path.isdir(data_root):
+        raise LabError(
+            f"no data folder {data_root}; --data_root takes one with train/, val/, test/"
+        )
+    parted = val_share > 0 and mode != "test" and not os.path.isdir(data_root / "val")
+    folder = data_root / ("train" if parted else mode)
+    if not os.path.isdir(folder):
+        raise LabError(
+            f"{data_root} has no {folder.name}/; it needs a folder of images a class there"
+        )
+    try:
+        classes = class_folders(folder)
+        files = list_files(folder, classes)
+        if folder.name != "train" and os.path.isdir(data_root / "train"):
+            check_classes(classes, class_folders(data_root / "train"), folder, "train/")
+    except OSError as error:
+        raise LabError(f"cannot read {error.filename}: {error.strerror}") from error
+    if not classes:
+        raise LabError(f"{folder} has no class folders; it needs a folder of images a class")
+    if parted:
+        held = held_out([file.label for file in files], [track(f.path) for f in files], val_share)
+        files = [file for file, out in zip(files, held, strict=True) if out == (mode == "val")]
+    return folder, classes, files, parted
+
+
+def fits_in_memory(count: int, preprocess: Preprocess) -> bool:
+    """True where `count` images at a network's size stay within `CACHE_BUDGET`."""
+    return count * math.prod(preprocess.shape) <= CACHE_BUDGET
 
 
 def _decode(
@@ -296,52 +311,48 @@ def _is_current(cache: Path) -> bool:
         return False
 
 
-# ---------------------------------------------------------------- holding out
+def read_split(
+    data_root: Path, mode: str, preprocess: Preprocess, val_share: float = VAL_SHARE
+) -> Split:
+    """Read `data_root/mode/class/*`, from the cache if no file has changed since.
 
-TRACK = re.compile(r"(.*\d{5})_\d{5}")  # track and frame in GTSRB's names, 00012_00029
-
-
-def track(path: Path) -> str:
-    """Return what the frames of one sign have in common in their names; else the name itself."""
-    match = TRACK.fullmatch(path.stem)
-    return match[1] if match else path.name
-
-
-def held_out(labels: Sequence[int], groups: Sequence[Hashable], share: float) -> np.ndarray:
-    """Choose a share of each class's groups, always the same: at least one, never all.
+    Files that are no readable images are named and left out.
 
     Args:
-        labels: of N images.
-        groups: of the same; images of one group and class stay together.
+        val_share: of train/, held out as val where there is no val/ (see `held_out`); 0 to take
+            the folders as they are.
 
-    Returns:
-        bool (N,).
+    Raises:
+        LabError: no such split, no classes in it, a folder that cannot be read, a class without a
+            readable image, or other classes than those of train/.
     """
-    members: dict[int, dict[Hashable, list[int]]] = {}
-    for index, (label, group) in enumerate(zip(labels, groups, strict=True)):
-        members.setdefault(label, {}).setdefault(group, []).append(index)
-    held = np.zeros(len(labels), bool)
-    rng = np.random.default_rng(0)
-    for _, own in sorted(members.items()):
-        indices = list(own.values())
-        count = min(len(indices) - 1, max(1, round(share * len(indices))))
-        for chosen in rng.permutation(len(indices))[:count]:
-            held[indices[chosen]] = True
-    return held
-
-
-def hold_out(split: Split, share: float) -> tuple[Split, Split]:
-    """Part an array into what remains and a stratified share of it, always the same.
-
-    Both keep the images' order.
-    """
-    count = len(split.labels)
-    held = torch.from_numpy(held_out(split.labels.tolist(), range(count), share))
-    rest, share_of_it = (
-        replace(split, labels=split.labels[chosen], images=split.images[chosen])
-        for chosen in (~held, held)
+    folder, classes, files, parted = find_files(data_root, mode, val_share)
+    lent = parted and mode == "val"
+    if lent:
+        say(f"{data_root} has no val/: {len(files):,} images of train/ are held out (--val_share)")
+    fits = fits_in_memory(len(files), preprocess)
+    if not fits:
+        say(
+            f"{folder}: {len(files):,} images would take more than {CACHE_BUDGET / 2**30:.1f} GiB "
+            "of memory, so they are read from disk batch by batch (see --num_workers)"
+        )
+    place = os.path.join(os.path.realpath(data_root), mode)
+    images, problems = _decode(folder, place, files, preprocess, fits)
+    say_left_out(folder, len(files), problems)
+    readable = [file for file in files if file.path not in problems]
+    split = Split(
+        tuple(map(printable, classes)),
+        [file.path for file in readable],
+        torch.tensor([file.label for file in readable], dtype=torch.int64),
+        torch.from_numpy(images) if fits else None,
     )
-    return rest, share_of_it
+    counts = torch.bincount(split.labels, minlength=len(classes))
+    if lent and not readable:
+        raise LabError(f"{folder} is too small to hold images out of it; add {data_root / 'val'}")
+    if not lent and not counts.all():  # of train/, a class of one image has none to lend
+        name = classes[int(counts.argmin())]
+        raise LabError(f"{folder / name} holds no readable image; fill the class or remove it")
+    return split
 
 
 # ---------------------------------------------------------------- data sets that come as arrays

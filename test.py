@@ -39,14 +39,14 @@ def main() -> None:
     from lab import checkpoint, engine
     from lab.images import image_files
     from lab.pictures import show_figures
-    from lab.runtime import start_as
+    from lab.runtime import place, start_as
 
     path = checkpoint.find(args.ckpt_path, args.epoch)
     state = checkpoint.load(path)
     field = tasks.field_of(state, path)
     task, model = field.restore(state)
     runtime = start_as(state, args.device, args.precision)
-    model = model.to(runtime.device)
+    model = place(model, runtime)
     say(f"Testing {path} on {runtime.device.type} ({runtime.precision})")
     if args.image:
         files = image_files(args.image, Path("visualized") / "images")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tasks
-from lab.console import LabError, Parser, UsageError, command, lab_parser, run, say
+from lab.console import LabError, Parser, UsageError, as_text, command, lab_parser, run, say
 from lab.folders import located
 from lab.settings import add_settings, settings_of
 
@@ -61,7 +61,7 @@ def main() -> None:
 
             weights = checkpoint.load_any(args.weights)
             flags = field.flags_of(weights)
-            if args.network in (None, flags["network"]):
+            if getattr(args, "network", None) in (None, flags.get("network")):
                 parser.set_defaults(**flags)
                 args = parser.parse_args()
     else:
@@ -75,8 +75,8 @@ def main() -> None:
         parser.set_defaults(**resumed_flags(field, resumed, path))
         args = parser.parse_args()
         args.resume = path
-        if args.task != resumed.get("task", tasks.DEFAULT):
-            raise UsageError(f"{path} is a run of --task {resumed['task']}; leave out --task")
+        if args.task != (task := resumed.get("task", tasks.DEFAULT)):
+            raise UsageError(f"{path} is a run of --task {task}; leave out --task")
 
     from lab.runtime import start
 
@@ -124,9 +124,9 @@ def train(
             f"to go on, give one above {finished}"
         )
     settings = settings_of(args)
-    run = Run(args.ckpt_path, runtime)
+    run = None if args.overfit_batch else Run(args.ckpt_path, runtime)
     job = field.prepare(args, runtime, resumed, weights)
-    if args.overfit_batch:
+    if run is None:
         batch = next(iter(job.loaders["train"]))
         engine.overfit(job.task, job.model, batch, settings, runtime, job.parameters)
         return
@@ -137,8 +137,8 @@ def train(
     counts = ", ".join(f"{len(loader.dataset):,} {mode}" for mode, loader in job.loaders.items())
     parameters = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
     say(
-        f"Training {parameters:,} parameters on {counts} images of {job.classes} "
-        f"from {args.data_root or 'scikit-learn'} ({runtime.device.type}, {runtime.precision})"
+        f"Training {parameters:,} parameters on {counts} {job.subject} "
+        f"({runtime.device.type}, {runtime.precision})"
     )
     history = engine.fit(
         job.task, job.model, job.loaders["train"], job.loaders.get("val"), settings, runtime, run,
@@ -171,7 +171,7 @@ def test_best(
     job.model.load_state_dict(tested["model_state"])
     loader, meter = job.loaders["test"], job.task.meter()
     figures = engine.evaluate(job.model, meter, loader, runtime, "testing")
-    say(f"Test {ranks_by} of the {which} epoch, {tested['epoch']}: {figures[ranks_by]:.2%}")
+    say(f"Test {ranks_by} of the {which} epoch, {tested['epoch']}: {as_text(figures[ranks_by])}")
 
 
 def suggest(args: Namespace, field: tasks.Field) -> None:

@@ -23,6 +23,9 @@ from lab.console import LabError, command, say
 
 INTERRUPTED = "ckpt_interrupted.pth"
 REQUIRED = ("model_state", "configs")
+KINDS = {"configs": dict, "optimizer_state": dict, "settings": dict, "flags": dict,
+         "preprocess": dict, "class_names": list | tuple, "history": list,
+         "epoch": int}  # fmt: skip
 ASSIGNED = 10  # the epoch that the assignment tests
 EPOCH_FILE = re.compile(r"ckpt_epoch_(\d+)\.pth")
 
@@ -66,7 +69,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
 
 
 def load_any(path: Path) -> dict[str, Any]:
-    """Read weights to start from: a checkpoint, a run's folder (its best epoch), a state dict.
+    """Read weights to start from: a checkpoint, a run's folder (`best_or_last`), a state dict.
 
     Returns:
         A checkpoint; of a state dict, alone or under `state_dict`, an empty one around it.
@@ -75,7 +78,7 @@ def load_any(path: Path) -> dict[str, Any]:
         LabError: missing, damaged, holding code, or no weights.
     """
     if path.is_dir():
-        path = find(path, None)
+        path = best_or_last(path)
     if not path.is_file():
         raise LabError(f"no file of weights {path}")
     try:
@@ -103,9 +106,9 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
     tensors = isinstance(weights, dict) and all(isinstance(w, Tensor) for w in weights.values())
     if not tensors or not weights:
         raise ValueError("is no state dict: it holds other things than named tensors")
-    for key in ("configs", "settings", "preprocess", "flags"):
-        if not isinstance(state.get(key, {}), dict):
-            raise ValueError(f"is damaged: its {key} is no dictionary")
+    for key, kind in KINDS.items():
+        if key in state and not isinstance(state[key], kind):
+            raise ValueError(f"is damaged: its {key} is a {type(state[key]).__name__}")
     return state
 
 
@@ -145,22 +148,15 @@ def find(folder: Path, which: int | str | None) -> Path:
     """Return the file of an epoch, of the `best` by validation, or of the `last`.
 
     Args:
-        which: None for the assignment's epoch 10, or the best where there is none; says so.
+        which: None for the assignment's epoch 10, or `best_or_last` where there is none.
 
     Raises:
         LabError: there is none; lists those there are.
     """
-    found = epochs(folder)
-    if not found:
-        raise LabError(
-            f"no checkpoints in {folder}; train one: {command('train.py', '--ckpt_path', folder)}"
-        )
+    found = _epochs_of_run(folder)
     if which is None and ASSIGNED not in found:
-        best = load(found[max(found)]).get("best_epoch")
-        chosen = best if best in found else max(found)
-        named = "best" if chosen == best else "last"
-        say(f"{folder} has no epoch {ASSIGNED}: taking the {named}, {chosen}")
-        return found[chosen]
+        say(f"No epoch {ASSIGNED} in {folder}")
+        return best_or_last(folder)
     which = ASSIGNED if which is None else which
     if isinstance(which, int):
         if which not in found:
@@ -176,6 +172,29 @@ def find(folder: Path, which: int | str | None) -> Path:
     if best not in found:
         raise LabError(f"{folder} does not say which epoch is best; try --epoch last")
     return found[best]
+
+
+def best_or_last(folder: Path) -> Path:
+    """Return the file of the best epoch, or of the last where the best is not there; says which.
+
+    Raises:
+        LabError: there are no checkpoints.
+    """
+    found = _epochs_of_run(folder)
+    best = load(found[max(found)]).get("best_epoch")
+    chosen, name = (best, "best") if best in found else (max(found), "last")
+    say(f"Taking the {name} epoch of {folder}, {chosen}")
+    return found[chosen]
+
+
+def _epochs_of_run(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints in a folder, as `epochs` does; a LabError if there are none."""
+    found = epochs(folder)
+    if not found:
+        raise LabError(
+            f"no checkpoints in {folder}; train one: {command('train.py', '--ckpt_path', folder)}"
+        )
+    return found
 
 
 def finished_epochs(state: dict[str, Any], path: Path) -> int:

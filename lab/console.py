@@ -50,8 +50,8 @@ def is_main_process() -> bool:
 _log: Path | None = None  # of the run at hand
 
 
-def keep_log(path: Path) -> None:
-    """Append to a file what is said from now on."""
+def keep_log(path: Path | None) -> None:
+    """Append to a file what is said from now on; to none if None."""
     global _log
     _log = path
 
@@ -71,8 +71,14 @@ def command(script: str, *arguments: object) -> str:
     return shlex.join(["python", script, *map(str, arguments)])
 
 
+def as_text(figure: float) -> str:
+    """Return a figure as it is said: a share, from 0 to 1, in per cent, anything else as it is."""
+    return f"{figure:.2%}" if 0 <= figure <= 1 else f"{figure:.4g}"
+
+
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and end the process the way every script here ends."""
+    keep_log(None)
     script = Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are no text
         if hasattr(stream, "reconfigure"):

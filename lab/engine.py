@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from lab.console import LabError, command, progress, say
+from lab.console import LabError, as_text, command, progress, say
 from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
 from lab.run import Run, best_epoch
 from lab.runtime import (
     Runtime,
     average_buffers,
-    restore_rng,
-    rng_states,
+    place,
+    process_states,
+    restore_process,
     seed_epoch,
     to_device,
 )
@@ -36,6 +37,7 @@ from lab.settings import TrainSettings
 from lab.task import Loss, Meter, Task
 
 CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
+NEVER = 2**62  # a step that no training comes to
 OVERFIT_STEPS, OVERFIT_SHARE = 200, 0.01  # at most; of the first loss, for a batch to be learned
 OVERFIT_SHOWN = (1, 2, 5, 10, 20, 50, 100, 200)
 AGREE_EVERY = 16  # steps between two looks, on a GPU, at whether another process is to stop
@@ -121,7 +123,8 @@ def train_one_epoch(
 ) -> bool:
     """Train on what `loader` still has of an epoch, adding to `state`.
 
-    On a GPU nothing waits for the device within a step.
+    On a GPU nothing waits for the device within a step. What the last step has come to is seen by
+    the loss after it.
 
     Args:
         clip_norm: most that the norm of all gradients may be; 0 for any.
@@ -134,15 +137,13 @@ def train_one_epoch(
     Raises:
         Diverged: the loss is no longer finite; names the first such step.
     """
-    # A frozen body stays as it is, batch norm's statistics as well; the one layer that is trained
-    # on it, linear or a convolution, does the same in either mode.
-    model.train(all(parameter.requires_grad for parameter in model.parameters()))
+    model.train(not has_frozen_body(model))
     began, trained, stopped = time.perf_counter(), 0, False
     agree_every = AGREE_EVERY if runtime.device.type == "cuda" else 1
     # On the device: sums over inputs, and the first step whose loss was not finite.
     names: tuple[str, ...] = ("loss",)
     sums = torch.zeros(1, dtype=torch.float64, device=runtime.device)
-    bad_step = torch.zeros((), dtype=torch.int64, device=runtime.device)
+    bad_step = torch.full((), NEVER, device=runtime.device)
     bar = progress(loader, total=loader.batch_sampler.batches_left(state.images), label=label)
     for step, (inputs, targets) in enumerate(bar, 1):
         inputs, targets = to_device(inputs, runtime), to_device(targets, runtime)
@@ -162,15 +163,15 @@ def train_one_epoch(
         optimizer.step()
         schedule.step()
         if average is not None:
-            average.update_parameters(getattr(model, "module", model))
+            average.update_parameters(model)
 
         trained += count
         loss = loss.detach()
         names = ("loss", *figures)
         sums = sums + torch.stack([loss, *figures.values()]).detach().double() * count
-        bad_step = torch.where((bad_step == 0) & ~loss.isfinite(), step, bad_step)
+        bad_step = torch.where(loss.isfinite(), bad_step, bad_step.clamp(max=step))
         if step % CHECK_EVERY == 0:
-            _check_finite(bad_step, label)
+            _check_finite(bad_step, runtime, label)
             bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
         if runtime.world_size > 1:
             stopped = step % agree_every == 0 and bool(wish)
@@ -178,11 +179,22 @@ def train_one_epoch(
             stopped = stop is not None and stop.made
         if stopped:
             break
-    _check_finite(runtime.total(bad_step), label)
+    if not stopped:
+        finite = loss_is_finite(task, model, inputs, targets, runtime)
+        bad_step = torch.where(finite, bad_step, bad_step.clamp(max=step))
+    _check_finite(bad_step, runtime, label)
     totals = runtime.total(torch.cat([sums, sums.new_tensor([trained])])).tolist()
     state.add(dict(zip(names, totals, strict=False)), int(totals[-1]))
     state.seconds = time.perf_counter() - began
     return not stopped
+
+
+def has_frozen_body(model: nn.Module) -> bool:
+    """True where a part is not trained: it stays as it is, batch norm's statistics as well.
+
+    The layer that is trained on it, linear or a convolution, does the same in either mode.
+    """
+    return not all(parameter.requires_grad for parameter in model.parameters())
 
 
 def loss_and_figures(result: Loss) -> tuple[Tensor, dict[str, Tensor]]:
@@ -190,8 +202,18 @@ def loss_and_figures(result: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     return result if isinstance(result, tuple) else (result, {})
 
 
-def _check_finite(bad_step: Tensor, label: str) -> None:
-    if step := int(bad_step):
+@torch.no_grad()
+def loss_is_finite(
+    task: Task, model: nn.Module, inputs: Any, targets: Any, runtime: Runtime
+) -> Tensor:
+    """Return, as a boolean on the device, whether a network, as it is tested, can go on."""
+    model.eval()
+    with runtime.autocast():
+        return loss_and_figures(task.loss(model, inputs, targets))[0].isfinite()
+
+
+def _check_finite(bad_step: Tensor, runtime: Runtime, label: str) -> None:
+    if (step := int(runtime.least(bad_step))) < NEVER:
         raise Diverged(f"the loss is no longer finite since step {step} of {label or 'the epoch'}")
 
 
@@ -244,37 +266,30 @@ def fit(
         LabError: numbers that are no longer finite, or a checkpoint that cannot be saved.
         KeyboardInterrupt: stopped by Ctrl-C, after saving.
     """
-    model = model.to(runtime.device, memory_format=torch.channels_last)
+    model = place(model, runtime)
     optimizer = make_optimizer(
         parameters or list(model.parameters()), settings, runtime.device.type
     )
-    history, state, rng, finished = [], EpochState(), None, 0
-    average = None
+    average = average_weights(model, settings.ema) if settings.ema else None
+    history, state, processes, finished = [], EpochState(), None, 0
     if resumed is not None:
-        resume_optimizer(optimizer, resumed, settings)
         finished, history = resumed["epoch"], list(resumed.get("history", []))
-        if begun := resumed.get("epoch_state"):
-            state, rng = EpochState.restore(begun), resumed["rng_state"]
-            rng = [rng] if isinstance(rng, dict) else rng  # of a single process, as once saved
-    if settings.ema:
-        average = average_weights(model, settings.ema)
-        if "raw_state" in (resumed or {}):
-            model.load_state_dict(resumed["raw_state"])
-            average.n_averaged.fill_(resumed["averaged"])
+        state, processes = _take_up(resumed, model, optimizer, average, settings)
     sampler = train_loader.batch_sampler
     # An epoch that another batch size began counts as if this one had: the end is what counts.
-    done = (finished + 1) * len(sampler) - sampler.batches_left(state.images)
-    schedule = make_schedule(optimizer, settings, settings.epoch * len(sampler), done)
+    behind = (finished + 1) * len(sampler) - sampler.batches_left(state.images)
+    schedule = make_schedule(optimizer, settings, settings.epoch * len(sampler), behind)
 
     trained = model
     if runtime.world_size > 1:
         if runtime.device.type == "cuda":
             model = trained = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         trained = DistributedDataParallel(model, broadcast_buffers=False)
-    best_model = model if average is None else average.module
+    tested = model if average is None else average.module
+    networks = nn.ModuleList([model] if average is None else [model, tested])
 
     def snapshot(**more: Any) -> dict[str, Any]:
-        weights = {"model_state": best_model.state_dict()}
+        weights = {"model_state": tested.state_dict()}
         if average is not None:
             weights |= {"raw_state": model.state_dict(), "averaged": int(average.n_averaged)}
         return {
@@ -294,9 +309,9 @@ def fit(
             label = f"epoch {epoch}/{settings.epoch}"
             sampler.epoch, sampler.start = epoch, state.images
             seed_epoch(settings.seed, epoch, runtime.rank)
-            if rng is not None:
-                restore_rng(rng, runtime)
-                rng = None
+            if processes is not None:
+                restore_process(processes, networks, runtime)
+                processes = None
             began = time.perf_counter()
             try:
                 whole = train_one_epoch(
@@ -304,21 +319,19 @@ def fit(
                     settings.clip_norm, average, stop, label,
                 )  # fmt: skip
                 if not whole and sampler.batches_left(state.images):
-                    saved = asdict(state) | {"trained": 0, "seconds": 0.0}
-                    states = rng_states(runtime)
-                    path = run.save_interrupted(snapshot(epoch_state=saved, rng_state=states))
-                    done = (
-                        f"epoch {epoch}, {state.images:,} of {len(train_loader.dataset):,} images"
-                    )
+                    begun = asdict(state) | {"trained": 0, "seconds": 0.0}
+                    processes = process_states(networks, runtime)
+                    path = run.save_interrupted(snapshot(epoch_state=begun, processes=processes))
+                    done = f"epoch {epoch}, {state.images:,} of {sampler.count:,} images"
                     _end_interrupted(path, done, runtime)
-
-                average_buffers(trained, runtime)
+                if not has_frozen_body(model):
+                    average_buffers(networks, runtime)
                 row = {"epoch": epoch, **state.means()}
                 due = epoch % settings.val_interval == 0 or epoch == settings.epoch
                 if val_loader is not None and due:
-                    figures = evaluate(best_model, task.meter(), val_loader, runtime, "validating")
+                    figures = evaluate(tested, task.meter(), val_loader, runtime, "validating")
                     row |= {f"val_{name}": value for name, value in figures.items()}
-                _check_worth_saving(best_model, row, label)
+                _check_worth_saving(networks, row, label)
             except Diverged as error:
                 way_out = _way_out(task, model, train_loader, run, runtime)
                 raise LabError(f"{error}; {way_out}") from error
@@ -334,7 +347,8 @@ def fit(
             if epoch < settings.epoch and _any_process(stop.made, runtime):
                 _end_interrupted(path, f"epoch {epoch}", runtime)
     if average is not None:
-        model.load_state_dict(average.module.state_dict())
+        model.load_state_dict(tested.state_dict())
+    run.close()
     return history
 
 
@@ -353,22 +367,23 @@ def overfit(
     Returns:
         The last loss over the first.
     """
-    model = model.to(runtime.device, memory_format=torch.channels_last).train()
+    model = place(model, runtime).train()
     optimizer = make_optimizer(parameters, settings, runtime.device.type)
+    make_schedule(optimizer, replace(settings, schedule="constant"), OVERFIT_STEPS, 0)
     inputs, targets = (to_device(part, runtime) for part in batch)
     say(f"Learning {len(inputs)} training images by heart")
     first = loss = None
     for step in range(1, OVERFIT_STEPS + 1):
         with runtime.autocast():
-            value, figures = loss_and_figures(task.loss(model, inputs, targets))
+            mean, figures = loss_and_figures(task.loss(model, inputs, targets))
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        mean.backward()
         optimizer.step()
-        loss = value.item()
+        loss = mean.item()
         first = loss if first is None else first
         learned = loss < OVERFIT_SHARE * first
         if learned or step in OVERFIT_SHOWN or not math.isfinite(loss):
-            shown = "".join(f", {name} {figure:.2%}" for name, figure in figures.items())
+            shown = "".join(f", {name} {as_text(value)}" for name, value in figures.items())
             say(f"Step {step:3d}: loss {loss:.4f}{shown}")
         if learned or not math.isfinite(loss):
             break
@@ -379,24 +394,45 @@ def overfit(
     return loss / first
 
 
-def _check_worth_saving(model: nn.Module, row: dict[str, Any], label: str) -> None:
+def _take_up(
+    resumed: dict[str, Any],
+    model: nn.Module,
+    optimizer: Optimizer,
+    average: AveragedModel | None,
+    settings: TrainSettings,
+) -> tuple[EpochState, list[dict[str, Any]] | None]:
+    """Load what a checkpoint holds of an optimizer and of weights that are averaged.
+
+    Returns:
+        How far the epoch after it has come, and what each process had of its own then, if any.
+    """
+    resume_optimizer(optimizer, resumed, settings)
+    if "raw_state" in resumed:  # then the model came here with the average
+        model.load_state_dict(resumed["raw_state"])
+        if average is not None:
+            average.n_averaged.fill_(resumed["averaged"])
+    begun = resumed.get("epoch_state")
+    if begun is None:
+        return EpochState(), None
+    # Once, runs of a single process alone were interrupted within an epoch.
+    return EpochState.restore(begun), resumed.get("processes") or [resumed["rng_state"]]
+
+
+def _check_worth_saving(networks: nn.Module, row: dict[str, Any], label: str) -> None:
     """Raise Diverged if an epoch has left weights or a validation loss that are not finite."""
-    finite = [value.isfinite().all() for value in model.state_dict().values()]
+    finite = [value.isfinite().all() for value in networks.state_dict().values()]
     if not torch.stack(finite).all():
         raise Diverged(f"the weights are no longer finite after {label}")
     if not math.isfinite(row.get("val_loss") or 0.0):
         raise Diverged(f"the validation loss is no longer finite after {label}")
 
 
-@torch.no_grad()
 def _way_out(task: Task, model: nn.Module, loader: DataLoader, run: Run, runtime: Runtime) -> str:
     """Say what to do about a diverged run: name the newest checkpoint whose loss is finite."""
     inputs, targets = (to_device(part, runtime) for part in next(iter(loader)))
     for path, weights in run.newest_weights():
         model.load_state_dict(weights)
-        with runtime.autocast():
-            loss, _ = loss_and_figures(task.loss(model.eval(), inputs, targets))
-        if loss.isfinite():
+        if loss_is_finite(task, model, inputs, targets, runtime):
             return f"lower --lr, then --resume {path}"
     return "no epoch of it is worth going on from: start anew with a lower --lr"
 
@@ -415,7 +451,7 @@ def _epoch_line(row: dict[str, Any], ranks_by: str, epochs: int) -> str:
     figure = row.get(f"val_{ranks_by}")
     measured = ", not validated" if ranks_by else ""
     if figure is not None:
-        measured = f", val {ranks_by} {figure:.2%}"
+        measured = f", val {ranks_by} {as_text(figure)}"
     minutes, seconds = divmod(round(row["seconds"] * (epochs - row["epoch"])), 60)
     return (
         f"Epoch {row['epoch']:2d}/{epochs}: loss {row['loss']:.4f}{measured}, "

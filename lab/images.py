@@ -154,7 +154,7 @@ def open_image(path: Path) -> Image.Image:
     """Read any image file, upright (EXIF); RGB, but for plain grey ones ("L").
 
     Raises:
-        OSError: not an image, or a damaged one; the text says which.
+        OSError: not an image, a damaged one, or a file that cannot be read; the text says which.
     """
     if path.stat().st_size == 0:
         raise OSError("empty file")
@@ -172,6 +172,8 @@ def open_image(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise OSError("too large to be a photograph") from error
     except Exception as error:  # arbitrary bytes make decoders raise nearly anything
+        if getattr(error, "errno", None):  # it is the system that cannot read the file
+            raise
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise OSError(f"damaged image ({reason})") from error
 

@@ -14,10 +14,7 @@ from lab.settings import OPTIMIZERS, TrainSettings
 
 FUSED = ("sgd", "adam", "adagrad", "adamw")  # those torch has one-kernel updates for
 ONECYCLE_START, ONECYCLE_END = 25, 1e4  # the peak over the first rate, the first over the last
-STEPS, STEP_FACTOR = (
-    3,
-    0.1,
-)  # of the schedule `step`: equal parts, each at a tenth of the last one's
+STEPS, STEP_FACTOR = 3, 0.1  # of `step`: equal parts, and each one's rate over the last one's
 
 
 def make_optimizer(parameters: Any, settings: TrainSettings, device: str) -> Optimizer:

@@ -26,7 +26,7 @@ LETTER = 0.6  # width of one, of its font's size: more than the mean
 LINE = 1.25  # from one line of text to the next, of the font's size
 GAP = 0.1  # inches from one image to the next, or to a text
 BAR = 0.9  # inches that a bar of colours takes, with its label
-HEAD_FONT, TITLE_FONT = 13, 11  # points; of a picture's title and of a part's
+HEAD_FONT, TITLE_FONT, SMALLEST_FONT = 13, 11, 5  # points; of a picture's title, of a part's
 
 # ---------------------------------------------------------------- text
 
@@ -51,8 +51,15 @@ def _longest(texts: Iterable[str]) -> int:
 
 
 def _font_size(texts: Iterable[str], width: float, largest: float = 9) -> float:
-    """Return the font size, in points, at which every line is at most `width` inches wide."""
-    return float(np.clip(72 * width / (LETTER * max(_longest(texts), 1)), 5, largest))
+    """Return the font size, in points, at which lines are `width` inches wide at the most."""
+    size = 72 * width / (LETTER * max(_longest(texts), 1))
+    return float(np.clip(size, SMALLEST_FONT, largest))
+
+
+def _cut(text: str, width: float) -> str:
+    """Return a text to draw, lines cut to what `width` inches hold in the smallest font."""
+    most = max(12, int(72 * width / (LETTER * SMALLEST_FONT)))
+    return plain("\n".join(shorten(line, most) for line in text.split("\n")))
 
 
 def _height(texts: Iterable[str], font: float) -> float:
@@ -166,12 +173,13 @@ class Grid:
         for tiles, captions, top in zip(self.tiles, self._captions(), layout.tops, strict=True):
             for tile, caption, left in zip(tiles, captions, layout.lefts, strict=False):
                 shown = self._draw_tile(axis, tile, left, top)
-                text = {"x": left + self._width(tile) / 2, "ha": "center", "fontsize": layout.font}
-                axis.text(y=top - 0.03, s=plain(caption), va="bottom", **text)
-                axis.text(y=top + self.side + 0.03, s=plain(tile.note), va="top", **text)
+                width = self._width(tile)
+                text = {"x": left + width / 2, "ha": "center", "fontsize": layout.font}
+                axis.text(y=top - 0.03, s=_cut(caption, width), va="bottom", **text)
+                axis.text(y=top + self.side + 0.03, s=_cut(tile.note, width), va="top", **text)
         for label, top in zip(self.rows, layout.tops, strict=False):
             axis.text(
-                layout.lefts[0] - 0.05, top + self.side / 2, plain(label), rotation=90,
+                layout.lefts[0] - 0.05, top + self.side / 2, _cut(label, self.side), rotation=90,
                 fontsize=layout.row_font, ha="right", va="center", multialignment="center",
             )  # fmt: skip
         middle = (layout.lefts[0] + layout.right) / 2
@@ -473,7 +481,9 @@ def draw_comparison(histories: dict[str, Sequence[dict]], ranks_by: str = "accur
             losses += values
         epochs, values = _curve(history, f"val_{ranks_by}", scale)
         values = [100 - value for value in values] if unit else values
-        lines += axis.plot(epochs, values, clip_on=False, **style)
+        # Points at the edge are not cut; but without a point, the layout takes it for endless.
+        style["clip_on"] = not np.isfinite(values).any()
+        lines += axis.plot(epochs, values, **style)
         shown += values
     if min(losses, default=1.0) > 0:
         loss_axis.set_yscale("log")

@@ -91,8 +91,8 @@ class Run:
         keep_log(self.folder / "log.txt")
         path = self.folder / "run.json"
         try:
-            sessions = json.loads(path.read_text()) if path.is_file() else []
-        except ValueError:
+            sessions = list(json.loads(path.read_text())) if path.is_file() else []
+        except (OSError, ValueError, TypeError):
             say(f"{path} cannot be read and is written anew")
             sessions = []
         sessions.append(describe(runtime, seed, resumed))

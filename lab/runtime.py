@@ -1,4 +1,4 @@
-"""Where a script computes: device, precision, processes, and the random states of each."""
+"""Where a script computes: device, precision, processes, and what each of them has of its own."""
 
 import os
 from dataclasses import dataclass
@@ -41,6 +41,12 @@ class Runtime:
         """Return the sum of a tensor over all processes."""
         if self.world_size > 1:
             dist.all_reduce(values)
+        return values
+
+    def least(self, values: Tensor) -> Tensor:
+        """Return the smallest of each value over all processes."""
+        if self.world_size > 1:
+            dist.all_reduce(values, dist.ReduceOp.MIN)
         return values
 
     def wait_for_all(self) -> None:
@@ -109,6 +115,14 @@ def to_device(batch: Any, runtime: Runtime) -> Any:
     return batch
 
 
+def place(model: nn.Module, runtime: Runtime) -> nn.Module:
+    """Bring a network to the device, its weights in the layout of `to_device`; return it."""
+    model = model.to(runtime.device)
+    for parameter in model.parameters():
+        parameter.data = to_device(parameter.data, runtime)
+    return model
+
+
 def check_batch_size(batch_size: int, runtime: Runtime, normalises: bool) -> None:
     """Raise a UsageError unless every process gets enough images a batch.
 
@@ -121,7 +135,7 @@ def check_batch_size(batch_size: int, runtime: Runtime, normalises: bool) -> Non
         raise UsageError(f"--batch_size {batch_size} is too small: {why}, so at least {needed}")
 
 
-# ---------------------------------------------------------------- random states
+# ---------------------------------------------------------------- what each process has of its own
 
 
 def seed_epoch(seed: int, epoch: int, rank: int) -> None:
@@ -129,31 +143,38 @@ def seed_epoch(seed: int, epoch: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]))
 
 
-def rng_states(runtime: Runtime) -> list[dict[str, Tensor]]:
-    """Return the states of the generators that dropout draws from, of every process."""
-    states = {"cpu": torch.get_rng_state()}
+def process_states(networks: nn.Module, runtime: Runtime) -> list[dict[str, Any]]:
+    """Return of every process what it alone has in the middle of an epoch.
+
+    That is the state of the generators that dropout draws from and, of several processes, the
+    running statistics of batch norm.
+    """
+    own: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if runtime.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state()
+        own["cuda"] = torch.cuda.get_rng_state()
     if runtime.world_size == 1:
-        return [states]
+        return [own]
+    own["buffers"] = [buffer.cpu() for buffer in networks.buffers()]
     gathered: list[Any] = [None] * runtime.world_size
-    dist.all_gather_object(gathered, states)
+    dist.all_gather_object(gathered, own)
     return gathered
 
 
-def restore_rng(states: list[dict[str, Tensor]], runtime: Runtime) -> None:
-    """Put the generators into the states that `rng_states` returned to as many processes."""
+def restore_process(states: list[dict[str, Any]], networks: nn.Module, runtime: Runtime) -> None:
+    """Take up what `process_states` returned to as many processes; of other numbers, nothing."""
     if len(states) != runtime.world_size:
         return
     own = states[runtime.rank]
     torch.set_rng_state(own["cpu"].cpu())
     if "cuda" in own and runtime.device.type == "cuda":
         torch.cuda.set_rng_state(own["cuda"].cpu())
+    for buffer, saved in zip(networks.buffers(), own.get("buffers", ()), strict=False):
+        buffer.copy_(saved)
 
 
-def average_buffers(model: nn.Module, runtime: Runtime) -> None:
-    """Give every process the mean of the batch norms' running statistics after training."""
-    if runtime.world_size > 1 and model.training:  # a frozen body's were not touched
-        for buffer in model.buffers():
+def average_buffers(networks: nn.Module, runtime: Runtime) -> None:
+    """Give every process the mean of the batch norms' running statistics."""
+    if runtime.world_size > 1:
+        for buffer in networks.buffers():
             if buffer.is_floating_point():
                 runtime.total(buffer).div_(runtime.world_size)

@@ -44,7 +44,7 @@ class Task(Protocol):
     ranks_by: str
 
     def loss(self, model: nn.Module, inputs: Any, targets: Any) -> Loss:
-        """Return the loss of a batch, a mean over its inputs.
+        """Return the loss of a batch, a mean over its inputs; of a network in either mode.
 
         Beside it may stand further figures to log by name, scalars and means over the inputs too.
         """

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.console import LabError, say
+from lab.features import inputs_of, outputs_of
 from lab.images import to_arrays
 from lab.pictures import Colours, Grid, Mark, Picture, Scatter, Tile, sheet, shorten
 from lab.runtime import to_device
@@ -47,15 +48,13 @@ def view_filters(subject: Subject) -> Iterator[Picture]:
         extent = float(abs(images).max())
         colours = Colours("RdBu_r", -extent, extent, "weight")
         title = f"Kernels, the mean over {channels} input channels" if channels > 1 else "Kernels"
-    side = min(64, min(subject.preprocess.size))
+    body, preprocess = subject.body, subject.preprocess
+    layer = body.get_submodule(name)
+    sides = insight.excitable_sides(body, layer, preprocess)
     # The first two layers see a few pixels alone: enlarging would only stretch their stripes.
-    scales = [scale * side // insight.SCALES[-1] for scale in insight.SCALES]
-    scales = scales if layer_idx > 1 else [side]
-    body = subject.body
-    excited = insight.excite_filters(
-        body, body.get_submodule(name), subject.preprocess, filters, scales, **subject.given
-    )
-    excites = f"The {side}x{side} image that excites each filter most"
+    sides = sides if layer_idx > 1 else sides[-1:]
+    excited = insight.excite_filters(body, layer, preprocess, filters, sides, **subject.given)
+    excites = f"The {sides[-1]}x{sides[-1]} image that excites each filter most"
     shown = f"{filters} of {conv.out_channels}" if filters < conv.out_channels else f"{filters}"
     yield Picture(
         f"filter/filter_layer_{layer_idx}.jpg",
@@ -72,7 +71,7 @@ def view_features(subject: Subject) -> Iterator[Picture]:
     (name, layer), layer_idx = subject.layer(), subject.args.layer_idx
     images, (label,) = subject.photographs(1)
     (reading,) = subject.readings(images)
-    maps = insight.outputs_of(subject.model, layer, images)[0].cpu().numpy()  # (filters, H, W)
+    maps = outputs_of(subject.model, [layer], images)[0][0].cpu().numpy()  # (filters, H, W)
     tiles = [Tile(subject.pixels(images)[0], f"{subject.caption(label)}\nread as {reading}")]
     if subject.has_stn:
         handed = subject.pixels(subject.model.stn(images))[0]
@@ -99,7 +98,7 @@ def view_tsne(subject: Subject) -> Iterator[Picture]:
     features, labels = [], []
     with torch.inference_mode():
         for images, batch_labels in loader:
-            images, batch_labels = to_device(images, batch_labels, subject.runtime)
+            images = to_device(images, subject.runtime)
             features.append(insight.hidden_features(subject.model, images).cpu())
             labels.append(batch_labels.cpu())
     features, labels = torch.cat(features).numpy(), torch.cat(labels).numpy()
@@ -284,7 +283,7 @@ def view_attention(subject: Subject) -> Iterator[Picture]:
     check_index("--layer_idx", subject.args.layer_idx, len(blocks), "non-local blocks")
     name, block = blocks[subject.args.layer_idx]
     images, (label,) = subject.photographs(1)
-    features = insight.inputs_of(subject.model, block, images)
+    features = inputs_of(subject.model, block, images)
     *times, height, width = features.shape[2:]
     if subject.args.position:
         positions = [subject.args.position]

@@ -32,10 +32,10 @@ class Job:
     """What is to be trained on what.
 
     Attributes:
-        loaders: by mode: train, and val and test where there are such splits.
+        loaders: by mode: train, with a `datasets.BatchSampler`; val and test where there are such.
         identity: what every checkpoint holds besides the state: configs, class names and so on.
         parameters: groups of the model's, as `lab.optimizers.make_optimizer` takes them.
-        classes: how many are told apart, in words ("26 classes").
+        subject: what the inputs are, in words ("images of 26 classes from data").
         preview: draws into the run's folder what the data look like; None if nothing does.
     """
 
@@ -44,7 +44,7 @@ class Job:
     loaders: Mapping[str, "DataLoader"]
     identity: dict[str, Any]
     parameters: list[dict[str, Any]]
-    classes: str
+    subject: str
     preview: Callable[[Path], None] | None = None
 
 

@@ -367,7 +367,7 @@ def prepare(
         loaders,
         identity,
         parameter_groups(model, new_layer, args.freeze),
-        f"{len(classes)} classes",
+        f"images of {len(classes)} classes from {args.data_root or 'scikit-learn'}",
         (lambda folder: save_first_picture(train_split, folder / "vis.png")) if digits else None,
     )
 

@@ -9,6 +9,7 @@ import unittest
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -221,6 +222,40 @@ class BadFiles(TemporaryFolder):
                 torch.save(content, self.bad)
                 self.assertIn(named, self.refusal())
 
+    def test_parts_that_are_no_parts(self):
+        """Each is named; weights that are no tensors by name are none."""
+        for part, words in (
+            ({"model_state": [torch.zeros(3)]}, "is no state dict"),
+            ({"model_state": {"weight": [0.0]}}, "is no state dict"),
+            ({"model_state": {}}, "is no state dict"),
+            ({"configs": [3, 26]}, "is damaged: its configs is a list"),
+            ({"optimizer_state": None}, "its optimizer_state is a NoneType"),
+            ({"settings": [1]}, "its settings is a list"),
+            ({"flags": "--bn"}, "its flags is a str"),
+            ({"preprocess": (32, 32)}, "its preprocess is a tuple"),
+            ({"class_names": {"a": 0}}, "its class_names is a dict"),
+            ({"history": {"loss": []}}, "its history is a dict"),
+            ({"epoch": "last"}, "its epoch is a str"),
+        ):
+            with self.subTest(words):
+                torch.save(PLAIN | part, self.bad)
+                self.assertIn(words, self.refusal())
+
+    def test_flipped_bytes(self):
+        """One byte changed anywhere within the weights is seen, in each of 50 places."""
+        torch.manual_seed(0)
+        checkpoint.save(self.bad, PLAIN | {"model_state": {"weight": torch.randn(3000)}})
+        whole = self.bad.read_bytes()
+        weights = checkpoint.load(self.bad)["model_state"]["weight"].numpy().tobytes()
+        begin = whole.index(weights)
+        places = torch.randint(begin, begin + len(weights), (50,)).tolist()
+        for place in places:
+            with self.subTest(place):
+                content = bytearray(whole)
+                content[place] ^= 1 << place % 8
+                self.bad.write_bytes(content)
+                self.assertIn("damaged", self.refusal())
+
     def test_no_good_file_is_claimed_where_there_is_none(self):
         for epoch in (1, 2):
             self.epoch_file(epoch).unlink()
@@ -349,6 +384,20 @@ class Finding(TemporaryFolder):
         self.assertEqual(checkpoint.find(self.folder, "last"), self.epoch_file(10))
         self.assertEqual(checkpoint.find(self.folder, "best"), self.epoch_file(9))
 
+    def test_without_an_epoch(self):
+        """The assignment's 10; where it is not there the best, or the last, which is said."""
+        with mock.patch("lab.checkpoint.say") as said:
+            self.save_epochs(9, 10, 11, best_epoch=9)
+            self.assertEqual(checkpoint.find(self.folder, None), self.epoch_file(10))
+            said.assert_not_called()
+            for best, taken, name in ((9, 9, "best"), (7, 11, "last"), (None, 11, "last")):
+                self.save_epochs(9, 11, best_epoch=best)
+                self.epoch_file(10).unlink(missing_ok=True)
+                self.assertEqual(checkpoint.find(self.folder, None), self.epoch_file(taken))
+                first, second = (call.args[0] for call in said.call_args_list[-2:])
+                self.assertEqual(first, f"No epoch 10 in {self.folder}")
+                self.assertEqual(second, f"Taking the {name} epoch of {self.folder}, {taken}")
+
     def test_messages(self):
         """They list the epochs there are, or the command that makes some."""
         text = self.message(checkpoint.find, self.folder, "last")
@@ -373,6 +422,54 @@ class Finding(TemporaryFolder):
         interrupted = self.folder / checkpoint.INTERRUPTED
         checkpoint.save(interrupted, PLAIN)
         self.assertEqual(checkpoint.resume_point(self.folder), interrupted)
+        interrupted.unlink()
+        interrupted.mkdir()
+        self.assertEqual(checkpoint.resume_point(self.folder), self.epoch_file(10))
+
+    def test_finished_epochs(self):
+        """As the file says; the scaffold's say so in their names alone."""
+        self.assertEqual(checkpoint.finished_epochs({"epoch": 3}, Path("a.pth")), 3)
+        self.assertEqual(checkpoint.finished_epochs({}, self.epoch_file(12)), 12)
+        text = self.message(checkpoint.finished_epochs, {}, Path("mine.pth"))
+        self.assertIn("mine.pth does not say its epoch", text)
+
+
+class StartingFrom(TemporaryFolder):
+    """Weights to start from, in any of the forms that they are kept in."""
+
+    def test_forms(self):
+        """A checkpoint, a state dict, one under `state_dict`; of a run's folder the best epoch."""
+        weights = PLAIN["model_state"]
+        file = self.folder / "weights.pth"
+        for content in (PLAIN, {"model_state": weights}, weights,
+                        {"state_dict": weights, "epoch": 90, "arch": "resnet18"}):  # fmt: skip
+            torch.save(content, file)
+            state = checkpoint.load_any(file)
+            self.assertTrue(same(state["model_state"], weights))
+            self.assertEqual("configs" in state, "configs" in content)
+        self.save_epochs(1, 2, 3, best_epoch=2)
+        with mock.patch("lab.checkpoint.say") as said:
+            self.assertEqual(checkpoint.load_any(self.folder)["epoch"], 2)
+            said.assert_called_once_with(f"Taking the best epoch of {self.folder}, 2")
+            self.save_epochs(10, best_epoch=2)
+            self.assertEqual(checkpoint.load_any(self.folder)["epoch"], 2)
+
+    def test_refusals(self):
+        """No file, no weights in it, or parts that are no parts: one line that names the file."""
+        file = self.folder / "weights.pth"
+        self.assertEqual(self.message(checkpoint.load_any, file), f"no file of weights {file}")
+        for content, words in (
+            ([1], "holds no dictionary"),
+            ({"state_dict": [1]}, "is no state dict"),
+            ({"epoch": 3}, "is no state dict"),
+            ({"model_state": [torch.zeros(1)], "configs": {}}, "is no state dict"),
+            (PLAIN | {"configs": [1]}, "its configs is a list"),
+        ):
+            torch.save(content, file)
+            text = self.message(checkpoint.load_any, file)
+            self.assertIn(words, text)
+            self.assertTrue(text.startswith(str(file)))
+        self.assertIn("no checkpoints in", self.message(checkpoint.load_any, self.folder))
 
 
 class Rotating(TemporaryFolder):
@@ -399,46 +496,6 @@ class Rotating(TemporaryFolder):
             checkpoint.rotate(self.folder, 2, best)
             left.append(list(checkpoint.epochs(self.folder)))
         self.assertEqual(left, [[1], [1, 2], [2, 3], [2, 3, 4], [2, 4, 5], [5, 6], [6, 7]])
-
-
-class SettingAside(TemporaryFolder):
-    PATTERNS = ("metrics.csv", "events.out.*")
-
-    def start_run(self, mark: bytes) -> dict[str, bytes]:
-        """Write the files of a run, told apart by `mark`; return their contents by name."""
-        names = ("ckpt_epoch_1.pth", "ckpt_epoch_2.pth", "ckpt_interrupted.pth", "metrics.csv",
-                 "events.out.1")  # fmt: skip
-        files = {name: mark + name.encode() for name in names}
-        for name, content in files.items():
-            (self.folder / name).write_bytes(content)
-        return files
-
-    def contents(self, folder: Path) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-    def test_moves_runs_whole(self):
-        """Twice gives previous_1 and previous_2, each with its files; foreign files stay."""
-        (self.folder / "notes.txt").write_text("mine")
-        runs = []
-        for number, mark in ((1, b"first"), (2, b"second")):
-            runs.append(self.start_run(mark))
-            place = checkpoint.set_aside(self.folder, self.PATTERNS)
-            self.assertEqual(place, self.folder / f"previous_{number}")
-        self.assertEqual(self.contents(self.folder / "previous_1"), runs[0])
-        self.assertEqual(self.contents(self.folder / "previous_2"), runs[1])
-        self.assertEqual(self.names(), ["notes.txt", "previous_1", "previous_2"])
-
-    def test_interrupted_in_its_first_epoch(self):
-        """Such a run has no whole epoch, yet is a run."""
-        (self.folder / checkpoint.INTERRUPTED).write_bytes(b"state")
-        place = checkpoint.set_aside(self.folder, self.PATTERNS)
-        self.assertEqual(self.contents(place), {checkpoint.INTERRUPTED: b"state"})
-
-    def test_no_earlier_run(self):
-        """Nothing is moved and no folder made."""
-        (self.folder / "metrics.csv").touch()
-        self.assertIsNone(checkpoint.set_aside(self.folder, self.PATTERNS))
-        self.assertEqual(self.names(), ["metrics.csv"])
 
 
 class ScaffoldBlock(nn.Module):
@@ -513,7 +570,3 @@ class ScaffoldCheckpoints(TemporaryFolder):
                 ours = build_network("classifier", configs)
                 theirs.load_state_dict(ours.state_dict())
                 assert_close(theirs.eval()(x), ours.eval()(x))
-
-
-if __name__ == "__main__":
-    unittest.main()

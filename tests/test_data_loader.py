@@ -264,10 +264,25 @@ class CacheTest(TemporaryData):
         self.load()
         change(white, 2)
         self.assertEqual(self._image("green", "a.bmp").max(), 255)
-        path.rename(folder / "000.bmp")  # now before the others
-        self.assertEqual(self._image("green", "000.bmp").min(), 255)
-        (folder / "000.bmp").rename(self.root / "train" / "red" / "000.bmp")
-        self.assertEqual(self._image("red", "000.bmp").min(), 255)
+        twin = path.with_stem("b")
+        twin.write_bytes(black)
+        os.utime(twin, ns=(2, 2))
+        self.assertEqual(self._image("green", "b.bmp").max(), 0)
+        path.rename(folder / "c.bmp")  # b, c for a, b: sizes and times in the same order
+        self.assertEqual(self._image("green", "c.bmp").min(), 255)
+
+    def test_key_holds_the_class(self):
+        """Classes whose order is another after a renaming are read again."""
+        for name in CLASSES:
+            shutil.rmtree(self.root / "train" / name)
+        for name, colour in (("blue", "black"), ("green", "white")):
+            path = self.root / "train" / name / "a.bmp"
+            path.parent.mkdir()
+            Image.new("RGB", (8, 8), colour).save(path)
+            os.utime(path, ns=(1, 1))
+        self.assertEqual(self._image("blue", "a.bmp").max(), 0)
+        (self.root / "train" / "blue").rename(self.root / "train" / "navy")
+        self.assertEqual(self._image("navy", "a.bmp").max(), 0)
 
     def test_key_holds_the_preprocessing(self):
         for _ in range(2):
@@ -353,6 +368,13 @@ class HoldOutTest(TemporaryData):
 
     def images(self, split):
         return list(zip(split.paths, split.images, strict=True))
+
+    def test_both_parts_are_kept_for_the_next_run(self):
+        first = [self.read(mode)[0].images for mode in ("train", "val")]
+        with mock.patch.object(datasets, "open_image", side_effect=AssertionError):
+            second = [self.read(mode)[0].images for mode in ("train", "val")]
+        for a, b in zip(first, second, strict=True):
+            self.assertTrue(torch.equal(a, b))
 
     def test_signs_stay_together(self):
         """Of names that tell track and frame, whole tracks are held out."""
@@ -501,6 +523,19 @@ class BadFilesTest(TemporaryData):
                 self.assertRaisesRegex(OSError, r"^damaged image \(.{5,100}\)$"),
             ):
                 open_image(folder / "000.png")
+
+    def test_a_file_that_cannot_be_read(self):
+        """It is not called damaged: what the system says is said."""
+        path, opened = self.root / "train" / "blue" / "000.png", Image.open
+
+        def refuse(file):
+            if file == path:
+                raise PermissionError(13, "Permission denied", str(file))
+            return opened(file)
+
+        with mock.patch.object(Image, "open", refuse):
+            _, said = self.load()
+        self.assertIn("left out 1 of 33 files: blue/000.png (Permission denied)", said)
 
     def test_netpbm_of_another_length(self):
         """A binary PPM or PGM whose line ends were rewritten, or that is cut, is damaged."""

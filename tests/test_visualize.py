@@ -6,19 +6,15 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image
 
 import networks
-import visualize
 from datasets import get_data_loader
-from lab import checkpoint, engine
+from lab import checkpoint
 from lab.console import UsageError
-from lab.images import Preprocess
-from looking.subject import Subject, class_index, spread_over_classes
-from looking.views import VIEWS
+from looking.subject import class_index, spread_over_classes
 from networks import Classifier, ClassifierConfig, NonLocalBlock
 from tests.support import CLASSES, ScriptCase, make_images, script, script_here
 from world import signs
@@ -63,40 +59,6 @@ class Looker(Classifier):
         super().__init__(*arguments, **options)
         block = NonLocalBlock(32, identity_init=False, dimensions=2, sub_sample=True)
         self.conv_net[0] = torch.nn.Sequential(self.conv_net[0], block)
-
-
-class Clips(torch.nn.Module):
-    """A network for clips that halves their frames and looks all over the rest."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv3d(3, 8, 3, (2, 2, 2), 1)
-        self.block = NonLocalBlock(8, identity_init=False)
-
-    def forward(self, clips):
-        return self.block(self.conv(clips)).mean((2, 3, 4))
-
-
-class ClipTest(unittest.TestCase):
-    def test_attention_in_time_and_space(self):
-        """A row a position, a column a frame of the block; each heat map is its attention row."""
-        torch.manual_seed(0)
-        model, clips = Clips().eval().requires_grad_(False), torch.rand(1, 3, 6, 16, 16) * 2 - 1
-        flags = ["--type", "attention", "--position", "2", "3", "4"]
-        args = visualize.make_parser().parse_args(flags)
-        runtime = engine.start("cpu", "fp32")
-        subject = Subject(model, Preprocess(), CLASSES, {"configs": {}}, runtime, args)
-        with mock.patch.object(Subject, "photographs", lambda *_: (clips, [1])):
-            (picture,) = VIEWS["attention"](subject)
-        first, *looks = [tile.image for tile in picture.parts[0].tiles[0]]
-        pixels = subject.pixels(clips[0].movedim(1, 0))
-        self.assertEqual(len(looks), 3)
-        np.testing.assert_allclose(first, pixels[5], atol=1e-6)
-        row = model.block.attention(model.conv(clips), [[2, 3, 4]])[0]  # (1, 3, 8, 8)
-        row = torch.nn.functional.interpolate(row, size=(16, 16), mode="bilinear")[0]
-        heat = matplotlib.colormaps["hot"]((row / row.max()).numpy())[..., :3]
-        for look, frame, expected in zip(looks, (0, 2, 5), heat, strict=True):
-            np.testing.assert_allclose(look, 0.35 * pixels[frame] + 0.65 * expected, atol=1e-5)
 
 
 class ScriptTest(ScriptCase):

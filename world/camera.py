@@ -4,14 +4,17 @@ It sees linear light, (H, W, 3) float32 in which 1 is white in full sun, and giv
 bytes.
 """
 
+import io
 import math
 from functools import cache
 
 import numpy as np
+from PIL import Image
 
 GAMMA = 2.2
 LINEAR = (np.arange(256, dtype=np.float32) / 255) ** GAMMA  # uint8 -> linear light
 TEXTURES = 16
+SPAN = 64  # pixels of a picture that are seen through one matrix
 
 
 @cache
@@ -52,42 +55,105 @@ def shade(rng: np.random.Generator, side: int) -> np.ndarray | float:
     return 1 - depth * (1 - light[..., None])
 
 
-def lens(length: int, size: int, sigma: float, shift: float) -> np.ndarray:
-    """(size, length) matrix that blurs one axis of a scene and samples it to `size` pixels.
+def wear(rng: np.random.Generator, face: np.ndarray) -> np.ndarray:
+    """Fading, dirt and reflections on a plate; linear light (side, side, 3) in and out."""
+    side = len(face)
+    if rng.random() < 0.2:
+        face = face + rng.uniform(0, 0.3) * (rng.uniform(0.2, 0.7) - face)
+    if rng.random() < 0.25:  # the sun bleaches red to orange and blue to grey
+        bleached = face.max(axis=-1, keepdims=True) - face
+        face = face + bleached * rng.uniform((0, 0, 0), (0.2, 0.65, 0.3)).astype(np.float32)
+    if rng.random() < 0.3:
+        dirt = np.clip(noise(rng, side) - rng.uniform(0.3, 1.5), 0, 1)[..., None]
+        face = face * (1 - rng.uniform(0.2, 0.8) * dirt)
+    if rng.random() < 0.2:  # stickers
+        for _ in range(rng.integers(1, 4)):
+            part = rng.uniform((0.2, 0.2, 0.03, 0.03), (0.8, 0.8, 0.16, 0.25))
+            y, x, h, w = (part * side).astype(int)
+            face[y : y + h, x : x + w] = rng.uniform(0.1, 1, 3)
+    if rng.random() < 0.2:
+        glare = np.clip(noise(rng, side, smooth=True) - rng.uniform(0, 1.5), 0, 1)[..., None]
+        face = face + rng.uniform(0.1, 0.8) * glare
+    return face
 
-    As a product of matrices blur, shift and resampling cost one multiplication an axis.
+
+def lens(
+    length: int, size: int, sigma: float, shift: float, span: slice
+) -> tuple[slice, np.ndarray]:
+    """Blur, shift and resampling of one axis from `length` pixels to those in `span` of `size`.
+
+    As products of matrices they cost one multiplication an axis. Returns which pixels are seen by
+    the span, and their weights (span, seen).
     """
     step = length / size
-    centres = (np.arange(size) + 0.5) * step + shift * step
-    distance = (np.arange(length) + 0.5)[None] - centres[:, None]
+    reach = 6 * sigma + abs(shift) + 1
+    seen = slice(
+        max(0, int((span.start - reach) * step)), min(length, int((span.stop + reach) * step))
+    )
+    centres = (np.arange(span.start, span.stop) + 0.5) * step + shift * step
+    distance = (np.arange(seen.start, seen.stop) + 0.5)[None] - centres[:, None]
     weights = np.exp(-0.5 * (distance / (sigma * step)) ** 2)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return seen, (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def expose(rng: np.random.Generator, scene: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Lens, shutter and sensor: (H, W, 3) linear light -> (*size, 3) uint8."""
+def through_lens(
+    planes: np.ndarray, size: tuple[int, int], sigma: float, shifts: tuple[float, float]
+) -> np.ndarray:
+    """(C, H, W) light -> (C, *size), blurred by `sigma` and moved by `shifts` of its pixels."""
+    _, height, width = planes.shape
+    for axis, (length, target) in enumerate(((height, size[0]), (width, size[1]))):
+        parts = []
+        for start in range(0, target, SPAN):
+            span = slice(start, min(start + SPAN, target))
+            seen, weights = lens(length, target, sigma, shifts[axis], span)
+            parts.append(planes[:, :, seen] @ weights.T if axis else weights @ planes[:, seen])
+        planes = np.concatenate(parts, axis + 1)
+    return planes
+
+
+def expose(
+    rng: np.random.Generator,
+    scene: np.ndarray,
+    size: tuple[int, int],
+    motion: float = 3,
+    veil: float = 0.5,
+) -> np.ndarray:
+    """Lens, shutter and sensor: (H, W, 3) linear light -> (*size, 3) uint8.
+
+    motion: how far the scene moves while the shutter is open, in its pixels, where it does.
+    veil: the most light that the lens scatters, as a share of the mean.
+    """
     if rng.random() < 0.3:  # motion: the mean of the scene along a short path
-        dy, dx = rng.normal(0, 3, 2)
+        dy, dx = rng.normal(0, motion, 2)
         path = np.linspace(-0.5, 0.5, 5)
         scene = sum(np.roll(scene, (round(t * dy), round(t * dx)), (0, 1)) for t in path) / 5
     sigma = rng.uniform(0.35, 0.6) if rng.random() < 0.8 else rng.uniform(0.6, 1.3)
-    axes = list(zip(scene.shape[:2], size, strict=True))
-    rows, columns = (lens(*axis, sigma, 0.0) for axis in axes)
-    planes = np.ascontiguousarray(scene.transpose(2, 0, 1))  # (3, H, W)
-    light = rows @ planes @ columns.T  # (3, *size)
+    planes = np.ascontiguousarray(scene.transpose(2, 0, 1))
     if rng.random() < 0.5:  # colour fringes: the lens bends red and blue apart
-        for channel in (0, 2):
-            rows, columns = (lens(*axis, sigma, rng.normal(0, 0.3)) for axis in axes)
-            light[channel] = rows @ planes[channel] @ columns.T
-    light = light.transpose(1, 2, 0)
-    haze = rng.uniform(0.0, 0.03) if rng.random() < 0.85 else rng.uniform(0.03, 0.5)
-    light = light + haze * light.mean()
+        red, blue = rng.normal(0, 0.3, 2), rng.normal(0, 0.3, 2)
+        shifts = (red, (0.0, 0.0), blue)
+        light = np.concatenate(
+            [through_lens(planes[c : c + 1], size, sigma, shifts[c]) for c in range(3)]
+        )
+    else:
+        light = through_lens(planes, size, sigma, (0.0, 0.0))
+    haze = rng.uniform(0.0, 0.03) if rng.random() < 0.85 else rng.uniform(0.03, veil)
+    light += haze * light.transpose(1, 2, 0).mean()
+    light = np.ascontiguousarray(light.transpose(1, 2, 0))
     grain = rng.uniform(0.002, 0.015) * rng.standard_normal(light.shape, np.float32)
-    light = np.clip(light, 0, 1) ** (1 / GAMMA) + grain
-    pixels = (np.clip(light, 0, 1) * 255).astype(np.uint8)
+    light = np.clip(light, 0, 1, out=light) ** (1 / GAMMA)
+    light += grain
+    pixels = (np.clip(light, 0, 1, out=light) * 255).astype(np.uint8)
     if rng.random() < 0.04:  # the two fields of an interlaced frame, apart
         pixels[1::2] = np.roll(pixels[1::2], 1, axis=1)
     return pixels
+
+
+def compress(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """What JPEG leaves of them."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file).convert("RGB"))
 
 
 def misread(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:

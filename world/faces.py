@@ -117,6 +117,9 @@ def glyph(character: str, w: float, h: float) -> list[list[Point]]:
         case "8":
             upper = arc(r, 0.235 * h, 0.44 * w, 0.235 * h, 90, 450)
             return [upper, arc(r, 0.73 * h, r, 0.27 * h, 270, 630)]
+        case "H":
+            stems = [[(x, -0.05 * h), (x, 1.05 * h)] for x in (0.0, w)]
+            return [*stems, [(0.0, 0.5 * h), (w, 0.5 * h)]]
         case "S":
             upper = arc(r, 0.25 * h, 0.47 * w, 0.25 * h, 335, 120)
             return [upper + arc(r, 0.74 * h, r, 0.26 * h, 300, 515)]
@@ -621,6 +624,18 @@ FACES: dict[str, tuple[Callable[..., None], int, dict]] = {
     "end_of_no_overtaking": (end_of_no_overtaking, 2, {}),
     "end_of_no_overtaking_by_trucks": (end_of_no_overtaking_by_trucks, 2, {}),
 }
+
+# The categories of the German Traffic Sign Detection Benchmark, by the place in this order.
+MANDATORY, DANGER, OTHER = (*range(33, 41),), (11, *range(18, 32)), (6, 12, 13, 14, 17, 32, 41, 42)
+
+
+def category(name: str) -> str:
+    """ "mandatory", "danger", "other" or "prohibitory": what the benchmark counts a face to."""
+    number = tuple(FACES).index(name)
+    for kind, numbers in (("mandatory", MANDATORY), ("danger", DANGER), ("other", OTHER)):
+        if number in numbers:
+            return kind
+    return "prohibitory"
 
 
 def num_variants(name: str) -> int:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from world.camera import GAMMA, LINEAR, expose, misread, noise, shade
+from world.camera import GAMMA, LINEAR, expose, misread, noise, shade, wear
 from world.faces import BLACK, FACES, WHITE, draw_face, num_variants
 from world.parallel import build, map_chunks
 
@@ -143,27 +143,6 @@ def view(
     )
     matrix = np.linalg.inv(place @ tilt @ to_unit)
     return tuple((matrix / matrix[2, 2]).ravel()[:8])
-
-
-def wear(rng: np.random.Generator, face: np.ndarray) -> np.ndarray:
-    """Fading, dirt and reflections on a plate; linear light in and out."""
-    if rng.random() < 0.2:
-        face = face + rng.uniform(0, 0.3) * (rng.uniform(0.2, 0.7) - face)
-    if rng.random() < 0.25:  # the sun bleaches red to orange and blue to grey
-        bleached = face.max(axis=-1, keepdims=True) - face
-        face = face + bleached * rng.uniform((0, 0, 0), (0.2, 0.65, 0.3)).astype(np.float32)
-    if rng.random() < 0.3:
-        dirt = np.clip(noise(rng, SCENE) - rng.uniform(0.3, 1.5), 0, 1)[..., None]
-        face = face * (1 - rng.uniform(0.2, 0.8) * dirt)
-    if rng.random() < 0.2:  # stickers
-        for _ in range(rng.integers(1, 4)):
-            part = rng.uniform((0.2, 0.2, 0.03, 0.03), (0.8, 0.8, 0.16, 0.25))
-            y, x, h, w = (part * SCENE).astype(int)
-            face[y : y + h, x : x + w] = rng.uniform(0.1, 1, 3)
-    if rng.random() < 0.2:
-        glare = np.clip(noise(rng, SCENE, smooth=True) - rng.uniform(0, 1.5), 0, 1)[..., None]
-        face = face + rng.uniform(0.1, 0.8) * glare
-    return face
 
 
 # ---------------------------------------------------------------------------------------------

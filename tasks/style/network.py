@@ -246,11 +246,11 @@ def train(
                 f"{args.resume} has done {finished} epochs already; --epoch is the total: "
                 f"to go on, give one above {finished}"
             )
-    run = Run(args.ckpt_path, runtime)
     style_file = picture_file(args.style, args.save_dir)
     losses, preprocess = make_losses(args, style_file, runtime.device)
     size = losses.recipe.size
     loader = photo_loader(args.data_root, size, settings.batch_size, settings.seed, runtime.device)
+    run = Run(args.ckpt_path, runtime)  # after what may be wrong with the flags: it makes a folder
     torch.manual_seed(settings.seed)
     model = TransformNet(args.width) if resumed is None else load_transform(resumed)
     run.begin(runtime, settings.seed, args.resume, finished)

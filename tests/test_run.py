@@ -1,0 +1,415 @@
+"""A run's folder: its lineage when gone on with, what is set aside, how it says it was made."""
+
+import csv
+import json
+import math
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from lab import checkpoint
+from lab.console import LabError
+from lab.run import Run, as_csv
+from lab.runtime import Runtime
+from tests.support import PROJECT, ScriptCase, make_images, script_here
+
+CPU = Runtime(torch.device("cpu"))
+
+
+def setUpModule():
+    """Use one thread: for tensors this small the others cost more than they bring."""
+    unittest.addModuleCleanup(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(1)
+
+
+class RunCase(ScriptCase):
+    """Short runs of the real train.py on a small data set."""
+
+    draws = False  # a picture takes longer than an epoch of these
+
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        cls.data = make_images(cls.base / "data", {"train": 8, "val": 2, "test": 2})
+        for name in () if cls.draws else ("save_curves", "publish"):
+            patch = mock.patch(f"lab.pictures.{name}")
+            patch.start()
+            cls.addClassCleanup(patch.stop)
+
+    def train(self, folder, *more):
+        """Train into a folder; return what was said."""
+        done = script_here(
+            "train.py", "--data_root", self.data, "--batch_size", 8, "--ckpt_path", folder, *more
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def resume(self, path, *more):
+        done = script_here("train.py", "--resume", path, *more)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def interrupt(self, folder, *more):
+        """Train into a folder until Ctrl-C in the second step."""
+        steps = iter(range(9))
+        made = torch.optim.Adam.step
+
+        def step(*arguments, **options):
+            if next(steps) == 1:
+                signal.raise_signal(signal.SIGINT)
+            return made(*arguments, **options)
+
+        with mock.patch.object(torch.optim.Adam, "step", step):
+            done = script_here(
+                "train.py", "--data_root", self.data, "--batch_size", 8, "--ckpt_path", folder,
+                *more,
+            )  # fmt: skip
+        self.assertEqual(done.returncode, 130, done.stderr)
+        return done.stdout
+
+    def epochs(self, folder):
+        return list(checkpoint.epochs(folder))
+
+    def rows(self, folder):
+        with (folder / "metrics.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def seeds(self, folder):
+        """Return the seeds that the checkpoints in a folder were trained with: whose they are."""
+        files = checkpoint.epochs(folder).items()
+        return {epoch: checkpoint.load(path)["settings"]["seed"] for epoch, path in files}
+
+
+class LineageTest(RunCase):
+    def test_resumed_into_a_folder_that_holds_a_run(self):
+        """That run is set aside first; what is there then is of one lineage."""
+        a, b = self.base / "a", self.base / "b"
+        self.train(a, "--epoch", 1, "--seed", 1)
+        self.train(b, "--epoch", 3, "--seed", 2)
+        said = self.resume(a, "--ckpt_path", b, "--epoch", 2)
+        self.assertIn(f"{b} held an earlier run; it is now in {b / 'previous_1'}", said)
+        self.assertEqual(self.seeds(b), {2: 1})
+        self.assertEqual(self.seeds(b / "previous_1"), {1: 2, 2: 2, 3: 2})
+        self.assertEqual(self.seeds(a), {1: 1})
+        self.assertEqual([row["epoch"] for row in self.rows(b)], ["1", "2"])
+        self.assertEqual([row["epoch"] for row in self.rows(b / "previous_1")], ["1", "2", "3"])
+        self.resume(b, "--epoch", 3)
+        self.assertEqual(self.seeds(b), {2: 1, 3: 1})
+
+    def test_tested_where_the_best_epoch_is_elsewhere(self):
+        """The best epoch is in the folder come from: what is tested is said to be the last."""
+        a, b = self.base / "c", self.base / "d"
+        self.train(a, "--epoch", 1)
+        state = checkpoint.load(a / "ckpt_epoch_1.pth")
+        state["history"][0] |= {"val_accuracy": 1.0, "val_loss": 0.0}
+        checkpoint.save(a / "ckpt_epoch_1.pth", state | {"best_epoch": 1})
+        said = self.resume(a, "--ckpt_path", b, "--epoch", 2)
+        self.assertIn("of the last epoch, 2: ", said)
+
+    def test_gone_back_behind_later_epochs(self):
+        """They are set aside, and a later --resume of the folder goes on from the new ones."""
+        folder = self.base / "back"
+        self.train(folder, "--epoch", 4, "--seed", 1)
+        old = {path.name: path.read_bytes() for path in checkpoint.epochs(folder).values()}
+        said = self.resume(folder / "ckpt_epoch_2.pth", "--epoch", 3, "--seed", 2)
+        place = folder / "previous_1"
+        self.assertIn(f"what came after it is now in {place}", said)
+        self.assertEqual(self.seeds(folder), {1: 1, 2: 1, 3: 2})
+        self.assertEqual(sorted(path.name for path in place.iterdir()),
+                         ["ckpt_epoch_3.pth", "ckpt_epoch_4.pth"])  # fmt: skip
+        for path in place.iterdir():
+            self.assertEqual(path.read_bytes(), old[path.name])
+        self.resume(folder, "--epoch", 4)
+        self.assertEqual(self.seeds(folder), {1: 1, 2: 1, 3: 2, 4: 2})
+        third, fourth = (checkpoint.load(folder / f"ckpt_epoch_{n}.pth") for n in (3, 4))
+        self.assertEqual(fourth["history"][:3], third["history"])
+        self.assertFalse((folder / "previous_2").exists())
+
+    def test_gone_on_from_an_epoch_before_an_interrupted_one(self):
+        """The interrupted one is of the other lineage, and would be gone on from later."""
+        folder = self.base / "interrupted"
+        self.train(folder, "--epoch", 1, "--seed", 1)
+        done = self.interrupt(folder, "--resume", folder, "--epoch", 3)
+        self.assertIn(checkpoint.INTERRUPTED, done)
+        self.resume(folder / "ckpt_epoch_1.pth", "--epoch", 2, "--seed", 2)
+        self.assertEqual(
+            [path.name for path in (folder / "previous_1").iterdir()], [checkpoint.INTERRUPTED]
+        )
+        self.assertEqual(self.seeds(folder), {1: 1, 2: 2})
+        self.assertEqual(checkpoint.resume_point(folder), folder / "ckpt_epoch_2.pth")
+
+    def test_interrupted_into_another_folder(self):
+        """Gone on with elsewhere, the epoch is finished there, and is left where it was."""
+        folder, other = self.base / "here", self.base / "there"
+        self.interrupt(folder, "--epoch", 1)
+        before = (folder / checkpoint.INTERRUPTED).read_bytes()
+        self.resume(folder, "--ckpt_path", other)
+        self.assertEqual(self.epochs(other), [1])
+        self.assertEqual((folder / checkpoint.INTERRUPTED).read_bytes(), before)
+
+    def test_a_folder_in_the_place_of_the_interrupted_epoch(self):
+        """It is no checkpoint: the last epoch is gone on from, and the folder is out of the way."""
+        folder = self.base / "folder"
+        self.train(folder, "--epoch", 1)
+        (folder / checkpoint.INTERRUPTED).mkdir()
+        self.resume(folder, "--epoch", 2)
+        self.assertEqual(self.epochs(folder), [1, 2])
+
+
+class SchedulesTest(RunCase):
+    def rate(self, folder):
+        return float(self.rows(folder)[-1]["learning_rate"])
+
+    def test_a_new_rate_and_a_new_schedule_take_effect(self):
+        """A resumed run's rate is that of a run which always had its schedule and peak."""
+        for before, after in (
+            (("onecycle", 1e-3), ("onecycle", 4e-3)),
+            (("constant", 1e-3), ("onecycle", 1e-3)),
+            (("constant", 1e-3), ("cosine", 2e-3)),
+            (("onecycle", 1e-3), ("step", 1e-3)),
+            (("step", 1e-3), ("constant", 5e-4)),
+        ):
+            with self.subTest(before=before, after=after):
+                folder = self.base / f"{before[0]}_{after[0]}"
+                straight = self.base / f"straight_{after[0]}"
+                self.train(folder, "--epoch", 1, "--schedule", before[0], "--lr", before[1])
+                self.resume(folder, "--epoch", 3, "--schedule", after[0], "--lr", after[1])
+                self.train(straight, "--epoch", 3, "--schedule", after[0], "--lr", after[1])
+                for row, expected in zip(self.rows(folder)[1:], self.rows(straight)[1:],
+                                         strict=True):  # fmt: skip
+                    self.assertEqual(row["learning_rate"], expected["learning_rate"])
+                settings = checkpoint.load(folder / "ckpt_epoch_3.pth")["settings"]
+                self.assertEqual((settings["schedule"], settings["lr"]), after)
+
+    def test_augmentation_can_be_left_out(self):
+        folder = self.base / "augmented"
+        self.train(folder, "--epoch", 1, "--augment")
+        self.resume(folder, "--epoch", 2)
+        self.assertTrue(checkpoint.load(folder / "ckpt_epoch_2.pth")["settings"]["augment"])
+        self.resume(folder, "--epoch", 3, "--no-augment")
+        self.assertFalse(checkpoint.load(folder / "ckpt_epoch_3.pth")["settings"]["augment"])
+
+
+class DivergenceTest(RunCase):
+    def diverge(self, *arguments):
+        done = script_here("train.py", *arguments)
+        self.assert_refused(done, 1, "no longer finite", "--lr")
+        return done.stderr
+
+    def test_from_the_start(self):
+        """One step an epoch, validated or not: nothing is saved, and there is no way but anew."""
+        for more in ((), ("--val_interval", 9), ("--bn",), ("--ema", 0.5)):
+            with self.subTest(more):
+                folder = self.base / f"anew{'_'.join(map(str, more))}"
+                error = self.diverge(
+                    "--data_root", self.data, "--ckpt_path", folder, "--lr", "1e30",
+                    "--batch_size", 24, "--epoch", 3, *more,
+                )  # fmt: skip
+                self.assertIn("start anew with a lower --lr", error)
+                self.assertEqual(self.epochs(folder), [])
+
+    def test_later(self):
+        """What is named can be gone on from; the good epochs are as they were, and best."""
+        folder = self.base / "later"
+        self.train(folder, "--epoch", 2)
+        good = {path: path.read_bytes() for path in checkpoint.epochs(folder).values()}
+        flags = ("--lr", "1e30", "--batch_size", 24, "--epoch", 4)
+        for more in ((), ("--val_interval", 9)):
+            error = self.diverge("--resume", folder, *flags, *more)
+            self.assertIn(f"lower --lr, then --resume {folder / 'ckpt_epoch_2.pth'}", error)
+            self.assertEqual({path: path.read_bytes() for path in good}, good)
+            self.assertEqual(self.epochs(folder), [1, 2])
+        self.resume(folder / "ckpt_epoch_2.pth", "--epoch", 3)
+        self.assertEqual(self.epochs(folder), [1, 2, 3])
+
+    def test_a_checkpoint_that_does_not_work_is_not_named(self):
+        """Weights that an earlier version saved, finite but lost, are passed over, damaged too."""
+        folder = self.base / "lost"
+        self.train(folder, "--epoch", 3)
+        state = checkpoint.load(folder / "ckpt_epoch_2.pth")
+        for value in state["model_state"].values():
+            value.mul_(1e30)
+        checkpoint.save(folder / "ckpt_epoch_2.pth", state)
+        (folder / "ckpt_epoch_3.pth").write_bytes(b"damaged")
+        error = self.diverge("--resume", folder / "ckpt_epoch_2.pth", "--epoch", 4)
+        self.assertIn(f"--resume {folder / 'ckpt_epoch_1.pth'}", error)
+
+    def test_a_loss_of_validation_that_is_lost(self):
+        """Weights and training loss may be finite where the validation loss is not."""
+        folder = self.base / "validation"
+        loss = mock.patch(
+            "tasks.classification.ClassificationMeter.compute",
+            lambda meter, runtime: {"loss": math.nan, "accuracy": 1.0},
+        )
+        with loss:
+            error = self.diverge("--data_root", self.data, "--ckpt_path", folder, "--lr", 1e-3)
+        self.assertIn("the validation loss is no longer finite after epoch 1", error)
+        self.assertEqual(self.epochs(folder), [])
+
+
+class SettingAsideTest(RunCase):
+    draws = True
+
+    def test_all_that_the_scripts_wrote(self):
+        """Curves, events, pictures and results of an earlier run go with it; foreign files stay."""
+        folder = self.base / "digits"
+        flags = ("--dataset", "digits", "--ckpt_path", folder, "--batch_size", 400)
+        self.assertEqual(script_here("train.py", *flags, "--epoch", 1).returncode, 0)
+        tested = script_here("test.py", "--ckpt_path", folder, "--epoch", "last", "--save")
+        self.assertEqual(tested.returncode, 0, tested.stderr)
+        looked = script_here("test.py", "--ckpt_path", folder, "--epoch", "last", "--image",
+                             folder / "vis.png")  # fmt: skip
+        self.assertEqual(looked.returncode, 0, looked.stderr)
+        written = {path.name for path in folder.iterdir()}
+        self.assertLessEqual(
+            {"ckpt_epoch_1.pth", "metrics.csv", "run.json", "log.txt", "loss_and_acc.jpg",
+             "vis.png", "results", "confusion_matrix.jpg", "images.jpg"}, written,
+        )  # fmt: skip
+        count = len(list((folder / "results").iterdir()))
+        (folder / "notes.txt").write_text("mine")
+        again = script_here("train.py", *flags, "--epoch", 1, "--seed", 1)
+        self.assertIn(f"it is now in {folder / 'previous_1'}", again.stdout, again.stderr)
+        self.assertEqual({path.name for path in (folder / "previous_1").iterdir()}, written)
+        self.assertEqual(len(list((folder / "previous_1" / "results").iterdir())), count)
+        left = {path.name.split(".1")[0] for path in folder.iterdir()}
+        self.assertEqual(
+            left, {"ckpt_epoch_1.pth", "metrics.csv", "run.json", "log.txt", "loss_and_acc.jpg",
+                   "vis.png", "events.out.tfevents", "previous_1", "notes.txt"},
+        )  # fmt: skip
+
+    def files(self, folder, mark):
+        """Write the files of a run, told apart by `mark`; return their contents by name."""
+        names = ("ckpt_epoch_1.pth", "ckpt_interrupted.pth", "metrics.csv", "events.out.tfevents.1")
+        for name in names:
+            (folder / name).write_bytes(mark + name.encode())
+        return {name: mark + name.encode() for name in names}
+
+    def test_twice(self):
+        """previous_1 and previous_2, each with its files."""
+        folder = self.base / "twice"
+        run, kept = Run(folder, CPU), []
+        with mock.patch("lab.run.say"):
+            for mark in (b"first", b"second"):
+                kept.append(self.files(folder, mark))
+                run.begin(CPU, 0)
+                (folder / "run.json").unlink()
+        for number, files in enumerate(kept, 1):
+            place = folder / f"previous_{number}"
+            self.assertEqual({path.name: path.read_bytes() for path in place.iterdir()}, files)
+        left = {path.name for path in folder.iterdir()} - {"log.txt"}
+        self.assertEqual(left, {"previous_1", "previous_2"})
+
+    def test_interrupted_in_its_first_epoch(self):
+        """Such a run has no whole epoch, yet is a run."""
+        folder = self.base / "first"
+        self.interrupt(folder, "--epoch", 1, "--seed", 1)
+        self.train(folder, "--epoch", 1, "--seed", 2)
+        self.assertTrue((folder / "previous_1" / checkpoint.INTERRUPTED).is_file())
+
+    def test_no_earlier_run(self):
+        """Pictures without a checkpoint are some other thing's: nothing is moved."""
+        folder = self.base / "pictures"
+        folder.mkdir()
+        (folder / "holiday.jpg").write_bytes(b"mine")
+        self.train(folder, "--epoch", 1)
+        self.assertFalse((folder / "previous_1").exists())
+        self.assertEqual((folder / "holiday.jpg").read_bytes(), b"mine")
+
+    def test_the_other_processes_write_nothing(self):
+        folder = self.base / "other"
+        run = Run(folder, Runtime(torch.device("cpu"), rank=1, world_size=2))
+        run.begin(CPU, 0)
+        run.save_interrupted({})
+        self.assertFalse(folder.exists())
+
+
+class RecordTest(RunCase):
+    def test_how_it_was_made(self):
+        """Command, versions, commit, seed and machine; a session each time it is gone on with."""
+        folder = self.base / "made here"
+        self.train(folder, "--epoch", 1, "--seed", 7, "--precision", "fp32")
+        self.resume(folder, "--epoch", 2)
+        first, second = json.loads((folder / "run.json").read_text())
+        self.assertEqual(
+            first["command"],
+            f"python train.py --data_root {self.data} --batch_size 8 --ckpt_path '{folder}' "
+            "--epoch 1 --seed 7 --precision fp32",
+        )
+        self.assertEqual(first["resumed"], None)
+        self.assertEqual(second["resumed"], str(folder / "ckpt_epoch_1.pth"))
+        for session in (first, second):
+            self.assertEqual(session["seed"], 7)
+            self.assertEqual(session["versions"]["torch"], torch.__version__)
+            self.assertEqual(session["versions"]["python"], platform.python_version())
+            self.assertEqual(session["machine"]["system"], platform.platform())
+            self.assertEqual(session["machine"]["precision"], "fp32")
+            self.assertEqual(session["machine"]["processes"], 1)
+        head = subprocess.run(
+            ["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True
+        )
+        if head.returncode == 0:  # not in an archive of the files alone
+            self.assertEqual(first["commit"].rstrip("+"), head.stdout.strip())
+
+    def test_what_was_said(self):
+        """The log has what was printed, of all sessions and errors, and of this run alone."""
+        folder, other = self.base / "said", self.base / "said elsewhere"
+        said = self.train(folder, "--epoch", 1)
+        said += self.resume(folder, "--epoch", 2)
+        failed = script_here("train.py", "--resume", folder, "--epoch", 3, "--lr", 1e30,
+                             "--batch_size", 24)  # fmt: skip
+        self.assertEqual(failed.returncode, 1)
+        script_here("test.py", "--ckpt_path", folder, "--epoch", 2)
+        self.train(other, "--epoch", 1)
+        log = (folder / "log.txt").read_text()
+        self.assertEqual(log, said + failed.stdout + failed.stderr)
+        self.assertRegex(log, r"Epoch  1/1: loss(.|\n)*Epoch  2/2: loss(.|\n)*error: the loss")
+
+    def test_a_record_that_cannot_be_read(self):
+        """It is written anew, and said so."""
+        folder = self.base / "spoilt"
+        self.train(folder, "--epoch", 1)
+        for epoch, content in ((2, b"{"), (3, b"\xff\xfe"), (4, b"7")):
+            (folder / "run.json").write_bytes(content)
+            said = self.resume(folder, "--epoch", epoch)
+            self.assertIn(f"{folder / 'run.json'} cannot be read and is written anew", said)
+            self.assertEqual(len(json.loads((folder / "run.json").read_text())), 1)
+
+    def test_metrics_are_a_table(self):
+        """A column for each figure that any epoch has; a figure that is missing is empty."""
+        history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": None, "val_loss": 0.25}]
+        self.assertEqual(as_csv(history), "epoch,loss,val_loss\n1,0.5,\n2,,0.25\n")
+
+    def test_commands_can_be_pasted(self):
+        """Paths with spaces are quoted in what is printed; the shell reads them as they are."""
+        folder = self.base / "two words"
+        said = self.train(folder, "--epoch", 1)
+        commands = re.findall(r"^  python (.*)$", said, re.MULTILINE)
+        self.assertGreater(len(commands), 2)
+        for command in commands:
+            words = subprocess.run(
+                f"printf '%s\\n' {command}", shell=True, capture_output=True, text=True
+            ).stdout.splitlines()
+            self.assertEqual(words[words.index("--ckpt_path") + 1], str(folder))
+            self.assertTrue((PROJECT / words[0]).is_file())
+        done = script_here("test.py", "--ckpt_path", self.base / "no such")
+        self.assertIn(f"python train.py --ckpt_path '{self.base / 'no such'}'", done.stderr)
+
+    def test_a_folder_that_cannot_be_written(self):
+        blocked = self.base / "a_file"
+        blocked.write_text("in the way")
+        with self.assertRaisesRegex(LabError, f"cannot write to --ckpt_path {blocked}"):
+            Run(blocked / "run", CPU)
+        shutil.rmtree(self.base / "made", ignore_errors=True)
+        folder = self.base / "made" / "deep"
+        Run(folder, CPU)
+        self.assertEqual(list(folder.iterdir()), [])
