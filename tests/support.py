@@ -59,7 +59,6 @@ def script_here(*arguments: object) -> subprocess.CompletedProcess:
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
         mock.patch.object(sys, "argv", [name, *rest]),
-        mock.patch.object(console, "_log", None),  # a script ends, and with it the log it keeps
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
