@@ -5,6 +5,7 @@ import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -337,6 +338,11 @@ class DataSet(unittest.TestCase):
         pictures = {name for name in one if name.endswith((".jpg", ".png"))}
         self.assertEqual(len({one[name] for name in pictures}), len(pictures), "two are alike")
         self.assertFalse({one[name] for name in pictures} & {other[name] for name in pictures})
+
+    def test_train_comes_last(self):
+        with mock.patch.object(Path, "rename", autospec=True, side_effect=Path.rename) as moved:
+            self.draw("street", workers=1)
+        self.assertEqual([call.args[1].name for call in moved.call_args_list], ["val", "train"])
 
     def test_files_as_coco_and_voc_have_them(self):
         self.draw("street", workers=1)
