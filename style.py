@@ -21,6 +21,7 @@ from lab.console import (
     LabError,
     Parser,
     UsageError,
+    add_show_flag,
     command,
     natural,
     non_negative_float,
@@ -64,6 +65,7 @@ def make_parser() -> ArgumentParser:
         ),
     }.items():  # fmt: skip
         parser.add_argument(flag, **options)
+    add_show_flag(parser)
     losses = parser.add_argument_group("losses")
     for flag, options in {
         "--model": dict(
@@ -136,6 +138,10 @@ def main() -> None:
         from tasks.style.picture import paint
 
         paint(args, runtime)
+        if not args.no_show:
+            from lab.pictures import show_figures
+
+            show_figures()
     else:
         from tasks.style.network import repaint
 

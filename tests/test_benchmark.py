@@ -184,6 +184,19 @@ class TrainingTest(unittest.TestCase):
                 self.assertEqual(turn(), sum(batches))
                 self.assertEqual(seen, batches)
 
+    def test_gradients_are_those_of_the_batch(self):
+        """What an earlier step has left is gone before the backward pass."""
+        for name, (model, turn, batches) in self.contestants(CPU).items():
+            weight, given, alone = model.fc_net[4].weight, [], []
+            weight.register_hook(given.append)
+            weight.register_post_accumulate_grad_hook(
+                lambda w, given=given, alone=alone: alone.append(torch.equal(w.grad, given[-1]))
+            )
+            turn()
+            with self.subTest(name):
+                self.assertGreaterEqual(len(alone), len(batches))
+                self.assertTrue(all(alone))
+
     def test_all_learn(self):
         """After five turns, the bare step knows its batch, the others every image."""
         every = next(iter(get_data_loader(self.root, "train", 32, 90)))
