@@ -1,11 +1,15 @@
 """The scripts as a user meets them: bad input in one clear line, test.py's table and pictures."""
 
-import csv
+import json
+import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -14,9 +18,25 @@ import torch
 from PIL import Image
 from sklearn.metrics import precision_score, recall_score
 
+import datasets
 from lab import checkpoint
-from networks import Classifier
-from tests.support import CLASSES, PROJECT, ScriptCase, environment, make_images, script
+from lab.images import Preprocess
+from networks import Classifier, load_network
+from tests.support import (
+    CLASSES,
+    PROJECT,
+    ScriptCase,
+    environment,
+    make_images,
+    script,
+    script_here,
+)
+
+
+def setUpModule():
+    """Use one thread: for tensors this small the others cost more than they bring."""
+    unittest.addModuleCleanup(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(1)
 
 
 class ScriptTest(ScriptCase):
@@ -255,52 +275,192 @@ class TestScriptTest(ScriptTest):
         self.assert_refused(done, 1, "crimson")
 
 
-class DistributedTest(ScriptTest):
-    def torchrun(self, folder, *more):
+# Runs train.py with each list of arguments in processes that torchrun has started once: a start
+# takes longer than they do. A process cannot leave its group and join another.
+WORKER = """
+import json, os, sys
+from unittest import mock
+from tests.support import script_here
+with mock.patch("torch.distributed.destroy_process_group"):
+    done = [script_here("train.py", *arguments) for arguments in json.loads(sys.argv[1])]
+with open(sys.argv[2] + os.environ["RANK"], "w") as file:
+    json.dump([(each.returncode, each.stdout, each.stderr) for each in done], file)
+"""
+# Takes its time over each step, and makes a file when a few are done.
+SLOW = """
+import itertools, pathlib, runpy, sys, time
+from tasks.classification import Classification
+marker, steps, loss = pathlib.Path(sys.argv.pop(1)), itertools.count(), Classification.loss
+def slowly(*arguments):
+    time.sleep(0.05)
+    if next(steps) == 4:
+        marker.touch()
+    return loss(*arguments)
+Classification.loss = slowly
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+class DistributedTest(ScriptCase):
+    """Two processes of torchrun: interrupted ones, and a session of all that need no own start."""
+
+    exact = ("--bn", "--stn", "--augment", "--dropout", "0.2", "--batch_size", "8", "--epoch", "2")
+    plain = ("--precision", "fp32", "--optim_type", "sgd", "--lr", "0.02", "--batch_size", "5",
+             "--schedule", "onecycle", "--clip_norm", "1", "--epoch", "2")  # fmt: skip
+    still = ("--bn", "--precision", "fp32", "--optim_type", "sgd", "--lr", "1e-20", "--batch_size",
+             "7", "--epoch", "1", "--ema", "0.5")  # fmt: skip
+
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        cls.data = make_images(cls.base / "data", {"train": 60, "val": 5, "test": 5})
+        cls.less = make_images(cls.base / "less", {"train": 20, "val": 5})
+        cls.few = make_images(cls.base / "few", {"train": 1, "val": 1})
+        cls.interrupted = {
+            name: cls.interrupt(cls.base / name, send)
+            for name, send in (("group", os.killpg), ("alone", os.kill))
+        }
+        runs = {
+            "whole": (*cls.exact, "--data_root", cls.data),
+            "group": ("--resume", cls.base / "group"),
+            "alone": ("--resume", cls.base / "alone"),
+            "plain": (*cls.plain, "--data_root", cls.less),
+            "still": (*cls.still, "--data_root", cls.data),
+            "few": ("--bn", "--data_root", cls.few),
+            "absent": ("--data_root", cls.base / "nowhere"),
+        }
+        arguments = [
+            [*map(str, flags), "--ckpt_path", str(cls.base / name)] for name, flags in runs.items()
+        ]
+        output = cls.base / "rank_"
+        process = cls.torchrun(WORKER, json.dumps(arguments), output)
+        said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        results = [json.loads(Path(f"{output}{rank}").read_text()) for rank in (0, 1)]
+        cls.done = [dict(zip(runs, result, strict=True)) for result in results]
+
+    @classmethod
+    def torchrun(cls, code, *arguments):
+        """Start a script in two processes, in a group of their own as a shell would."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        return subprocess.run(
+        script = cls.base / f"script_{port}.py"
+        script.write_text(code)
+        return subprocess.Popen(
             [
                 sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-                f"--master_port={port}", "train.py", "--data_root", str(self.data),
-                "--ckpt_path", str(folder), "--epoch", "2", "--batch_size", "16", *more,
+                f"--master_port={port}", str(script), *map(str, arguments),
             ],
-            cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+            cwd=PROJECT, env=environment() | {"PYTHONPATH": str(PROJECT)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
-    def test_two_processes_train_as_one(self):
-        """Without batch norm, two halves' averaged gradients are the batch's: the same losses."""
-        plain = ("--precision", "fp32", "--schedule", "onecycle")
-        done = self.torchrun(self.base / "two", *plain)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        script(
-            "train.py", "--data_root", self.data, "--ckpt_path", self.base / "one", "--epoch", 2,
-            "--batch_size", 16, *plain,
-        )  # fmt: skip
-        histories = []
-        for name in ("one", "two"):
-            with (self.base / name / "metrics.csv").open() as file:
-                histories.append(list(csv.DictReader(file)))
-        for one, two in zip(*histories, strict=True):
-            self.assertAlmostEqual(float(one["loss"]), float(two["loss"]), places=3)
-            self.assertAlmostEqual(float(one["val_accuracy"]), float(two["val_accuracy"]), places=6)
-        self.assertEqual(done.stdout.count("Epoch  1/2"), 1)
-        self.assertEqual(list(checkpoint.epochs(self.base / "two")), [1, 2])
-        self.assertEqual(len(list((self.base / "two").glob("events.*"))), 1)
+    @classmethod
+    def interrupt(cls, folder, send):
+        """Press Ctrl-C in the first epoch; return what was said and the checkpoint then."""
+        marker = cls.base / f"{folder.name}_marker"
+        flags = (*cls.exact, "--data_root", cls.data, "--ckpt_path", folder)
+        process = cls.torchrun(SLOW, marker, *flags)
+        while not marker.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        send(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)
+        return said, checkpoint.load(folder / checkpoint.INTERRUPTED)
 
-    def test_two_processes_learn_with_batch_norm(self):
-        """The main job's network reaches full accuracy, and one process can read its checkpoint."""
-        folder = self.base / "bn"
-        done = self.torchrun(folder, "--bn", "--stn", "--augment")
+    def test_interrupted_within_an_epoch(self):
+        """All stop after the same step and wait for the save; what is said is said once."""
+        for name, ((output, errors), state) in self.interrupted.items():
+            with self.subTest(name):
+                images = state["epoch_state"]["images"]
+                self.assertIn(images, range(8, 180, 8))
+                path = self.base / name / checkpoint.INTERRUPTED
+                self.assertIn(
+                    f"Saved {path} (epoch 1, {images} of 180 images). "
+                    f"Go on with: python train.py --resume {path}",
+                    output,
+                )
+                self.assertEqual(output.count("Stopping after this step"), 1)
+                self.assertEqual(errors.count("train.py: interrupted"), 1, errors)
+                self.assertEqual(len(state["processes"]), 2)
+
+    def test_resumed_is_bit_identical(self):
+        """The two processes go on to what two that nobody interrupted come to."""
+        whole = [checkpoint.load(self.base / "whole" / f"ckpt_epoch_{n}.pth") for n in (1, 2)]
+        for name in self.interrupted:
+            self.assertEqual(self.done[0][name][0], 0, self.done[0][name])
+            for state in whole:
+                resumed = checkpoint.load(self.base / name / f"ckpt_epoch_{state['epoch']}.pth")
+                for key, value in state["model_state"].items():
+                    self.assertTrue(torch.equal(resumed["model_state"][key], value), (name, key))
+                for row, expected in zip(resumed["history"], state["history"], strict=True):
+                    for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
+                        self.assertAlmostEqual(row[column], expected[column], places=6)
+            self.assertFalse((self.base / name / checkpoint.INTERRUPTED).exists())
+
+    def test_they_train_as_one(self):
+        """Of batches of five, shares of three and two: the gradients of the whole batch's mean."""
+        done = script_here(
+            "train.py", *self.plain, "--data_root", self.less, "--ckpt_path", self.base / "one"
+        )
         self.assertEqual(done.returncode, 0, done.stderr)
-        tested = script("test.py", "--ckpt_path", folder, "--epoch", "best")
-        self.assertIn("accuracy on the test set: 100.00%", tested.stdout, tested.stderr)
+        one, two = (checkpoint.load(self.base / name / "ckpt_epoch_2.pth")
+                    for name in ("one", "plain"))  # fmt: skip
+        for key, value in one["model_state"].items():
+            torch.testing.assert_close(two["model_state"][key], value, rtol=1e-4, atol=1e-5)
+        for row, expected in zip(two["history"], one["history"], strict=True):
+            for column in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+                self.assertAlmostEqual(row[column], expected[column], places=4)
+        output = self.done[0]["plain"][1]
+        self.assertEqual(output.count("Epoch  1/2"), 1)
+        self.assertEqual(len(list((self.base / "plain").glob("events.*"))), 1)
+
+    def test_statistics_are_averaged(self):
+        """Batch norm's are the mean of what each process has seen of its own images."""
+        state = checkpoint.load(self.base / "still" / "ckpt_epoch_1.pth")
+        preprocess = Preprocess(**state["preprocess"])
+        split = datasets.read_split(self.data, "train", preprocess)
+        means = []
+        for rank in (0, 1):
+            model = load_network(state).train()
+            for layer in model.modules():
+                if hasattr(layer, "reset_running_stats"):
+                    layer.reset_running_stats()
+            loader = datasets.make_loader(
+                split, preprocess, 7, shuffle=True, seed=0, rank=rank, world_size=2
+            )
+            for images, _ in loader:
+                model(images)
+            means.append(dict(model.named_buffers()))
+        for name, value in state["raw_state"].items():
+            if "running" in name:
+                expected = (means[0][name] + means[1][name]) / 2
+                torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4)
+                self.assertFalse(torch.allclose(means[0][name], expected, rtol=1e-3, atol=1e-4))
+                # The average of weights, too, is the mean of what all processes have.
+                torch.testing.assert_close(state["model_state"][name], value, rtol=0.5, atol=0.5)
+
+    def test_one_process_reads_it(self):
+        """The main job's network has learned, and is tested by one process."""
+        tested = script_here("test.py", "--ckpt_path", self.base / "whole", "--epoch", "last")
+        share = re.search(r"accuracy on the test set: ([\d.]+)%", tested.stdout)
+        self.assertGreater(float(share[1]), 60, tested.stdout)
 
     def test_an_error_is_said_once(self):
-        done = self.torchrun(self.base / "refused", "--data_root", str(self.base / "run"))
-        self.assertNotEqual(done.returncode, 0)
-        self.assertEqual(done.stderr.count("train.py: error:"), 1)
+        """One line, by the first process; too few images for two processes are one too."""
+        for name, words in (
+            ("few", "3 training images are too few: batch norm needs 2 a process, so at least 4"),
+            ("absent", f"no data folder {self.base / 'nowhere'}"),
+        ):
+            (code, _, errors), (other_code, _, others) = (done[name] for done in self.done)
+            self.assertEqual((code, other_code, others), (1, 1, ""))
+            self.assertIn(words, errors)
+            self.assertEqual(len(errors.splitlines()), 1, errors)
+            self.assertFalse((self.base / name / "run.json").exists())
 
 
 class ContractTest(unittest.TestCase):
