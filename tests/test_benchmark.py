@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import math
 import subprocess
+import sys
 import tempfile
 import unittest
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from lab.runtime import Runtime
 from looking.insight import saliency_maps
 from networks import Classifier, MnistCNN
 from speed import attention, mnist, saliency, start, style, testing, training
-from tests.support import ScriptCase, make_images, script_here
+from tests.support import PROJECT, ScriptCase, environment, make_images, script_here
 
 CPU = Runtime(torch.device("cpu"))
 BF16 = Runtime(torch.device("cpu"), torch.bfloat16)
@@ -460,6 +461,20 @@ class StartTest(unittest.TestCase):
         self.assertGreater(seconds, 0.1)
         self.assertIn("on 12 train", (folder / "log.txt").read_text())
         self.assertFalse(list(folder.glob("*.pth")))
+
+    def test_nothing_is_imported_that_no_step_needs(self):
+        """Each of these costs tenths of a second, the compiler more than one."""
+        code = start.UNTIL_FIRST_STEP.replace('"first step done"', '" ".join(sys.modules)')
+        arguments = ["-c", code, *self.flags, "--ckpt_path", str(self.root / "imports")]
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        modules = set(done.stdout.splitlines()[-1].split())
+        self.assertIn("torch", modules)
+        unused = {"torch._dynamo", "torchvision", "matplotlib", "sklearn", "scipy", "tensorboard"}
+        self.assertFalse(modules & unused)
 
     def test_a_run_that_makes_no_step_has_no_time(self):
         with self.assertRaisesRegex(RuntimeError, "ended without 'first step done'"):
