@@ -34,9 +34,9 @@ CPU = Runtime(torch.device("cpu"))
 BF16 = Runtime(torch.device("cpu"), torch.bfloat16)
 
 
-def stopped_clock() -> contextlib.AbstractContextManager:
-    """Make a second pass with each look at the clock."""
-    return mock.patch("time.perf_counter", side_effect=itertools.count())
+def stopped_clock(seconds: int = 1) -> contextlib.AbstractContextManager:
+    """Make so many seconds pass with each look at the clock."""
+    return mock.patch("time.perf_counter", side_effect=itertools.count(0, seconds))
 
 
 @contextlib.contextmanager
@@ -361,8 +361,15 @@ class AttentionTest(unittest.TestCase):
     def test_clips_are_counted(self):
         with mock.patch.object(attention, "CLIPS", (3, 8, 2, 4, 4)):
             for turn in attention.contestants(Path(), CPU).values():
-                with stopped_clock():
+                backward = torch.Tensor.backward
+                with (
+                    stopped_clock(),
+                    mock.patch.object(
+                        torch.Tensor, "backward", autospec=True, side_effect=backward
+                    ) as backwards,
+                ):
                     self.assertEqual(turn(), 3)
+                backwards.assert_called_once()
 
     @unittest.skipUnless(Path("/proc/self/status").exists(), "reads the peak from Linux's /proc")
     def test_memory(self):
@@ -439,8 +446,8 @@ class StyleTest(unittest.TestCase):
             mock.patch.object(style, "transfer"),
         ):
             for turn in style.contestants(Path(), CPU).values():
-                with stopped_clock():
-                    self.assertEqual(turn(), 1)
+                with stopped_clock(4):
+                    self.assertEqual(turn(), 4)
 
 
 class StartTest(unittest.TestCase):

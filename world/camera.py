@@ -67,6 +67,7 @@ def wear(rng: np.random.Generator, face: np.ndarray) -> np.ndarray:
         dirt = np.clip(noise(rng, side) - rng.uniform(0.3, 1.5), 0, 1)[..., None]
         face = face * (1 - rng.uniform(0.2, 0.8) * dirt)
     if rng.random() < 0.2:  # stickers
+        face = face.copy()
         for _ in range(rng.integers(1, 4)):
             part = rng.uniform((0.2, 0.2, 0.03, 0.03), (0.8, 0.8, 0.16, 0.25))
             y, x, h, w = (part * side).astype(int)
