@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +207,6 @@ def as_csv(history: Sequence[dict[str, Any]]) -> str:
 
 def describe(runtime: Runtime, seed: int, resumed: Path | None) -> dict[str, Any]:
     """Return how this process makes a run, for whoever wants to make it again."""
-    import torchvision
-
     device = platform.processor() or platform.machine()
     if runtime.device.type == "cuda":
         device = torch.cuda.get_device_name(runtime.device)
@@ -220,7 +219,7 @@ def describe(runtime: Runtime, seed: int, resumed: Path | None) -> dict[str, Any
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
+            "torchvision": version("torchvision"),
             "numpy": np.__version__,
         },
         "machine": {

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import math
 import subprocess
+import sys
 import tempfile
 import unittest
 from collections.abc import Callable, Iterator
@@ -27,15 +28,15 @@ from lab.runtime import Runtime
 from looking.insight import saliency_maps
 from networks import Classifier, MnistCNN
 from speed import attention, mnist, saliency, start, style, testing, training
-from tests.support import ScriptCase, make_images, script_here
+from tests.support import PROJECT, ScriptCase, environment, make_images, script_here
 
 CPU = Runtime(torch.device("cpu"))
 BF16 = Runtime(torch.device("cpu"), torch.bfloat16)
 
 
-def stopped_clock() -> contextlib.AbstractContextManager:
-    """Make a second pass with each look at the clock."""
-    return mock.patch("time.perf_counter", side_effect=itertools.count())
+def stopped_clock(seconds: int = 1) -> contextlib.AbstractContextManager:
+    """Make so many seconds pass with each look at the clock."""
+    return mock.patch("time.perf_counter", side_effect=itertools.count(0, seconds))
 
 
 @contextlib.contextmanager
@@ -360,8 +361,15 @@ class AttentionTest(unittest.TestCase):
     def test_clips_are_counted(self):
         with mock.patch.object(attention, "CLIPS", (3, 8, 2, 4, 4)):
             for turn in attention.contestants(Path(), CPU).values():
-                with stopped_clock():
+                backward = torch.Tensor.backward
+                with (
+                    stopped_clock(),
+                    mock.patch.object(
+                        torch.Tensor, "backward", autospec=True, side_effect=backward
+                    ) as backwards,
+                ):
                     self.assertEqual(turn(), 3)
+                backwards.assert_called_once()
 
     @unittest.skipUnless(Path("/proc/self/status").exists(), "reads the peak from Linux's /proc")
     def test_memory(self):
@@ -438,8 +446,8 @@ class StyleTest(unittest.TestCase):
             mock.patch.object(style, "transfer"),
         ):
             for turn in style.contestants(Path(), CPU).values():
-                with stopped_clock():
-                    self.assertEqual(turn(), 1)
+                with stopped_clock(4):
+                    self.assertEqual(turn(), 4)
 
 
 class StartTest(unittest.TestCase):
@@ -460,6 +468,20 @@ class StartTest(unittest.TestCase):
         self.assertGreater(seconds, 0.1)
         self.assertIn("on 12 train", (folder / "log.txt").read_text())
         self.assertFalse(list(folder.glob("*.pth")))
+
+    def test_nothing_is_imported_that_no_step_needs(self):
+        """Each of these costs tenths of a second, the compiler more than one."""
+        code = start.UNTIL_FIRST_STEP.replace('"first step done"', '" ".join(sys.modules)')
+        arguments = ["-c", code, *self.flags, "--ckpt_path", str(self.root / "imports")]
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        modules = set(done.stdout.splitlines()[-1].split())
+        self.assertIn("torch", modules)
+        unused = {"torch._dynamo", "torchvision", "matplotlib", "sklearn", "scipy", "tensorboard"}
+        self.assertFalse(modules & unused)
 
     def test_a_run_that_makes_no_step_has_no_time(self):
         with self.assertRaisesRegex(RuntimeError, "ended without 'first step done'"):
