@@ -40,12 +40,12 @@ def stopped_clock(seconds: int = 1) -> contextlib.AbstractContextManager:
 
 
 @contextlib.contextmanager
-def seen_images() -> Iterator[list[int]]:
-    """Collect the number of images of every batch that a network is given."""
+def seen_images(trained: bool) -> Iterator[list[int]]:
+    """Collect the number of images of every batch that a network is given, to train on or not."""
     batches = []
 
     def note(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        if isinstance(module, Classifier | MnistCNN):
+        if isinstance(module, Classifier | MnistCNN) and output.requires_grad == trained:
             batches.append(len(inputs[0]))
 
     with register_module_forward_hook(note):
@@ -181,7 +181,7 @@ class TrainingTest(unittest.TestCase):
 
     def test_every_image_is_counted_once(self):
         for name, (_, turn, batches) in self.contestants(CPU).items():
-            with self.subTest(name), stopped_clock(), seen_images() as seen:
+            with self.subTest(name), stopped_clock(), seen_images(trained=True) as seen:
                 self.assertEqual(turn(), sum(batches))
                 self.assertEqual(seen, batches)
 
@@ -298,7 +298,7 @@ class TestingTest(unittest.TestCase):
             with (
                 mock.patch.object(testing, "SINGLES", limit),
                 stopped_clock(),
-                seen_images() as seen,
+                seen_images(trained=False) as seen,
             ):
                 self.assertEqual(turn(), sum(expected))
             self.assertEqual(seen, expected)
@@ -340,7 +340,7 @@ class MnistTest(unittest.TestCase):
             (training.plain_turns, mnist.plain_loader(self.root), 1500 - 64),
         ):
             turn = make(mnist.network(), loader, CPU)
-            with stopped_clock(), seen_images() as seen:
+            with stopped_clock(), seen_images(trained=True) as seen:
                 self.assertEqual(turn(), total)
             self.assertEqual(sum(seen), total)
 
