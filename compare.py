@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from lab.console import LabError, Parser, add_precision_flag, as_text, run, say
+from lab.console import LabError, Parser, add_precision_flag, add_show_flag, as_text, run, say
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,14 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     add_precision_flag(parser)
+    add_show_flag(parser)
     return parser
 
 
 def main() -> None:
     args = make_parser().parse_args()
 
-    from lab.pictures import draw_comparison, publish
+    from lab.pictures import draw_comparison, publish, show_figures
 
     with redirect_stdout(sys.stderr):  # standard output is for the table alone
         entries = {}
@@ -77,6 +78,8 @@ def main() -> None:
             figure = draw_comparison({name: entry.history for name, entry in own.items()}, kind)
             file = "compare.jpg" if len(kinds) == 1 else f"compare_{kind}.jpg"
             publish(figure, args.save_dir / file)
+    if not args.no_show:
+        show_figures()
 
 
 def short_names(folders: Sequence[Path]) -> dict[str, Path]:
@@ -112,7 +115,7 @@ def read_run(folder: Path, args: Namespace) -> Entry:
             "it holds no history of its epochs (the course's scaffold saves none); leave it out, "
             "or train it here"
         )
-    best = best_epoch(history, task.ranks_by)
+    best = best_epoch(history, task.ranks_by, last.get("settings", {}).get("schedule", "constant"))
     tested = None
     try:
         if best is None:

@@ -1,7 +1,7 @@
 """Every source of images, and the one way from a folder of them to a loader.
 
     python datasets.py gtsrb                               # published data as folders of images:
-    python datasets.py kaggle --kind dogs --root FOLDER    # see layouts.py
+    python datasets.py kaggle --kind dogs --root FOLDER    # see lab/layouts.py
 
     loader = get_data_loader("data", "train", 32, batch_size=32, augment=True)
     split = SOURCES["mnist"].read(Path("data"), "train", preprocess)
@@ -11,29 +11,42 @@ Images are decoded once into one uint8 array, which is kept between runs; all la
 augment, normalise) is done on whole batches.
 """
 
-# ruff: noqa: E402 - the script needs none of the imports below, so that --help answers at once
+# ruff: noqa: E402 - the script needs none of the later imports, so that --help answers at once
+
+import sys
+
+from lab.console import Parser, run
+
+
+def main() -> None:
+    """Do what `python datasets.py` is asked for."""
+    from lab import layouts
+
+    parser = Parser(description=layouts.__doc__.split("\n\n")[0], allow_abbrev=False)
+    commands = parser.add_subparsers(dest="name", required=True)
+    for add_command in (layouts.add_gtsrb, layouts.add_kaggle):
+        add_command(commands)
+    commands.metavar = "|".join(commands.choices)
+    args = parser.parse_args()
+    args.make(args)
+
 
 if __name__ == "__main__":
-    import sys
-
-    from lab.console import run
-    from lab.layouts import main
-
     run(main)
     sys.exit()
 
 import hashlib
 import math
 import os
-import shutil
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+import re
+import stat
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,25 +54,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lab.augmentation import Augmentation, augment_batch, augment_digits, mirror_and_crop
-from lab.console import DATA_ROOT, LabError, UsageError, progress, say
-from lab.images import Preprocess, open_image
+from lab.console import LabError, UsageError, progress, say
+from lab.folders import DATA_ROOT, located, near, printable, unfinished
+from lab.images import Preprocess, open_image, say_left_out
+from lab.settings import TrainSettings
 
 MODES = ("train", "val", "test")
-CACHE_FOLDER = Path(__file__).parent / "data" / ".cache"
+VAL_SHARE = TrainSettings.val_share  # of the training images, where a data set has no val
+TRACK = re.compile(r"(.*\d{5})_\d{5}")  # track and frame in GTSRB's names, 00012_00029
+CACHE_FOLDER = DATA_ROOT / ".cache"
 CACHE_BUDGET = 2 * 2**30  # bytes of decoded images that may be held in memory, a split
-CACHE_VERSION = "2"  # raise when `open_image` or `Preprocess.fit` changes what it returns
+CACHE_VERSION = "3"  # raise when `open_image` or `Preprocess.fit` changes what it returns
 
 
 # ---------------------------------------------------------------- the built-in data set
 
 
 def draw_signs(data_root: Path) -> None:
-    """Draw the built-in data set if `data_root` is where it belongs and empty.
+    """Draw the built-in data set if `data_root` is the project's own and empty.
 
     Raises:
         LabError: `data_root` holds some of the splits, but no train/, or cannot be written.
     """
-    if data_root != DATA_ROOT or (data_root / "train").is_dir():
+    if os.path.realpath(data_root) != os.path.realpath(DATA_ROOT):
+        return
+    if (data_root / "train").is_dir():
         return
     present = [mode for mode in MODES if (data_root / mode).exists()]
     if present:
@@ -75,7 +94,7 @@ def draw_signs(data_root: Path) -> None:
         raise LabError(f"cannot draw into {data_root}: {error.strerror or error}") from error
 
 
-# ---------------------------------------------------------------- files to uint8 arrays
+# ---------------------------------------------------------------- splits
 
 
 @dataclass(frozen=True)
@@ -96,70 +115,59 @@ class Split:
     images: Tensor | None
 
 
-def read_split(data_root: Path, mode: str, preprocess: Preprocess) -> Split:
-    """Read `data_root/mode/class/*`, from the cache if no file has changed since.
+def track(path: Path) -> str:
+    """Return what the frames of one sign have in common in their names; else the name itself."""
+    match = TRACK.fullmatch(path.stem)
+    return match[1] if match else path.name
 
-    Files that are no readable images are named and left out.
 
-    Raises:
-        LabError: no such split, no classes in it, a class without a readable image, or other
-            classes than those of train/.
+def held_out(labels: Sequence[int], groups: Sequence[Hashable], share: float) -> np.ndarray:
+    """Choose a share of each class's groups, always the same: at least one, never all.
+
+    Args:
+        labels: of N images.
+        groups: of the same; images of one group and class stay together.
+
+    Returns:
+        bool (N,).
     """
-    folder = data_root / mode
-    if not data_root.is_dir():
-        raise LabError(
-            f"no data folder {data_root}; --data_root takes one with train/, val/, test/"
-        )
-    if not folder.is_dir():
-        raise LabError(f"{data_root} has no {mode}/; it needs a folder of images a class there")
-    classes = class_folders(folder)
-    if not classes:
-        raise LabError(f"{folder} has no class folders; it needs a folder of images a class")
-    files, labels, digest = [], [], hashlib.sha256(repr((CACHE_VERSION, preprocess)).encode())
-    for label, name in enumerate(classes):
-        for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
-            if entry.is_file() and not entry.name.startswith("."):
-                files.append(folder / name / entry.name)
-                labels.append(label)
-                stat = entry.stat()
-                digest.update(f"{name}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    members: dict[int, dict[Hashable, list[int]]] = {}
+    for index, (label, group) in enumerate(zip(labels, groups, strict=True)):
+        members.setdefault(label, {}).setdefault(group, []).append(index)
+    held = np.zeros(len(labels), bool)
+    rng = np.random.default_rng(0)
+    for _, own in sorted(members.items()):
+        indices = list(own.values())
+        count = min(len(indices) - 1, max(1, round(share * len(indices))))
+        for chosen in rng.permutation(len(indices))[:count]:
+            held[indices[chosen]] = True
+    return held
 
-    fits = fits_in_memory(len(files), preprocess)
-    if not fits:
-        say(
-            f"{folder}: {len(files):,} images would take more than {CACHE_BUDGET / 2**30:.1f} GiB "
-            "of memory, so they are read from disk batch by batch (see --num_workers)"
-        )
-    digest.update(str(fits).encode())
-    images, problems = _decode(folder, files, preprocess, digest.hexdigest(), fits)
 
-    readable = [index for index, problem in enumerate(problems) if not problem]
-    if len(readable) < len(files):
-        bad = [
-            f"{p.relative_to(folder)} ({why})"
-            for p, why in zip(files, problems, strict=True)
-            if why
-        ]
-        shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        say(f"{folder}: left out {len(bad)} of {len(files):,} files: {shown}")
-    split = Split(
-        classes,
-        [files[index] for index in readable],
-        torch.tensor([labels[index] for index in readable], dtype=torch.int64),
-        torch.from_numpy(images) if fits else None,
+def hold_out(split: Split, share: float) -> tuple[Split, Split]:
+    """Part an array into what remains and a stratified share of it, always the same.
+
+    Both keep the images' order.
+    """
+    count = len(split.labels)
+    held = torch.from_numpy(held_out(split.labels.tolist(), range(count), share))
+    rest, share_of_it = (
+        replace(split, labels=split.labels[chosen], images=split.images[chosen])
+        for chosen in (~held, held)
     )
-    counts = torch.bincount(split.labels, minlength=len(classes))
-    if not counts.all():
-        name = classes[int(counts.argmin())]
-        raise LabError(f"{folder / name} holds no readable image; fill the class or remove it")
-    if mode != "train" and (data_root / "train").is_dir():
-        check_classes(classes, class_folders(data_root / "train"), folder, "train/")
-    return split
+    return rest, share_of_it
 
 
-def fits_in_memory(count: int, preprocess: Preprocess) -> bool:
-    """True where `count` images at a network's size stay within `CACHE_BUDGET`."""
-    return count * math.prod(preprocess.shape) <= CACHE_BUDGET
+# ---------------------------------------------------------------- files to uint8 arrays
+
+
+class File(NamedTuple):
+    """A file in a class folder; of a link that leads nowhere, size and time are 0."""
+
+    path: Path
+    label: int
+    size: int
+    modified: int
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -167,25 +175,91 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."))
 
 
+def list_files(folder: Path, classes: Sequence[str]) -> list[File]:
+    """Return the files in the class folders of a split's folder, in the order of names."""
+    files = []
+    for label, name in enumerate(classes):
+        for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            try:
+                status = entry.stat()
+            except OSError:  # a link to nothing or to itself: reading it will say so
+                files.append(File(folder / name / entry.name, label, 0, 0))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                path = folder / name / entry.name
+                files.append(File(path, label, status.st_size, status.st_mtime_ns))
+    return files
+
+
+def find_files(
+    data_root: Path, mode: str, val_share: float
+) -> tuple[Path, tuple[str, ...], list[File], bool]:
+    """Find the files of a split; arguments and errors as in `read_split`.
+
+    Returns:
+        The folder they are in, the names of its class folders, the files, and whether they are
+        train/ parted into two.
+    """
+    if not os.path.isdir(data_root):
+        raise LabError(
+            f"no data folder {data_root}; --data_root takes one with train/, val/, test/"
+        )
+    parted = val_share > 0 and mode != "test" and not os.path.isdir(data_root / "val")
+    folder = data_root / ("train" if parted else mode)
+    if not os.path.isdir(folder):
+        raise LabError(
+            f"{data_root} has no {folder.name}/; it needs a folder of images a class there"
+        )
+    try:
+        classes = class_folders(folder)
+        files = list_files(folder, classes)
+        if folder.name != "train" and os.path.isdir(data_root / "train"):
+            check_classes(classes, class_folders(data_root / "train"), folder, "train/")
+    except OSError as error:
+        raise LabError(f"cannot read {error.filename}: {error.strerror}") from error
+    if not classes:
+        raise LabError(f"{folder} has no class folders; it needs a folder of images a class")
+    if parted:
+        held = held_out([file.label for file in files], [track(f.path) for f in files], val_share)
+        files = [file for file, out in zip(files, held, strict=True) if out == (mode == "val")]
+    return folder, classes, files, parted
+
+
+def fits_in_memory(count: int, preprocess: Preprocess) -> bool:
+    """True where `count` images at a network's size stay within `CACHE_BUDGET`."""
+    return count * math.prod(preprocess.shape) <= CACHE_BUDGET
+
+
 def _decode(
-    folder: Path, files: list[Path], preprocess: Preprocess, key: str, keep: bool
-) -> tuple[np.ndarray, list[str]]:
-    """Return the readable images, (n, H, W, 3), and a problem a file ("" where there is none)."""
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    folder: Path, place: str, files: Sequence[File], preprocess: Preprocess, keep: bool
+) -> tuple[np.ndarray, dict[Path, str]]:
+    """Return the readable images, (n, H, W, C), and what is wrong with the other files.
+
+    Args:
+        folder: that the files are in; once it is gone, so is the cache.
+        place: tells the cache of these images from others.
+        keep: return the images; else only the problems.
+    """
+    key = hashlib.sha256(repr((CACHE_VERSION, preprocess, keep)).encode())
+    for file in files:
+        name = f"{file.path.parent.name}/{file.path.name}\0{file.size}\0{file.modified}\n"
+        key.update(os.fsencode(name))
     size = "x".join(map(str, preprocess.shape))
-    cache = CACHE_FOLDER / f"{place}_{size}.npz"
+    cache = CACHE_FOLDER / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}_{size}.npz"
     try:
         with np.load(cache, allow_pickle=False) as cached:
-            if cached["key"] == key:
-                return cached["images"], cached["problems"].tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # absent, of another layout or damaged: made anew below
+            if cached["key"] == key.hexdigest():
+                return cached["images"], _by_path(files, cached["problems"].tolist())
+    except Exception:  # absent, of another layout, or damaged in any way: made anew below
+        pass
 
-    def decode(path: Path) -> np.ndarray | str:
+    def decode(file: File) -> np.ndarray | str:
         try:
-            return preprocess.fit(open_image(path))
+            return preprocess.fit(open_image(file.path))
         except OSError as error:
-            return str(error) or type(error).__name__
+            return error.strerror or str(error) or type(error).__name__
 
     # Threads suffice: Pillow decodes and resizes outside the interpreter's lock.
     images = np.empty((len(files) if keep else 0, *preprocess.shape), np.uint8)
@@ -200,26 +274,31 @@ def _decode(
     images = images[:readable]
     _save_cache(
         cache,
-        folder=np.array(str(folder.resolve())),
-        key=np.array(key),
+        folder=np.array(os.path.realpath(folder)),
+        key=np.array(key.hexdigest()),
         images=images,
         problems=np.array(problems, dtype=str),
     )
-    return images, problems
+    return images, _by_path(files, problems)
+
+
+def _by_path(files: Sequence[File], problems: Sequence[str]) -> dict[Path, str]:
+    """Return the files that have a problem, and which."""
+    pairs = zip(files, problems, strict=True)
+    return {file.path: problem for file, problem in pairs if problem}
 
 
 def _save_cache(cache: Path, **arrays: np.ndarray) -> None:
-    partial = cache.with_suffix(f".{os.getpid()}.tmp")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         for other in cache.parent.glob("*.npz"):
             if not _is_current(other):
                 other.unlink(missing_ok=True)
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-        partial.replace(cache)
+        with unfinished(cache) as folder:
+            folder.mkdir()
+            np.savez(folder / cache.name, **arrays)
+            (folder / cache.name).replace(cache)
     except OSError as error:  # a read-only clone or a full disk: the next run reads the files again
-        partial.unlink(missing_ok=True)
         say(f"decoded images are not kept for the next run: {error.strerror or error}")
 
 
@@ -227,37 +306,68 @@ def _is_current(cache: Path) -> bool:
     """True unless the folder that a cache was made from is gone."""
     try:
         with np.load(cache, allow_pickle=False) as cached:
-            return Path(str(cached["folder"])).is_dir()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return os.path.isdir(str(cached["folder"]))
+    except Exception:  # damaged in any way
         return False
+
+
+def read_split(
+    data_root: Path, mode: str, preprocess: Preprocess, val_share: float = VAL_SHARE
+) -> Split:
+    """Read `data_root/mode/class/*`, from the cache if no file has changed since.
+
+    Files that are no readable images are named and left out.
+
+    Args:
+        val_share: of train/, held out as val where there is no val/ (see `held_out`); 0 to take
+            the folders as they are.
+
+    Raises:
+        LabError: no such split, no classes in it, a folder that cannot be read, a class without a
+            readable image, or other classes than those of train/.
+    """
+    folder, classes, files, parted = find_files(data_root, mode, val_share)
+    lent = parted and mode == "val"
+    if lent:
+        say(f"{data_root} has no val/: {len(files):,} images of train/ are held out (--val_share)")
+    fits = fits_in_memory(len(files), preprocess)
+    if not fits:
+        say(
+            f"{folder}: {len(files):,} images would take more than {CACHE_BUDGET / 2**30:.1f} GiB "
+            "of memory, so they are read from disk batch by batch (see --num_workers)"
+        )
+    place = os.path.join(os.path.realpath(data_root), mode)
+    images, problems = _decode(folder, place, files, preprocess, fits)
+    say_left_out(folder, len(files), problems)
+    readable = [file for file in files if file.path not in problems]
+    split = Split(
+        tuple(map(printable, classes)),
+        [file.path for file in readable],
+        torch.tensor([file.label for file in readable], dtype=torch.int64),
+        torch.from_numpy(images) if fits else None,
+    )
+    counts = torch.bincount(split.labels, minlength=len(classes))
+    if lent and not readable:
+        raise LabError(f"{folder} is too small to hold images out of it; add {data_root / 'val'}")
+    if not lent and not counts.all():  # of train/, a class of one image has none to lend
+        name = classes[int(counts.argmin())]
+        raise LabError(f"{folder / name} holds no readable image; fill the class or remove it")
+    return split
 
 
 # ---------------------------------------------------------------- data sets that come as arrays
 
 DIGITS = tuple("0123456789")
-VAL_SHARE = 0.1  # of the training images, held out
 DIGITS_TEST_SHARE = 0.2  # of scikit-learn's digits, which come in one piece
 
 
-def hold_out(split: Split, share: float) -> tuple[Split, Split]:
-    """Part an array into what remains and a stratified share of it, always the same.
-
-    Both keep the images' order.
-    """
-    held = torch.zeros(len(split.labels), dtype=torch.bool)
-    rng = np.random.default_rng(0)
-    for label in range(len(split.classes)):
-        own = (split.labels == label).nonzero()[:, 0]
-        held[own[rng.permutation(len(own))[: round(share * len(own))]]] = True
-    rest, share_of_it = (
-        replace(split, labels=split.labels[chosen], images=split.images[chosen])
-        for chosen in (~held, held)
-    )
-    return rest, share_of_it
-
-
 def read_torchvision(
-    name: str, folder: str, data_root: Path, mode: str, preprocess: Preprocess
+    name: str,
+    folder: str,
+    data_root: Path,
+    mode: str,
+    preprocess: Preprocess,
+    val_share: float = VAL_SHARE,
 ) -> Split:
     """Read one of torchvision's data sets; val is held out of its training images.
 
@@ -280,7 +390,7 @@ def read_torchvision(
     classes = DIGITS if images.dim() == 3 else tuple(source.classes)
     images = images.unsqueeze(3) if images.dim() == 3 else images
     split = Split(classes, [], torch.as_tensor(source.targets), images)
-    return split if mode == "test" else hold_out(split, VAL_SHARE)[mode == "val"]
+    return split if mode == "test" else hold_out(split, val_share)[mode == "val"]
 
 
 def download(name: str, folder: str, instead: str, data_root: Path) -> None:
@@ -299,21 +409,21 @@ def download(name: str, folder: str, instead: str, data_root: Path) -> None:
     if target.is_dir():
         return
     say(f"No {name} in {data_root}: downloading it, once.")
-    unfinished = data_root / f".{folder}-{os.getpid()}"
     try:
-        getattr(datasets, name)(unfinished, download=True)
-        (unfinished / folder).rename(target)
+        with unfinished(target) as incoming:
+            getattr(datasets, name)(incoming, download=True)
+            (incoming / folder).rename(target)
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise LabError(
             f"no {name} in {data_root}, and it could not be downloaded ({reason}); without a "
             f"connection, take --dataset {instead}, or put torchvision's files into {target}"
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def read_digits(data_root: Path | None, mode: str, preprocess: Preprocess) -> Split:
+def read_digits(
+    data_root: Path | None, mode: str, preprocess: Preprocess, val_share: float = VAL_SHARE
+) -> Split:
     """Read scikit-learn's 1,797 handwritten digits (Alpaydin and Kaynak 1998), at 28x28."""
     from sklearn.datasets import load_digits
 
@@ -323,7 +433,7 @@ def read_digits(data_root: Path | None, mode: str, preprocess: Preprocess) -> Sp
     images = enlarge.fit_batch(pixels.unsqueeze(3))
     split = Split(DIGITS, [], torch.from_numpy(digits.target).long(), images)
     split, test = hold_out(split, DIGITS_TEST_SHARE)
-    return test if mode == "test" else hold_out(split, VAL_SHARE)[mode == "val"]
+    return test if mode == "test" else hold_out(split, val_share)[mode == "val"]
 
 
 # ---------------------------------------------------------------- data sets by name
@@ -334,13 +444,14 @@ class Source:
     """A data set that the scripts know by name.
 
     Attributes:
-        read: (data_root, mode, preprocess) to a `Split`.
+        read: (data_root, mode, preprocess, val_share=VAL_SHARE) to a `Split`; the share of train
+            is held out as val where the data set has none.
         augment: varies training images in [-1, 1], (N, C, H, W).
         prepare: makes what is missing under data_root; None where nothing can be made.
         mean, std: of each channel, in [0, 1].
     """
 
-    read: Callable[[Path | None, str, Preprocess], Split]
+    read: Callable[..., Split]
     augment: Augmentation
     prepare: Callable[[Path], None] | None = None
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -381,13 +492,13 @@ def find_data(dataset: str, data_root: Path | None) -> Path | None:
         if data_root is not None:
             raise UsageError("--dataset digits comes with scikit-learn; leave out --data_root")
         return None
-    return data_root or DATA_ROOT
+    return data_root or near(DATA_ROOT)
 
 
 def modes_of(dataset: str, data_root: Path | None) -> tuple[str, ...]:
     """Return the splits there are: a folder may do without test/."""
     folders = SOURCES[dataset].read is read_split
-    return MODES[:2] if folders and not (data_root / "test").is_dir() else MODES
+    return MODES[:2] if folders and not os.path.isdir(data_root / "test") else MODES
 
 
 # ---------------------------------------------------------------- the loader
@@ -568,7 +679,7 @@ def get_data_loader(
         raise LabError(f"unknown mode {mode!r}; it is one of {', '.join(MODES)}")
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     preprocess = Preprocess(size)
-    split = read_split(Path(data_root), mode, preprocess)
+    split = read_split(Path(data_root), mode, preprocess, val_share=0)
     shuffle = mode == "train"
     vary = augment_batch if augment and shuffle else None
     return make_loader(split, preprocess, batch_size, num_workers, shuffle, vary, **options)
@@ -626,7 +737,7 @@ def get_test_loader(
     if dataset not in SOURCES:
         raise LabError(f"unknown data set {dataset!r}; there are {', '.join(SOURCES)}")
     if data_root is None and state.get("data_root") is not None:
-        data_root = Path(state["data_root"])
+        data_root = located(state["data_root"])
     data_root, source = find_data(dataset, data_root), SOURCES[dataset]
     if source.prepare is not None:
         source.prepare(data_root)

@@ -38,6 +38,7 @@ def main() -> None:
 
     from lab import checkpoint, engine
     from lab.images import image_files
+    from lab.pictures import show_figures
     from lab.runtime import place, start_as
 
     path = checkpoint.find(args.ckpt_path, args.epoch)
@@ -50,11 +51,13 @@ def main() -> None:
     if args.image:
         files = image_files(args.image, Path("visualized") / "images")
         field.read_images(args, state, model, files, runtime)
-        return
-    loader = field.test_loader(state, args.data_root, args.batch_size, runtime)
-    meter = task.meter()
-    engine.evaluate(model, meter, loader, runtime, "testing")
-    field.report(args, meter, loader.dataset)
+    else:
+        loader = field.test_loader(state, args.data_root, args.batch_size, runtime)
+        meter = task.meter()
+        engine.evaluate(model, meter, loader, runtime, "testing")
+        field.report(args, meter, loader.dataset)
+    if not args.no_show:
+        show_figures()
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import tasks
 from lab.console import LabError, Parser, UsageError, as_text, command, lab_parser, run, say
+from lab.folders import located
 from lab.settings import add_settings, settings_of
 
 if TYPE_CHECKING:
     from lab.runtime import Runtime
-
-DEFAULT_TASK = "classification"
 
 
 def make_parser(field: tasks.Field) -> ArgumentParser:
@@ -29,7 +28,7 @@ def make_parser(field: tasks.Field) -> ArgumentParser:
     # None tells a folder that was given from the default, which not every data set has.
     parser.set_defaults(data_root=None)
     parser.add_argument(
-        "--task", choices=tasks.FIELDS, default=DEFAULT_TASK, help="(default %(default)s)"
+        "--task", choices=tasks.FIELDS, default=tasks.DEFAULT, help="(default %(default)s)"
     )
     field.add_flags(parser)
     add_settings(parser, **field.defaults)
@@ -49,7 +48,7 @@ def make_parser(field: tasks.Field) -> ArgumentParser:
 
 def main() -> None:
     chooser = Parser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--task", default=DEFAULT_TASK)
+    chooser.add_argument("--task", default=tasks.DEFAULT)
     chooser.add_argument("--resume", type=Path)
     chosen = chooser.parse_known_args()[0]
     resumed = weights = None
@@ -76,7 +75,7 @@ def main() -> None:
         parser.set_defaults(**resumed_flags(field, resumed, path))
         args = parser.parse_args()
         args.resume = path
-        if args.task != (task := resumed.get("task", DEFAULT_TASK)):
+        if args.task != (task := resumed.get("task", tasks.DEFAULT)):
             raise UsageError(f"{path} is a run of --task {task}; leave out --task")
 
     from lab.runtime import start
@@ -86,15 +85,19 @@ def main() -> None:
         train(args, field, runtime, resumed, weights)
     finally:
         runtime.close()
+    if not args.no_show and not args.overfit_batch:
+        from lab.pictures import show_figures
+
+        show_figures()
 
 
 def resumed_flags(field: tasks.Field, state: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the flags a checkpoint was trained with, as defaults for going on."""
     known = field.flags_of(state) | {"ckpt_path": path.parent}
-    known["task"] = state.get("task", DEFAULT_TASK)
+    known["task"] = state.get("task", tasks.DEFAULT)
     known["dataset"] = state.get("dataset", "signs")
     if state.get("data_root") is not None:
-        known["data_root"] = Path(state["data_root"])
+        known["data_root"] = located(state["data_root"])
     return known | state.get("settings", {}) | state.get("flags", {})
 
 
@@ -162,7 +165,7 @@ def test_best(
     runtime.wait_for_all()  # for the first process to have saved the last epoch
     ranks_by = job.task.ranks_by
     # A run resumed into a new folder may have had its best epoch in the old one.
-    here = best_epoch(history, ranks_by) in checkpoint.epochs(args.ckpt_path)
+    here = best_epoch(history, ranks_by, args.schedule) in checkpoint.epochs(args.ckpt_path)
     which = "best" if here else "last"
     tested = checkpoint.load(checkpoint.find(args.ckpt_path, which))
     job.model.load_state_dict(tested["model_state"])

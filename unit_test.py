@@ -6,10 +6,12 @@ python unit_test.py stn theory      # the suites in tests/test_stn.py and tests/
 Several suites run side by side, each in a process of its own, as many as there are cores.
 """
 
+import faulthandler
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -17,7 +19,8 @@ from pathlib import Path
 from lab.console import Parser, run
 
 TESTS = Path(__file__).parent / "tests"
-SUMMARY = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\n$")
+LIMIT = 15 * 60  # seconds that a suite may take where nobody watches
+SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.MULTILINE)
 
 
 def main() -> None:
@@ -31,13 +34,24 @@ def main() -> None:
         if name not in suites:
             parser.error(f"no suite {name!r}; there are {', '.join(suites)}")
 
-    passed, failed, skipped = run_here(chosen[0]) if len(chosen) == 1 else run_all(chosen or suites)
+    counts = run_here(chosen[0]) if len(chosen) == 1 else run_all(chosen or suites)
+    passed, failed, skipped = counts
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    sys.exit(1 if failed or not passed + skipped else 0)
+    sys.exit(exit_code(*counts))
+
+
+def exit_code(passed: int, failed: int, skipped: int) -> int:
+    """Return 0 if some tests ran and none failed, else 1."""
+    return 1 if failed or not passed + skipped else 0
 
 
 def run_here(suite: str) -> tuple[int, int, int]:
-    """Run a suite in this process; return how many tests passed, failed and were skipped."""
+    """Run a suite in this process; return how many tests passed, failed and were skipped.
+
+    Where nobody sits at a terminal, a suite that hangs is ended, with where it hangs.
+    """
+    if not sys.stdin or not sys.stdin.isatty():
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
     sys.path.insert(0, str(TESTS.parent))
     loaded = unittest.defaultTestLoader.loadTestsFromName(f"tests.test_{suite}")
     result = unittest.TextTestRunner(verbosity=2).run(loaded)
@@ -47,26 +61,39 @@ def run_here(suite: str) -> tuple[int, int, int]:
 
 
 def run_all(suites: list[str]) -> tuple[int, int, int]:
-    """Run suites side by side, print what each printed once it ends, and add up its numbers.
+    """Run suites side by side, print what each printed once it ends, and add up their numbers.
 
-    A suite that ends without its numbers, killed for instance, counts as one failure.
+    A suite counts one more failure where its process ends in another way than its numbers say:
+    killed, crashed, stuck, or without any.
     """
-
-    def run_suite(name: str) -> str:
-        command = [sys.executable, __file__, name]
-        return subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ).stdout
-
-    totals = [0, 0, 0]
+    totals = (0, 0, 0)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in as_completed(pool.submit(run_suite, name) for name in suites):
-            output = done.result()
+        for done in as_completed(pool.submit(run_apart, name) for name in suites):
+            output, counts = done.result()
             print(output, flush=True)
-            numbers = SUMMARY.search(output)
-            counts = numbers.groups(default="0") if numbers else (0, 1, 0)
-            totals = [total + int(count) for total, count in zip(totals, counts, strict=True)]
-    return tuple(totals)
+            totals = tuple(map(sum, zip(totals, counts, strict=True)))
+    return totals
+
+
+def run_apart(suite: str) -> tuple[str, tuple[int, int, int]]:
+    """Run a suite in a process of its own; return what it printed, and its numbers."""
+    # As many processes as cores: with threads besides, they wait for one another.
+    threads = {"OMP_NUM_THREADS": "1"}
+    # Into a file, since what a suite has left running would keep a pipe open.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
+        ended = subprocess.run(
+            [sys.executable, "-X", "faulthandler", __file__, suite],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            env=threads | os.environ,
+        ).returncode  # fmt: skip
+        file.seek(0)
+        output = file.read()
+    numbers = SUMMARY.findall(output)
+    passed, failed, skipped = (int(count or 0) for count in numbers[-1]) if numbers else (0, 0, 0)
+    if not numbers or ended != exit_code(passed, failed, skipped):
+        output += f"FAIL: the suite {suite} ended with exit code {ended}\n"
+        failed += 1
+    return output, (passed, failed, skipped)
 
 
 if __name__ == "__main__":

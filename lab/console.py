@@ -5,6 +5,7 @@ scripts import torch after their arguments are read.
 """
 
 import argparse
+import gc
 import math
 import os
 import shlex
@@ -14,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-PROJECT = Path(__file__).resolve().parent.parent
-DATA_ROOT = Path("data")  # where the built-in data set is drawn
+from lab.folders import DATA_ROOT, near
+
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -79,6 +80,9 @@ def as_text(figure: float) -> str:
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and end the process the way every script here ends."""
     keep_log(None)
+    # Torch's import makes a quarter of a million objects, and all of them stay. Python would look
+    # through them for garbage after every 700, which makes the import a fifth slower.
+    gc.set_threshold(50_000)
     script = Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are no text
         if hasattr(stream, "reconfigure"):
@@ -137,9 +141,17 @@ def lab_parser(description: str, *, data_root: Path | None = DATA_ROOT) -> Parse
         type=Path,
         default=data_root,
         help="folder of the data; of images: train/, val/ and test/, a folder a class in each "
-        f"(default: {data_root or 'the one the checkpoint was trained on'})",
+        f"(default: {near(data_root) if data_root else 'the one the checkpoint was trained on'})",
     )
+    add_show_flag(parser)
     return parser
+
+
+def add_show_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--no_show`, which leaves out the windows that a script opens at its end."""
+    parser.add_argument(
+        "--no_show", action="store_true", help="save pictures without opening windows of them"
+    )
 
 
 def add_epoch_flag(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +184,16 @@ def positive_int(text: str) -> int:
 def natural(text: str) -> int:
     """Parse an integer of at least 0."""
     return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def seed(text: str) -> int:
+    """Parse a seed that every generator takes."""
+    return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")
+
+
+def share(text: str) -> float:
+    """Parse a number above 0 and below 1."""
+    return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
 
 
 def positive_float(text: str) -> float:

@@ -302,7 +302,7 @@ def fit(
             **identity,
             "settings": asdict(settings),
             "epoch": finished,
-            "best_epoch": best_epoch(history, task.ranks_by),
+            "best_epoch": best_epoch(history, task.ranks_by, settings.schedule),
             "history": history,
             **more,
         }

@@ -9,8 +9,10 @@ saved in every checkpoint.
 """
 
 import io
+import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.resources import files
@@ -25,10 +27,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lab.console import LabError, say
+from lab.folders import printable
 
 DOWNLOAD_LIMIT = 20 * 2**20  # bytes of a fetched picture
 DOWNLOAD_SECONDS = 30.0  # for all of it
 SILENCE_SECONDS = 10.0  # without a connection or another byte
+RESIZED_LIMIT = 2**24  # pixels of a picture made only to be cropped
+PNM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,15 @@ class Preprocess:
         if self.resize is None:
             image = image.resize((width, height), method)
         else:  # the sides cut off and the crop rounded as torchvision does
-            shorter = min(image.size)
-            image = image.resize([self.resize * side // shorter for side in image.size], method)
-            top, left = self._margins((image.height, image.width))
-            image = image.crop((left, top, left + width, top + height))
+            whole = [self.resize * side // min(image.size) for side in image.size]
+            top, left = self._margins((whole[1], whole[0]))
+            crop = (left, top, left + width, top + height)
+            if math.prod(whole) <= RESIZED_LIMIT:
+                image = image.resize(whole, method).crop(crop)
+            else:  # a line, a panorama: only what is kept is made, the same but for rounding
+                sides = zip(crop, image.size * 2, whole * 2, strict=True)
+                box = [edge * old / new for edge, old, new in sides]
+                image = image.resize((width, height), method, box)
         return np.asarray(image).reshape(self.shape)
 
     def fit_batch(self, pixels: Tensor) -> Tensor:
@@ -144,12 +154,14 @@ def open_image(path: Path) -> Image.Image:
     """Read any image file, upright (EXIF); RGB, but for plain grey ones ("L").
 
     Raises:
-        OSError: not an image, or a damaged one; the text says which.
+        OSError: not an image, a damaged one, or a file that cannot be read; the text says which.
     """
     if path.stat().st_size == 0:
         raise OSError("empty file")
     try:
         with Image.open(path) as image:
+            if image.format == "PPM":
+                _check_length(path.read_bytes())
             image.load()
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):  # 16-bit grey; a plain convert() would clip it to white
@@ -159,8 +171,35 @@ def open_image(path: Path) -> Image.Image:
         raise OSError("not an image") from error
     except Image.DecompressionBombError as error:
         raise OSError("too large to be a photograph") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
-        raise OSError(f"damaged image ({error})") from error
+    except Exception as error:  # arbitrary bytes make decoders raise nearly anything
+        if getattr(error, "errno", None):  # it is the system that cannot read the file
+            raise
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise OSError(f"damaged image ({reason})") from error
+
+
+def _check_length(body: bytes) -> None:
+    """Raise a ValueError where a binary PPM or PGM is longer or shorter than its header says.
+
+    A copy whose line ends were rewritten is longer, and would be read with shifted colours.
+    """
+    header = PNM_HEADER.match(body)
+    if header is not None:  # else its pixels are written as digits
+        kind, width, height, highest = map(int, header.groups())
+        channels, depth = (3 if kind == 6 else 1), (2 if highest > 255 else 1)
+        expected = header.end() + width * height * channels * depth
+        if len(body) != expected:
+            raise ValueError(f"{len(body):,} bytes long, not {expected:,}")
+
+
+def say_left_out(folder: Path, count: int, problems: Mapping[Path, str]) -> None:
+    """Name the files, of `count` below a folder, that are left out and why, if there are any."""
+    if problems:
+        named = [
+            f"{printable(os.path.relpath(path, folder))} ({why})" for path, why in problems.items()
+        ]
+        shown = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
+        say(f"{folder}: left out {len(named)} of {count:,} files: {shown}")
 
 
 def to_arrays(pixels: Tensor) -> np.ndarray:

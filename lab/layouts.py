@@ -1,8 +1,9 @@
 """Published data sets, laid out as the train/val/test folders that every script reads.
 
-python datasets.py gtsrb                     # real traffic signs, 26 classes, under data/gtsrb26
-python datasets.py gtsrb --classes 43        # all of its classes, under data/gtsrb43
-python datasets.py gtsrb --source FOLDER     # from files already on disk, no connection needed
+python datasets.py gtsrb                       # real traffic signs, 26 classes, under data/gtsrb26
+python datasets.py gtsrb --classes 43          # all of its classes, under data/gtsrb43
+python datasets.py gtsrb --data_root FOLDER    # from files on disk: torchvision's, its authors' or
+                                               # Kaggle's copy; no connection needed
 python datasets.py kaggle --kind cifar10 --root FOLDER    # FOLDER/trainLabels.csv, train/, test/
 python datasets.py kaggle --kind dogs --root FOLDER       # FOLDER/labels.csv, train/, test/
 
@@ -11,15 +12,18 @@ Sources: GTSRB (Stallkamp et al. 2012); Kaggle's competitions cifar-10 and dog-b
 
 import csv
 import os
+import shlex
 import shutil
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from lab.console import DATA_ROOT, LabError, Parser, UsageError, progress, say
+from lab.console import LabError, UsageError, progress, say
+from lab.folders import DATA_ROOT, near, unfinished
 
 Places = Sequence[tuple[Path, Path]]  # files, and where in the layout each belongs
 
@@ -30,21 +34,19 @@ def _lay_out(places: Places, target: Path, put: Callable[[Path, Path], None]) ->
     Raises:
         LabError: a file cannot be read or written; nothing half-made is left.
     """
-    partial = target.parent / f".{target.name}-{os.getpid()}"
     try:
-        for file, place in progress(places, label="laying out"):
-            (partial / place).parent.mkdir(parents=True, exist_ok=True)
-            put(file, partial / place)
-        if not target.exists():
-            partial.rename(target)
-            return
-        for _, place in places:
-            (target / place).parent.mkdir(parents=True, exist_ok=True)
-            (partial / place).rename(target / place)
+        with unfinished(target) as partial:
+            for file, place in progress(places, label="laying out"):
+                (partial / place).parent.mkdir(parents=True, exist_ok=True)
+                put(file, partial / place)
+            if not target.exists():
+                partial.rename(target)
+                return
+            for _, place in places:
+                (target / place).parent.mkdir(parents=True, exist_ok=True)
+                (partial / place).rename(target / place)
     except OSError as error:
         raise LabError(f"cannot lay out {target}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _say_counts(target: Path, places: Iterable[Path]) -> None:
@@ -103,20 +105,29 @@ GTSRB_CLASSES = (
 # The 26 of them that the assignment tells apart.
 GTSRB_26 = (0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 14, 15, 17, 18, 19, 20, 22, 24, 26, 33, 34, 35)
 GTSRB_26 += (38, 40)
+GTSRB_ENDINGS = (".ppm", ".png", ".jpg", ".jpeg")
 VAL_SHARE = 0.15  # of the tracks of each class, at least one
+
+
+class Photograph(NamedTuple):
+    """One of the benchmark's files."""
+
+    path: Path
+    label: int
+    track: str  # the frames of one sign share it; "" of a test photograph
 
 
 def prepare_gtsrb(root: Path, num_classes: int, source: Path | None, seed: int = 0) -> Path:
     """Lay the German Traffic Sign Recognition Benchmark out as train/val/test folders.
 
     The benchmark films each sign as a track of 30 frames; validation takes whole tracks, so that
-    no sign is in two splits.
+    no sign is in two splits. Files that are damaged are named and left out.
 
     Args:
         root: folder for the download (root/gtsrb) and the result.
         num_classes: 26 or 43.
-        source: folder that holds `gtsrb/GTSRB` (torchvision's layout) or is that GTSRB folder;
-            None downloads it.
+        source: folder of the benchmark, as torchvision, its authors or Kaggle lay it out; None
+            downloads it.
         seed: of the choice of validation tracks.
 
     Returns:
@@ -125,67 +136,133 @@ def prepare_gtsrb(root: Path, num_classes: int, source: Path | None, seed: int =
     Raises:
         LabError: no connection, files missing, or the result exists already.
     """
+    from lab.images import open_image, say_left_out
+
     target = root / f"gtsrb{num_classes}"
     if target.exists():
         raise LabError(f"{target} exists already; remove it to lay it out anew")
-    frames, tests = _gtsrb_files(root, source)
+    source = source or download_gtsrb(root)
+    training, tests = read_gtsrb(source)
     kept = GTSRB_26 if num_classes == 26 else range(len(GTSRB_CLASSES))
     names = {old: f"{new:02d}_{GTSRB_CLASSES[old]}" for new, old in enumerate(kept)}
 
     rng = np.random.default_rng(seed)
     placed: list[tuple[Path, Path]] = []
     for old, name in names.items():
-        tracks = sorted({path.name.split("_")[0] for path, label in frames if label == old})
+        own = [photograph for photograph in training if photograph.label == old]
+        tracks = sorted({photograph.track for photograph in own})
         if len(tracks) < 2:
             raise LabError(f"class {old:05d} has {len(tracks)} tracks; train and val need one each")
         val_count = max(1, round(VAL_SHARE * len(tracks)))
         val_tracks = set(rng.permutation(tracks)[:val_count].tolist())
-        for path, label in frames:
-            if label == old:
-                mode = "val" if path.name.split("_")[0] in val_tracks else "train"
-                placed.append((path, Path(mode, name, f"{path.stem}.png")))
-        placed += [(p, Path("test", name, f"{p.stem}.png")) for p, label in tests if label == old]
+        for path, _, track in own:
+            mode = "val" if track in val_tracks else "train"
+            placed.append((path, Path(mode, name, f"{path.stem}.png")))
+        tested = [path for path, label, _ in tests if label == old]
+        placed += [(path, Path("test", name, f"{path.stem}.png")) for path in tested]
+
+    missing = [path for path, _ in placed if not path.is_file()]
+    if missing:
+        raise LabError(
+            f"{source} lacks {len(missing):,} of {len(placed):,} photographs, such as {missing[0]}"
+        )
+    problems: dict[Path, str] = {}
 
     def put(path: Path, place: Path) -> None:
-        with Image.open(path) as image:
+        try:
+            image = open_image(path)
+        except OSError as error:
+            problems[path] = error.strerror or str(error)
+        else:
             image.save(place)
 
     _lay_out(placed, target, put)
-    _say_counts(target, (place for _, place in placed))
+    say_left_out(source, len(placed), problems)
+    _say_counts(target, (place for path, place in placed if path not in problems))
     return target
 
 
-def _gtsrb_files(
-    root: Path, source: Path | None
-) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]]]:
-    """Return the training frames and the test photographs, each a file and its class."""
-    from torchvision.datasets import GTSRB, ImageFolder
+def download_gtsrb(root: Path) -> Path:
+    """Download the benchmark into `root/gtsrb`, unless it is there; whole or not at all.
 
-    if source is None:
-        try:
-            for split in ("train", "test"):
-                GTSRB(root, split=split, download=True)
-        except (OSError, RuntimeError) as error:
-            raise LabError(
-                f"could not download GTSRB ({error}); put GTSRB_Final_Training and _Test's GTSRB "
-                "folder on disk and name it with --source, or use the built-in data"
-            ) from error
-        source = root
-    folders = (source, source / "GTSRB", source / "gtsrb" / "GTSRB")
-    base = next((folder for folder in folders if (folder / "Training").is_dir()), None)
-    if base is None:
-        raise LabError(f"{source} holds no GTSRB/Training folder of the benchmark")
+    Raises:
+        LabError: no connection, or `root` cannot be written.
+    """
+    target = root / "gtsrb"
+    if target.is_dir():
+        return target
+    from torchvision.datasets import GTSRB
+
     try:
-        training = ImageFolder(str(base / "Training"))
-        with (base.parent / "GT-final_test.csv").open(newline="") as table:
-            tests = [
-                (base / "Final_Test" / "Images" / row["Filename"], int(row["ClassId"]))
-                for row in csv.DictReader(table, delimiter=";")
-            ]
-    except (OSError, KeyError, ValueError) as error:
-        raise LabError(f"{base.parent} is not the benchmark as published: {error}") from error
-    frames = [(Path(path), int(training.classes[label])) for path, label in training.samples]
-    return sorted(frames), tests
+        with unfinished(target) as incoming:
+            for split in ("train", "test"):
+                GTSRB(incoming, split=split, download=True)
+            (incoming / "gtsrb").rename(target)
+    except (OSError, RuntimeError) as error:
+        raise LabError(
+            f"could not download GTSRB ({error}); name a copy on disk with --data_root, or use the "
+            "built-in data"
+        ) from error
+    return target
+
+
+def read_gtsrb(source: Path) -> tuple[list[Photograph], list[Photograph]]:
+    """Return the photographs for training and those for testing, whoever laid them out.
+
+    torchvision has `gtsrb/GTSRB/Training/000NN`, the benchmark's authors `GTSRB/Final_Training/
+    Images/000NN`, both with a table GT-final_test.csv; Kaggle's copy has `Train/NN` and Test.csv.
+
+    Raises:
+        LabError: `source` holds none of these, or a table that cannot be read.
+    """
+    bases = (source, source / "GTSRB", source / "gtsrb" / "GTSRB")
+    names = ("Training", "Final_Training/Images", "Train")
+    found = [(base, base / name) for base in bases for name in names if (base / name).is_dir()]
+    if not found:
+        raise LabError(
+            f"{source} holds no copy of the benchmark: neither GTSRB/Training (torchvision), nor "
+            "GTSRB/Final_Training/Images (its authors), nor Train (Kaggle)"
+        )
+    base, training = found[0]
+    images = base / "Final_Test" / "Images"
+    places = (base.parent, base, images.parent, images)
+    tables = [base / "Test.csv", *(place / "GT-final_test.csv" for place in places)]
+    table = next((path for path in tables if path.is_file()), None)
+    if table is None:
+        raise LabError(f"{base} has no table of test photographs, GT-final_test.csv or Test.csv")
+    try:
+        return _training_photographs(training), _test_photographs(table, base, images)
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise LabError(f"{base} is not the benchmark as published: {error!r}") from error
+
+
+def _training_photographs(folder: Path) -> list[Photograph]:
+    """Return the photographs in folders of classes, named TRACK_FRAME or CLASS_TRACK_FRAME."""
+    photographs = []
+    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if not place.name.isdecimal() or int(place.name) >= len(GTSRB_CLASSES):
+            say(f"{place} is no class of the benchmark: left out")
+            continue
+        for path in sorted(place.iterdir()):
+            if path.suffix.lower() in GTSRB_ENDINGS and path.name[0] != ".":
+                track, _ = path.stem.split("_")[-2:]
+                photographs.append(Photograph(path, int(place.name), track))
+    return photographs
+
+
+def _test_photographs(table: Path, base: Path, images: Path) -> list[Photograph]:
+    """Return the rows of a table that names files in `images`, or as paths from `base`."""
+    with table.open(newline="") as file:
+        delimiter = ";" if ";" in file.readline() else ","
+        file.seek(0)
+        return [
+            Photograph(
+                base / row["Path"] if "Path" in row else images / row["Filename"],
+                int(row["ClassId"]),
+                track="",
+            )
+            for row in csv.DictReader(file, delimiter=delimiter)
+        ]
 
 
 # ---------------------------------------------------------------- Kaggle
@@ -339,24 +416,36 @@ def _link_or_copy(file: Path, place: Path) -> None:
 # ---------------------------------------------------------------- python datasets.py
 
 
-def main() -> None:
-    """Do what `python datasets.py` is asked for."""
-    parser = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    names = parser.add_subparsers(dest="name", required=True, metavar="gtsrb|kaggle")
-    gtsrb = names.add_parser("gtsrb", help="real photographs of traffic signs", allow_abbrev=False)
-    gtsrb.add_argument("--root", type=Path, default=DATA_ROOT, help="(default %(default)s)")
-    gtsrb.add_argument("--classes", type=int, choices=(26, 43), default=26)
-    gtsrb.add_argument("--source", type=Path, help="the benchmark's files, already on disk")
-    kaggle = names.add_parser("kaggle", help="a competition's files", allow_abbrev=False)
-    kaggle.add_argument("--kind", choices=("cifar10", "dogs"), required=True, help="which layout")
-    kaggle.add_argument("--root", type=Path, required=True, help="folder that holds its train/")
-    kaggle.add_argument("--target", type=Path, help="folder to make (default ROOT/train_val_test)")
-    args = parser.parse_args()
+def add_gtsrb(commands: Any) -> None:
+    """Add `gtsrb` to the parser's commands."""
+    command = commands.add_parser(
+        "gtsrb", help="real photographs of traffic signs", allow_abbrev=False
+    )
+    root = near(DATA_ROOT)
+    command.add_argument("--root", type=Path, default=root, help="(default %(default)s)")
+    command.add_argument("--classes", type=int, choices=(26, 43), default=26)
+    command.add_argument(
+        "--data_root", "--source", type=Path, help="a copy of the benchmark that is on disk already"
+    )
+    command.set_defaults(make=_make_gtsrb)
 
-    if args.name == "gtsrb":
-        target = prepare_gtsrb(args.root, args.classes, args.source)
-    else:
-        target = args.target or args.root / "train_val_test"
-        prepare_kaggle(args.root, args.kind, target)
-    flags = "--bn --stn --augment" if args.name == "gtsrb" else "--dataset folder --bn"
-    say(f"Train on it: python train.py {flags} --data_root {target}")
+
+def _make_gtsrb(args: Namespace) -> None:
+    target = prepare_gtsrb(args.root, args.classes, args.data_root)
+    say(f"Train on it: python train.py --bn --stn --augment --data_root {shlex.quote(str(target))}")
+
+
+def add_kaggle(commands: Any) -> None:
+    """Add `kaggle` to the parser's commands."""
+    command = commands.add_parser("kaggle", help="a competition's files", allow_abbrev=False)
+    command.add_argument("--kind", choices=tuple(KAGGLE_TABLES), required=True, help="which layout")
+    command.add_argument("--root", type=Path, required=True, help="folder that holds its train/")
+    command.add_argument("--target", type=Path, help="folder to make (default ROOT/train_val_test)")
+    command.set_defaults(make=_make_kaggle)
+
+
+def _make_kaggle(args: Namespace) -> None:
+    target = args.target or args.root / "train_val_test"
+    prepare_kaggle(args.root, args.kind, target)
+    where = shlex.quote(str(target))
+    say(f"Train on it: python train.py --dataset folder --bn --data_root {where}")

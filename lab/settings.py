@@ -8,7 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lab.console import PRECISIONS, fraction, natural, non_negative_float, positive_float
+from lab.console import (
+    PRECISIONS,
+    fraction,
+    natural,
+    non_negative_float,
+    positive_float,
+    seed,
+    share,
+)
 from lab.console import positive_int as positive
 
 # `--optim_type`, with the class of torch.optim that it stands for.
@@ -45,7 +53,8 @@ class TrainSettings:
     val_interval: int = setting(1, positive, "epochs between validations")
     max_ckpt_save_num: int = setting(10, positive, "checkpoints kept")
     precision: str = setting("auto", PRECISIONS, "auto: bf16 where it is fast, else fp32")
-    seed: int = setting(0, natural, "of weights, order, augmentation, dropout")
+    val_share: float = setting(0.1, share, "held out of train as val where there is no val")
+    seed: int = setting(0, seed, "of weights, order, augmentation, dropout")
     num_workers: int = setting(0, natural, "loader processes, for images too many for memory")
 
 

@@ -21,50 +21,23 @@ from torch import Tensor, nn
 
 from lab.augmentation import move
 from lab.console import progress
+from lab.features import inputs_of, outputs_of, total_variation
 from lab.images import Preprocess
 from networks import ConvBlock, NonLocalBlock, output_layer
 
 # ---------------------------------------------------------------- layers
 
 
-class _Reached(Exception):
-    """Carries a tensor out of a forward pass that need go no further."""
-
-
-def _run_up_to(model: nn.Module, layer: nn.Module, images: Tensor, before: bool) -> Tensor:
-    def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> None:
-        raise _Reached(inputs[0] if before else output)
-
-    register = layer.register_forward_pre_hook if before else layer.register_forward_hook
-    handle = register(leave)
-    try:
-        model(images)
-    except _Reached as reached:
-        return reached.args[0]
-    finally:
-        handle.remove()
-    raise ValueError("the forward pass does not use this layer")
-
-
-def outputs_of(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
-    """Return what a layer of the network puts out for images; the forward pass ends there."""
-    return _run_up_to(model, layer, images, before=False)
-
-
-def inputs_of(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
-    """Return what a layer of the network gets for images; the forward pass ends there."""
-    return _run_up_to(model, layer, images, before=True)
-
-
 def conv_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers that `--layer_idx` counts, by name: our ConvBlocks, else convolutions.
 
-    Those of a spatial transformer do not count: they look for where to look.
+    Those of a spatial transformer do not count, which look for where to look, nor those of
+    auxiliary classifiers, which are for training alone.
     """
     layers = {
         name: layer
         for name, layer in model.named_modules()
-        if isinstance(layer, ConvBlock | nn.Conv2d) and not name.startswith("stn.")
+        if isinstance(layer, ConvBlock | nn.Conv2d) and not name.lower().startswith(("stn.", "aux"))
     }
     blocks = {name: layer for name, layer in layers.items() if isinstance(layer, ConvBlock)}
     return blocks or layers
@@ -97,7 +70,28 @@ def filter_responses(model: nn.Module, layer: nn.Module, images: Tensor) -> Tens
     A tenth of what the activation would cut off counts too: a silent filter has a slope to climb.
     """
     before_activation = layer.bn if isinstance(layer, ConvBlock) else layer
-    return F.leaky_relu(outputs_of(model, before_activation, images), 0.1).mean((2, 3))
+    (responses,) = outputs_of(model, [before_activation], images)
+    return F.leaky_relu(responses, 0.1).mean((2, 3))
+
+
+def excitable_sides(model: nn.Module, layer: nn.Module, preprocess: Preprocess) -> list[int]:
+    """Return sides of images, coarse to fine, at which the network computes a layer.
+
+    The last is 64 pixels, or what the network is for if that is less; more where it asks for more.
+    """
+    own = min(preprocess.size)
+    device = next(model.parameters()).device
+
+    def takes(side: int) -> bool:
+        try:
+            images = torch.zeros(1, len(preprocess.mean), side, side, device=device)
+            return bool(outputs_of(model, [layer], images))
+        except (RuntimeError, AssertionError):
+            return False
+
+    finest = next((side for side in (64, 96, 128) if side < own and takes(side)), own)
+    sides = [scale * finest // SCALES[-1] for scale in SCALES[:-1]]
+    return [side for side in sides if takes(side)] + [finest]
 
 
 def excite_filters(
@@ -333,13 +327,6 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
 # ---------------------------------------------------------------- inversion
 
 
-def total_variation(images: Tensor) -> Tensor:
-    """Return each image's mean squared difference of neighbours along both axes, (N,)."""
-    down = images[:, :, 1:] - images[:, :, :-1]
-    right = images[:, :, :, 1:] - images[:, :, :, :-1]
-    return down.square().mean((1, 2, 3)) + right.square().mean((1, 2, 3))
-
-
 def invert_features(
     model: nn.Module,
     layer: nn.Module,
@@ -367,7 +354,7 @@ def invert_features(
         Network input of the same shape.
     """
     low, high = preprocess.bounds(images.device)
-    wanted = outputs_of(model, layer, images).detach().flatten(1)
+    wanted = outputs_of(model, [layer], images)[0].detach().flatten(1)
     energy = wanted.square().sum(1)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)) * 0.1
     found = noise.to(images.device).requires_grad_()
@@ -375,7 +362,8 @@ def invert_features(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in progress(range(steps), label="inverting"):
         with torch.enable_grad():
-            errors = (outputs_of(model, layer, found).flatten(1) - wanted).square().sum(1) / energy
+            (features,) = outputs_of(model, [layer], found)
+            errors = (features.flatten(1) - wanted).square().sum(1) / energy
             variation = total_variation(preprocess.denormalize(found))
             loss = (errors + tv_weight * variation).sum()
         (found.grad,) = torch.autograd.grad(loss, found)

@@ -6,6 +6,7 @@ import re
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets import get_test_loader
-from lab import checkpoint
-from lab.console import UsageError
-from lab.engine import Runtime
+from lab.console import LabError, UsageError
 from lab.images import Preprocess, image_path, to_arrays
+from lab.pictures import shorten
+from lab.runtime import Runtime
 from looking.insight import conv_layers
 from networks import load_network, load_pretrained
 
@@ -109,19 +110,21 @@ class Subject:
         """Turn network input, (N, C, H, W), into arrays for drawing, (N, H, W, 3) in [0, 1]."""
         return to_arrays(self.preprocess.denormalize(images))
 
-    def predictions(self, images: Tensor) -> tuple[list[int], list[float]]:
-        """Return the classes that the network takes images for, and its confidence in each."""
+    def readings(self, images: Tensor) -> list[str]:
+        """Say what the network takes images for, and how sure it is of that."""
         confidences, predictions = self.model(images).softmax(1).max(1)
-        return predictions.tolist(), confidences.tolist()
+        pairs = zip(predictions.tolist(), confidences.tolist(), strict=True)
+        return [f"{self.name(prediction)}, {confidence:.1%}" for prediction, confidence in pairs]
 
     def name(self, label: int) -> str:
         """Return a class's name, short enough for a caption."""
-        name = self.classes[label]
-        return name if len(name) <= 24 else f"{name[:23]}…"
+        return shorten(self.classes[label])
 
     def caption(self, label: int | None) -> str:
         """Say what a photograph shows, where that is known."""
-        return str(self.args.image or "a photograph") if label is None else self.name(label)
+        if label is None:
+            return shorten(Path(self.args.image or "a photograph").name)
+        return self.name(label)
 
     def targets(self) -> list[int]:
         """Return the classes that `--target` names, by index or by name."""
@@ -139,24 +142,33 @@ class Subject:
         return targets[0] if targets else None
 
 
-def load_subject(args: Namespace, runtime: Runtime) -> Subject:
-    """Load the network that the flags name."""
-    if args.model is not None:
+def load_subject(args: Namespace, state: dict[str, Any] | None, runtime: Runtime) -> Subject:
+    """Load the network of a checkpoint; without one, torchvision's that `--model` names.
+
+    Raises:
+        LabError: no such network, or its training has diverged.
+    """
+    if state is None:
         network = load_pretrained(args.model, args.weights)
         model, preprocess, classes = network.model, network.preprocess, network.classes
-        state = None
     else:
-        state = checkpoint.load(checkpoint.find(args.ckpt_path, args.epoch))
         model = load_network(state)
         preprocess = Preprocess(**state.get("preprocess", {}))  # the scaffold's say none
         classes = state.get("class_names") or range(state["configs"]["num_classes"])
         classes = [str(name) for name in classes]
+    if not all(weights.isfinite().all() for weights in model.parameters()):
+        raise LabError(
+            f"{args.weights or args.ckpt_path} has weights that are no finite numbers: its "
+            "training diverged; look at an earlier epoch"
+        )
     model = model.to(runtime.device, memory_format=torch.channels_last)
     return Subject(model.eval().requires_grad_(False), preprocess, classes, state, runtime, args)
 
 
 def check_index(flag: str, index: int, count: int, what: str) -> None:
     """Raise a UsageError that names the valid range unless 0 <= index < count."""
+    if count == 0:
+        raise UsageError(f"{flag} {index}: there are no {what}")
     if not 0 <= index < count:
         raise UsageError(f"{flag} {index} is out of range: the {what} are 0 to {count - 1}")
 

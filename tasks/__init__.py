@@ -4,7 +4,7 @@ Who adds a field writes one module here that holds a `FIELD`, one suite in `test
 in `FIELDS`. Nothing of torch is imported here, so that flags are read before it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader, Dataset
 
+    from lab.pictures import Picture
     from lab.runtime import Runtime
     from lab.task import Meter, Task
 
+DEFAULT = "classification"
 FIELDS = {"classification": "tasks.classification"}  # each with its module
 SCRIPTS = {"style": "style.py"}  # tasks of runs that scripts of their own make and read
 
@@ -61,6 +63,9 @@ class Field:
             draws what a test has found.
         read_images: (test.py's flags, checkpoint, network, files, runtime) prints and draws what
             the network makes of pictures.
+        views: what visualize.py can show of a network, by the names of `--type`.
+        look: (visualize.py's flags, checkpoint or None for one of torchvision's networks, runtime)
+            to the pictures of a view.
         suggestions: arguments of visualize.py worth trying on a run, from train.py's flags.
         defaults: of `TrainSettings`, where the field's own differ.
     """
@@ -72,6 +77,8 @@ class Field:
     test_loader: Callable[[dict[str, Any], Path | None, int, "Runtime"], "DataLoader"]
     report: Callable[["Namespace", "Meter", "Dataset"], None]
     read_images: Callable[["Namespace", dict, "nn.Module", list[Path], "Runtime"], None]
+    views: tuple[str, ...] = ()
+    look: Callable[["Namespace", dict | None, "Runtime"], Iterable["Picture"]] | None = None
     suggestions: Callable[["Namespace"], list[list[str]]] = lambda args: []
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,7 +100,7 @@ def field_of(state: dict[str, Any], path: Path) -> Field:
     Raises:
         LabError: it belongs to a script of its own, or to none that is known.
     """
-    name = state.get("task", "classification")
+    name = state.get("task", DEFAULT)
     if name in SCRIPTS:
         raise LabError(f"{path} holds a {name} network: it is for python {SCRIPTS[name]}")
     if name not in FIELDS:

@@ -8,11 +8,13 @@ Nothing of torch is imported before it is needed, so that `train.py --help` answ
 """
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.console import LabError, UsageError, fraction, positive_int, progress, say
+from lab.folders import stored
 from tasks import Field, Job
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from datasets import ImageDataset, Source, Split
     from lab.images import Preprocess
+    from lab.pictures import Picture
     from lab.runtime import Runtime
 
 # Each data set with the network that is trained on it unless told otherwise.
@@ -318,7 +321,7 @@ def prepare(
     runtime.wait_for_all()
     loaders = {
         mode: make_loader(
-            source.read(args.data_root, mode, preprocess),
+            source.read(args.data_root, mode, preprocess, args.val_share),
             preprocess,
             args.batch_size if mode == "train" else max(args.batch_size, 256),
             args.num_workers,
@@ -353,7 +356,7 @@ def prepare(
         "dataset": args.dataset,
         "class_names": list(classes),
         "preprocess": asdict(preprocess),
-        "data_root": args.data_root and str(args.data_root),
+        "data_root": args.data_root and stored(args.data_root),
         "new_layer": new_layer,
         "flags": {"label_smoothing": args.label_smoothing, "freeze": args.freeze},
     }
@@ -412,7 +415,7 @@ def report(args: Namespace, meter: ClassificationMeter, dataset: "ImageDataset")
     """Print a table of classes and the accuracy, and draw what was confused with what."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    from lab.pictures import draw_confusion, publish
+    from lab.pictures import confusion, draw, publish
 
     classes = dataset.classes
     labels, predictions = meter.labels.cpu().numpy(), meter.predictions.cpu().numpy()
@@ -427,7 +430,7 @@ def report(args: Namespace, meter: ClassificationMeter, dataset: "ImageDataset")
     say(f"accuracy on the test set: {share:.2%} ({correct:,} of {len(labels):,})")
 
     matrix = confusion_matrix(labels, predictions, labels=every)
-    publish(draw_confusion(matrix, classes), args.ckpt_path / "confusion_matrix.jpg")
+    publish(draw(confusion(matrix, classes)), args.ckpt_path / "confusion_matrix.jpg")
     if args.save:
         save_results(dataset, labels.tolist(), predictions.tolist(), args.ckpt_path / "results")
 
@@ -449,7 +452,7 @@ def save_results(
     """
     from PIL import Image
 
-    from lab.pictures import draw_contact_sheet, publish
+    from lab.pictures import Picture, draw, publish, sheet, shorten
 
     classes = dataset.classes
     wrong = []
@@ -475,10 +478,12 @@ def save_results(
         shown = wrong[:: -(-len(wrong) // SHOWN)]
         pixels = dataset.pixels([index for index, _, _ in shown]).expand(-1, -1, -1, 3)
         captions = [
-            f"{classes[label]}\nread as {classes[prediction]}" for _, label, prediction in shown
+            f"{shorten(classes[label])}\nread as {shorten(classes[prediction])}"
+            for _, label, prediction in shown
         ]
         title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} images"
-        publish(draw_contact_sheet(pixels.cpu().numpy(), captions, title), folder / "mistakes.jpg")
+        picture = Picture("mistakes.jpg", title, (sheet(pixels.cpu().numpy(), captions),))
+        publish(draw(picture), folder / picture.path)
 
 
 def read_images(
@@ -492,7 +497,7 @@ def read_images(
     import torch
 
     from lab.images import Preprocess, to_arrays
-    from lab.pictures import draw_contact_sheet, publish
+    from lab.pictures import Picture, draw, publish, sheet, shorten
 
     preprocess = Preprocess(**state.get("preprocess", {}))
     classes = state.get("class_names") or [str(k) for k in range(state["configs"]["num_classes"])]
@@ -509,12 +514,36 @@ def read_images(
         ):
             named = [f"{classes[k]} {p:.1%}" for k, p in zip(labels, shares, strict=True)]
             say(f"{path.name:{width}}  {', '.join(named)}")
-            captions.append("\n".join([path.name, *named[:2]]))
+            captions.append("\n".join([shorten(path.name), *named[:2]]))
         pixels.extend(to_arrays(preprocess.denormalize(images.cpu())))
     shown = len(files) if len(files) <= SHOWN else SHOWN
     title = f"What the network makes of {shown} of {len(files)} pictures"
-    figure = draw_contact_sheet(pixels[:shown], captions[:shown], title)
-    publish(figure, args.ckpt_path / "images.jpg")
+    picture = Picture("images.jpg", title, (sheet(pixels[:shown], captions[:shown]),))
+    publish(draw(picture), args.ckpt_path / picture.path)
 
 
-FIELD = Field(add_flags, flags_of, prepare, restore, test_loader, report, read_images, suggestions)
+# ---------------------------------------------------------------- what visualize.py shows
+
+VIEWS = ("filter", "feature", "tsne", "stn", "saliency", "fooling", "class", "invert", "attention")
+
+
+def look(args: Namespace, state: dict[str, Any] | None, runtime: "Runtime") -> Iterable["Picture"]:
+    """Return the pictures of the view that `--type` names."""
+    from looking import views
+    from looking.subject import load_subject
+
+    return views.VIEWS[args.type](load_subject(args, state, runtime))
+
+
+FIELD = Field(
+    add_flags=add_flags,
+    flags_of=flags_of,
+    prepare=prepare,
+    restore=restore,
+    test_loader=test_loader,
+    report=report,
+    read_images=read_images,
+    views=VIEWS,
+    look=look,
+    suggestions=suggestions,
+)

@@ -1,7 +1,9 @@
 """Loader, cache, bad files, augmentation; saves visualized/augmentation.jpg."""
 
 import io
+import math
 import os
+import shutil
 import tempfile
 import unittest
 from contextlib import redirect_stdout
@@ -11,13 +13,14 @@ from unittest import mock
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.utils import make_grid
 
 import datasets
-from datasets import BatchSampler, check_count, get_data_loader
+from datasets import BatchSampler, check_count, get_data_loader, make_loader
+from lab import augmentation
 from lab.augmentation import augment_batch
 from lab.console import LabError
 from lab.images import Preprocess, open_image
@@ -75,11 +78,53 @@ class LoaderTest(TemporaryData):
         for (a, b), (c, d) in zip(here, there, strict=True):
             self.assertTrue(torch.equal(a, c) and torch.equal(b, d))
 
+    def test_num_workers(self):
+        """As many processes as asked for read the images; 0: this one does."""
+        images = torch.zeros(8, 4, 4, 3, dtype=torch.uint8)
+        split = datasets.Split(("only",), [], torch.zeros(8, dtype=torch.int64), images)
+
+        def write_worker(images, generator):
+            worker = torch.utils.data.get_worker_info()
+            return torch.full_like(images, -1 if worker is None else worker.id)
+
+        for workers, expected in ((0, {-1}), (2, {0, 1})):
+            loader = make_loader(split, Preprocess((4, 4)), 2, workers, augment=write_worker)
+            self.assertEqual({int(x[0, 0, 0, 0]) for x, _ in loader}, expected)
+        loader, _ = self.load(num_workers=2)
+        self.assertEqual(loader.num_workers, 2)
+
+    def test_only_train_is_shuffled(self):
+        """Another order each epoch and seed, every image once; val and test in their own."""
+        for mode, shuffled in (("train", True), ("val", False), ("test", False)):
+            loader, _ = self.load(mode)
+            own = list(range(len(loader.dataset)))
+            orders = [sum(loader.batch_sampler, []) for _ in range(3)]
+            loader, _ = self.load(mode, seed=1)
+            orders.append(sum(loader.batch_sampler, []))
+            self.assertEqual([sorted(order) for order in orders], [own] * 4)
+            distinct = {tuple(order) for order in [own, *orders]}
+            self.assertEqual(len(distinct), 5 if shuffled else 1, mode)
+
+    def test_every_batch_is_varied_by_a_seed_of_its_own(self):
+        """In each epoch, of each run, in each process; the same again when asked for again."""
+        seeds = [
+            [batch.seed for batch in sampler]
+            for run in (0, 1)
+            for rank in (0, 1)
+            for sampler in [BatchSampler(40, 10, False, run, rank, 2)]
+            for _ in range(3)
+        ]
+        self.assertEqual(len(set(sum(seeds, []))), 2 * 2 * 3 * 4)
+        again = BatchSampler(40, 10, False, 1, 1, 2)
+        again.epoch = 3
+        self.assertEqual([batch.seed for batch in again], seeds[-1])
+
     def test_epochs_differ_and_repeat(self):
         """Each epoch shuffles anew; setting the epoch brings its batches back."""
         loader, _ = self.load(augment=True)
         first, second = [torch.cat([x for x, _ in loader]) for _ in range(2)]
         self.assertFalse(torch.equal(first, second))
+        self.assertFalse(torch.equal(first.sort(0).values, second.sort(0).values))  # varied anew
         loader.batch_sampler.epoch = 1
         self.assertTrue(torch.equal(first, torch.cat([x for x, _ in loader])))
 
@@ -193,12 +238,180 @@ class CacheTest(TemporaryData):
         index = dataset.split.paths.index(self.root / "train" / name / file)
         return dataset.pixels([index])
 
+    def test_key_holds_name_size_and_time(self):
+        """A file is read again when one of them alone has changed, and not otherwise."""
+        folder = self.root / "train" / "green"
+        bitmaps = {}
+        for name, colour, side in (("a", "white", 40), ("b", "black", 40), ("c", "black", 20)):
+            bitmaps[name] = folder / f"{name}.bmp"
+            Image.new("RGB", (side, side), colour).save(bitmaps[name])
+        white, black, small = (path.read_bytes() for path in bitmaps.values())
+        bitmaps["b"].unlink(), bitmaps["c"].unlink()
+        path = bitmaps["a"]
+
+        def change(body, modified):
+            path.write_bytes(body)
+            os.utime(path, ns=(modified, modified))
+
+        change(white, 1)
+        self.assertEqual(self._image("green", "a.bmp").max(), 255)
+        change(black, 1)  # the same name, size and time
+        self.assertEqual(self._image("green", "a.bmp").max(), 255)
+        change(black, 2)
+        self.assertEqual(self._image("green", "a.bmp").max(), 0)
+        change(white, 2)
+        change(small, 2)
+        self.load()
+        change(white, 2)
+        self.assertEqual(self._image("green", "a.bmp").max(), 255)
+        twin = path.with_stem("b")
+        twin.write_bytes(black)
+        os.utime(twin, ns=(2, 2))
+        self.assertEqual(self._image("green", "b.bmp").max(), 0)
+        path.rename(folder / "c.bmp")  # b, c for a, b: sizes and times in the same order
+        self.assertEqual(self._image("green", "c.bmp").min(), 255)
+
+    def test_key_holds_the_class(self):
+        """Classes whose order is another after a renaming are read again."""
+        for name in CLASSES:
+            shutil.rmtree(self.root / "train" / name)
+        for name, colour in (("blue", "black"), ("green", "white")):
+            path = self.root / "train" / name / "a.bmp"
+            path.parent.mkdir()
+            Image.new("RGB", (8, 8), colour).save(path)
+            os.utime(path, ns=(1, 1))
+        self.assertEqual(self._image("blue", "a.bmp").max(), 0)
+        (self.root / "train" / "blue").rename(self.root / "train" / "navy")
+        self.assertEqual(self._image("navy", "a.bmp").max(), 0)
+
+    def test_key_holds_the_preprocessing(self):
+        for _ in range(2):
+            self.assertEqual(self.load(size=16)[0].dataset.images.shape[1:], (16, 16, 3))
+            cropped = datasets.read_split(self.root, "train", Preprocess((16, 16), resize=40))
+            self.assertFalse(torch.equal(cropped.images, self.load(size=16)[0].dataset.images))
+
     def test_damaged_cache_is_made_anew(self):
+        """Cut, empty, a flipped byte, another file's content, a folder in its place."""
         first, _ = self.load()
-        for cache in datasets.CACHE_FOLDER.iterdir():
-            cache.write_bytes(cache.read_bytes()[:1000])
-        second, _ = self.load()
-        self.assertTrue(torch.equal(first.dataset.images, second.dataset.images))
+        (cache,) = datasets.CACHE_FOLDER.iterdir()
+        whole = cache.read_bytes()
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        for body in (whole[:1000], b"", flipped, b"PK\x03\x04" + bytes(100), None):
+            cache.unlink()
+            cache.mkdir() if body is None else cache.write_bytes(body)
+            second, said = self.load()
+            self.assertTrue(torch.equal(first.dataset.images, second.dataset.images))
+        self.assertIn("not kept for the next run: Is a directory", said)
+
+    def test_stale_caches_are_removed(self):
+        """With the data set that they were made from, and not before."""
+        self.load()
+        (old,) = datasets.CACHE_FOLDER.iterdir()
+        self.load("test")
+        self.assertEqual(len(list(datasets.CACHE_FOLDER.iterdir())), 2)
+        self.root = self.root.rename(self.root.parent / "renamed")
+        self.load("val")
+        names = {path.name for path in datasets.CACHE_FOLDER.iterdir()}
+        self.assertEqual(len(names), 1)
+        self.assertNotIn(old.name, names)
+
+    def test_what_a_killed_process_left_is_removed(self):
+        self.load()
+        (cache,) = datasets.CACHE_FOLDER.iterdir()
+        cache.unlink()
+        leftover = cache.parent / f".{cache.name}-{2**22 + 1}"
+        leftover.mkdir()
+        self.load()
+        self.assertEqual(list(datasets.CACHE_FOLDER.iterdir()), [cache])
+
+    def test_no_place_for_a_cache(self):
+        """Where data/.cache is a file, images are read all the same, each time."""
+        datasets.CACHE_FOLDER.write_text("in the way")
+        for _ in range(2):
+            loader, said = self.load()
+            self.assertEqual(len(loader.dataset), 33)
+            self.assertIn("decoded images are not kept for the next run: File exists", said)
+
+
+class HoldOutTest(TemporaryData):
+    """Folders without val/."""
+
+    def setUp(self):
+        super().setUp()
+        shutil.rmtree(self.root / "val")
+
+    def read(self, mode, **options):
+        said = io.StringIO()
+        with redirect_stdout(said):
+            split = datasets.read_split(self.root, mode, Preprocess(), **options)
+        return split, said.getvalue()
+
+    def test_a_share_of_each_class(self):
+        """Every image of train/ is in one of both, read as it is; from the cache as from files."""
+        whole = {path: image for path, image in self.images(self.load()[0].dataset.split)}
+        for share, count in (({}, 1), ({"val_share": 0.3}, 3)):
+            for _ in range(2):
+                train, _ = self.read("train", **share)
+                val, said = self.read("val", **share)
+                self.assertIn(f"has no val/: {3 * count} images of train/ are held out", said)
+                self.assertEqual(val.labels.bincount().tolist(), [count] * 3)
+                self.assertEqual(train.labels.bincount().tolist(), [11 - count] * 3)
+                both = self.images(train) + self.images(val)
+                self.assertEqual(sorted(path for path, _ in both), sorted(whole))
+                for path, image in both:
+                    self.assertTrue(torch.equal(image, whole[path]))
+                for split in (train, val):
+                    names = [split.classes[label] for label in split.labels]
+                    self.assertEqual(names, [path.parent.name for path in split.paths])
+        self.assertEqual(len(self.read("test")[0].labels), 9)
+
+    def images(self, split):
+        return list(zip(split.paths, split.images, strict=True))
+
+    def test_both_parts_are_kept_for_the_next_run(self):
+        first = [self.read(mode)[0].images for mode in ("train", "val")]
+        with mock.patch.object(datasets, "open_image", side_effect=AssertionError):
+            second = [self.read(mode)[0].images for mode in ("train", "val")]
+        for a, b in zip(first, second, strict=True):
+            self.assertTrue(torch.equal(a, b))
+
+    def test_signs_stay_together(self):
+        """Of names that tell track and frame, whole tracks are held out."""
+        for folder in (self.root / "train").iterdir():
+            for path in folder.iterdir():
+                number = int(path.stem)
+                prefix = "00007_" if folder.name == "red" else ""  # as Kaggle names them
+                path.rename(path.with_stem(f"{prefix}{number // 3:05d}_{number % 3:05d}"))
+        tracks = {}
+        for mode in ("train", "val"):
+            split, _ = self.read(mode, val_share=0.5)
+            tracks[mode] = {(p.parent.name, p.stem[:-6]) for p in split.paths}
+            self.assertEqual(len(tracks[mode]), 6)
+        self.assertFalse(tracks["train"] & tracks["val"])
+
+    def test_too_little_to_hold_out(self):
+        """A class of one image keeps it for training; where all do, val/ is asked for."""
+        for name in CLASSES:
+            for path in list((self.root / "train" / name).iterdir())[1:]:
+                path.unlink()
+        with self.assertRaisesRegex(LabError, "too small to hold images out of it; add .*set/val"):
+            self.read("val")
+        Image.new("RGB", (9, 9)).save(self.root / "train" / "red" / "more.png")
+        self.assertEqual(self.read("train")[0].labels.tolist(), [0, 1, 2])
+        self.assertEqual(self.read("val")[0].labels.tolist(), [2])
+
+    def test_the_loader_takes_folders_as_they_are(self):
+        """`get_data_loader` promises all of `train/*`; nothing is taken from it."""
+        self.assertEqual(len(self.load("train")[0].dataset), 33)
+        with self.assertRaisesRegex(LabError, "has no val/"):
+            self.load("val")
+
+    def test_a_val_folder_is_taken_as_it_is(self):
+        shutil.copytree(self.root / "test", self.root / "val")
+        self.assertEqual(len(self.read("train", val_share=0.5)[0].labels), 33)
+        split, said = self.read("val", val_share=0.5)
+        self.assertEqual((len(split.labels), said), (9, ""))
 
 
 class BadFilesTest(TemporaryData):
@@ -234,6 +447,129 @@ class BadFilesTest(TemporaryData):
         with self.assertRaisesRegex(LabError, "lacks blue and adds yellow"):
             self.load("test")
 
+    def test_links(self):
+        """A link to a file is one; a loop of links and a link to nothing are named; folders not."""
+        folder = self.root / "train" / "blue"
+        (folder / "a_link.png").symlink_to(folder / "000.png")
+        (folder / "b_loop.png").symlink_to(folder / "c_loop.png")
+        (folder / "c_loop.png").symlink_to(folder / "b_loop.png")
+        (folder / "d_gone.png").symlink_to(folder / "nothing.png")
+        (folder / "e_up").symlink_to(self.root)
+        (self.root / "train" / "loop").symlink_to(self.root / "train" / "loop")
+        os.mkfifo(folder / "f_pipe.png")
+        for _ in range(2):
+            loader, said = self.load()
+            self.assertEqual(len(loader.dataset), 34)
+            self.assertIn("left out 3 of 37 files: blue/b_loop.png (Too many levels of", said)
+            self.assertIn("blue/d_gone.png (No such file or directory)", said)
+
+    def test_a_folder_that_cannot_be_read(self):
+        """One line that names it, whichever folder it is."""
+        scan = os.scandir
+
+        def refuse(path):
+            if str(path).endswith(locked):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        for locked in ("train/green", "train"):
+            with (
+                mock.patch.object(os, "scandir", refuse),
+                mock.patch.object(
+                    Path, "iterdir", lambda path: [path / entry.name for entry in refuse(path)]
+                ),
+                self.assertRaisesRegex(LabError, f"^cannot read .*/{locked}: Permission denied$"),
+            ):
+                self.load()
+        self.root = self.root / ("long" * 100)
+        with self.assertRaisesRegex(LabError, "^no data folder"):
+            self.load()
+
+    def test_odd_names(self):
+        """Class and file names with `$`, backslashes, bytes that are no UTF-8: read and told."""
+        for old, new in (("blue", b"a$b"), ("green", b"c\\d"), ("red", b"\xff\xfe")):
+            folder = self.root / "train" / old
+            (folder / "000.png").rename(folder / os.fsdecode(b"\xe9$\\.png"))
+            folder.rename(self.root / "train" / os.fsdecode(new))
+        (self.root / "train" / os.fsdecode(b"\xff\xfe/cut\xe9.png")).touch()
+        for _ in range(2):
+            loader, said = self.load()
+            self.assertEqual(loader.dataset.classes, ("a$b", "c\\d", "\\xff\\xfe"))
+            self.assertEqual(len(loader.dataset), 33)
+            self.assertIn("\\xff\\xfe/cut\\xe9.png (empty file)", said)
+
+    def test_damaged_in_any_way(self):
+        """Whatever a decoder raises, the file is called damaged and left out."""
+        folder = self.root / "train" / "blue"
+        Image.init()
+        kinds = [
+            kind for kind in ("avif", "dds", "ppm", "tiff", "webp") if kind.upper() in Image.SAVE
+        ]
+        for kind in kinds:
+            path = folder / f"whole.{kind}"
+            Image.open(folder / "000.png").save(path)
+            body = path.read_bytes()
+            path.with_stem("cut").write_bytes(body[: len(body) // 2])
+        body = bytearray((folder / "whole.dds").read_bytes())
+        body[80:84] = bytes(4)  # a format of pixels that there is not
+        (folder / "bad.dds").write_bytes(body)
+        loader, said = self.load()
+        self.assertEqual(len(loader.dataset), 33 + len(kinds))
+        self.assertIn(f"left out {len(kinds) + 1} of {34 + 2 * len(kinds)} files", said)
+        self.assertIn("blue/bad.dds (damaged image (", said)
+        for error in (NotImplementedError("a\nkind"), IndexError(), RuntimeError("x" * 1000)):
+            with (
+                mock.patch.object(ImageFile.ImageFile, "load", side_effect=error),
+                self.assertRaisesRegex(OSError, r"^damaged image \(.{5,100}\)$"),
+            ):
+                open_image(folder / "000.png")
+
+    def test_a_file_that_cannot_be_read(self):
+        """It is not called damaged: what the system says is said."""
+        path, opened = self.root / "train" / "blue" / "000.png", Image.open
+
+        def refuse(file):
+            if file == path:
+                raise PermissionError(13, "Permission denied", str(file))
+            return opened(file)
+
+        with mock.patch.object(Image, "open", refuse):
+            _, said = self.load()
+        self.assertIn("left out 1 of 33 files: blue/000.png (Permission denied)", said)
+
+    def test_netpbm_of_another_length(self):
+        """A binary PPM or PGM whose line ends were rewritten, or that is cut, is damaged."""
+        path = self.root / "sign.ppm"
+        rng = np.random.default_rng(0)
+        colour = rng.integers(0, 256, (20, 30, 3), np.uint8)
+        colour[0, :3] = 10
+        grey = colour[..., 0]
+        for header, pixels in (
+            (b"P6\n30 20\n255\n", colour),
+            (b"P6 # a comment\n30\n# 7 7\n20 255 ", colour),
+            (b"P5\n30 20\n255\n", grey),
+            (b"P6\n30 20\n65535\n", np.repeat(colour, 2, axis=2)),
+            (b"P5\n30 20\n65535\n", np.repeat(grey, 2, axis=1)),
+        ):
+            with self.subTest(header):
+                whole = header + pixels.tobytes()
+                path.write_bytes(whole)
+                expected = colour if b"P6" in header else np.stack([grey] * 3, 2)
+                found = np.asarray(open_image(path).convert("RGB"))
+                np.testing.assert_array_equal(found, expected)
+                rewritten = whole.replace(b"\n", b"\r\n")
+                for body in (rewritten, header + pixels.tobytes().replace(b"\n", b"\r\n")):
+                    path.write_bytes(body)
+                    with self.assertRaisesRegex(
+                        OSError, r"^damaged image .*bytes long, not [\d,]+\)"
+                    ):
+                        open_image(path)
+                path.write_bytes(whole[:-1])
+                with self.assertRaisesRegex(OSError, "^damaged image"):
+                    open_image(path)
+        path.write_bytes(b"P3\n2 1\n255\n1 2 3\n4 5 6\n# and a long comment at the end\n")
+        np.testing.assert_array_equal(open_image(path), [[[1, 2, 3], [4, 5, 6]]])
+
     def test_every_mode_loads_as_rgb(self):
         """Grey, palette, alpha, CMYK, one-bit and 16-bit files give the colour they show."""
         path = self.root / "image.tif"
@@ -266,6 +602,10 @@ class BadFilesTest(TemporaryData):
         pixels = Preprocess((40, 20)).fit(open_image(self.root / "side.png"))
         self.assertGreater(pixels[:18].min(), 250)
         self.assertLess(pixels[22:].max(), 5)
+
+
+MOVES = ("ROTATION", "SHIFT", "SCALE", "SHEAR")
+LIGHT = ("EXPOSURE", "CONTRAST", "SATURATION")
 
 
 class AugmentationTest(unittest.TestCase):
@@ -301,6 +641,64 @@ class AugmentationTest(unittest.TestCase):
         """No black border enters, and colour changes are the same all over the image."""
         result = self.augment(torch.zeros(32, 3, 32, 32))
         self.assertLess(result.flatten(1).std(1).max(), 1e-5)
+
+    def spread(self, values, extent):
+        """The values are uniform within [-extent, extent]: its mean, deviation and ends."""
+        self.assertLess(values.abs().max(), extent * 1.02)
+        self.assertGreater(values.max(), extent * 0.9)
+        self.assertLess(values.min(), -extent * 0.9)
+        self.assertAlmostEqual(values.mean().item() / extent, 0, delta=0.1)
+        self.assertAlmostEqual(values.std().item() / extent, 3**-0.5, delta=0.05)
+
+    def test_moves(self):
+        """Rotation, shear, scale and shift, each as far as the README says, read off two ramps."""
+        y, x = torch.meshgrid(*[(torch.arange(32) + 0.5) / 16 - 1] * 2, indexing="ij")
+        ramps = torch.stack([x, y, torch.zeros_like(x)]) * 0.5
+        with mock.patch.multiple(augmentation, **dict.fromkeys(LIGHT, 0), BLUR_SHARE=1e-9):
+            moved = self.augment(ramps.expand(1000, -1, -1, -1)) / 0.5
+        inner = slice(12, 20)  # the border is not seen from here
+        points = torch.stack([x, y, torch.ones_like(x)], 2)[inner, inner].reshape(-1, 3)
+        values = moved[:, :2, inner, inner].flatten(2).permute(2, 0, 1).reshape(len(points), -1)
+        theta = torch.linalg.lstsq(points, values).solution.T.view(1000, 2, 3)
+        # theta = [[zx cos, zx (shear - sin), 2 dx], [zy sin, zy cos, 2 dy]]
+        angle = torch.atan2(theta[:, 1, 0], theta[:, 1, 1])
+        zoom_x, zoom_y = theta[:, 0, 0] / angle.cos(), theta[:, 1, :2].norm(dim=1)
+        self.spread(angle, math.radians(10))
+        self.spread(theta[:, 0, 1] / zoom_x + angle.sin(), 0.1)
+        self.spread(zoom_x - 1, 0.12)
+        self.spread(zoom_y - 1, 0.12)
+        self.spread(theta[:, 0, 2] / 2, 0.06)
+        self.spread(theta[:, 1, 2] / 2, 0.06)
+
+    def test_light_and_colour(self):
+        """Exposure, contrast and saturation, each as far as the README says, read off two halves.
+
+        Both are of one hue, one darker: contrast pulls their greys apart, saturation their
+        channels, exposure all.
+        """
+        halves = torch.full((1000, 3, 32, 32), -0.5)
+        halves[..., :16] = -0.7
+        halves[:, 0] += 0.1
+        halves[:, 2] -= 0.1
+        with mock.patch.multiple(augmentation, **dict.fromkeys(MOVES, 0)):
+            result = self.augment(halves)
+        left, right = result[..., 16, 4], result[..., 16, 28]  # (1000, 3), as far from the edge
+        stretch = (right - left).mean(1) / 0.2  # exposure and contrast
+        exposure = ((left + right).mean(1) / 2 + 1) / 0.4
+        self.spread(exposure.log(), 0.5)
+        self.spread(stretch / exposure - 1, 0.3)
+        self.spread((right[:, 0] - right[:, 2]) / 0.2 / stretch - 1, 0.5)
+
+    def test_blur(self):
+        """One image in ten loses some of a chequered pattern, up to the 3x3 mean's eight ninths."""
+        board = (torch.arange(32)[:, None] + torch.arange(32)) % 2 - 0.5
+        with mock.patch.multiple(augmentation, **dict.fromkeys((*MOVES, *LIGHT), 0)):
+            result = self.augment(board.expand(2000, 3, -1, -1))
+        kept = result[:, 0, 16, 16] / board[16, 16]
+        self.assertAlmostEqual(int((kept < 0.999).sum()), 200, delta=40)
+        self.assertGreater(kept.min(), 1 / 9 - 1e-4)
+        self.assertLess(kept.min(), 0.2)
+        self.assertLess(kept.max(), 1.001)
 
     def test_saves_a_picture(self):
         """Original and augmented signs, for the eye: visualized/augmentation.jpg."""

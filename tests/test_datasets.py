@@ -3,11 +3,12 @@
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import tempfile
 import threading
 import unittest
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,11 +22,17 @@ from torchvision.datasets import CIFAR10, MNIST
 
 import datasets
 from datasets import SOURCES, ImageDataset, find_data, hold_out, make_loader
-from lab import checkpoint
+from lab import checkpoint, folders
 from lab.augmentation import mirror_and_crop
 from lab.console import LabError, UsageError
 from lab.images import Preprocess
-from tests.support import ScriptCase, make_images, script
+from tests.support import PROJECT, ScriptCase, make_images, script
+
+# Mean and deviation of the training pixels, as everyone's scripts have them.
+PUBLISHED = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+}
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -89,9 +96,8 @@ class TemporaryFolder(unittest.TestCase):
 class TorchvisionTest(TemporaryFolder):
     def assert_same(self, name, reference, size, tolerance):
         """Train and val together, and test, are the reference's images and labels, each once."""
-        source = SOURCES[name]
         steps = [transforms.Resize(size), transforms.ToTensor()]
-        steps.append(transforms.Normalize(source.mean, source.std))
+        steps.append(transforms.Normalize(*PUBLISHED[name]))
         for train, modes in ((True, ("train", "val")), (False, ("test",))):
             theirs = reference(self.root, train=train, transform=transforms.Compose(steps))
             loaders = [self.load(name, mode, size) for mode in modes]
@@ -144,6 +150,7 @@ class TorchvisionTest(TemporaryFolder):
             "resources": list(resources.items()),
         }
         here, last = self.root / "here", served / list(resources)[-1]
+        (here / f".MNIST-{2**22 + 1}" / "MNIST").mkdir(parents=True)  # of a killed process
         with (
             mock.patch.multiple(MNIST, **options),
             redirect_stdout(io.StringIO()),
@@ -200,12 +207,70 @@ class SplitTest(TemporaryFolder):
 
     def test_where_data_is(self):
         """A folder must be given for `folder` and must not for `digits`; the others have one."""
-        self.assertEqual(find_data("mnist", None), Path("data"))
+        with chdir(PROJECT):
+            self.assertEqual(find_data("mnist", None), Path("data"))
+        with chdir(self.root):
+            self.assertEqual(find_data("mnist", None), PROJECT / "data")
         self.assertEqual(find_data("mnist", self.root), self.root)
         self.assertIsNone(find_data("digits", None))
         for arguments in (("folder", None), ("digits", self.root)):
             with self.assertRaisesRegex(UsageError, "--data_root"):
                 find_data(*arguments)
+
+    def test_signs_are_drawn_in_the_projects_folder_alone(self):
+        """By whatever path it is reached, and when it is empty; nowhere else."""
+        own, other = self.root / "project" / "data", self.root / "project" / "other"
+        own.mkdir(parents=True)
+        (self.root / "link").symlink_to(own)
+        with (
+            mock.patch.object(datasets, "DATA_ROOT", own),
+            mock.patch("world.signs.draw_dataset") as drawn,
+            redirect_stdout(io.StringIO()),
+        ):
+            for folder in (other, Path("data"), own / "inner", self.root):
+                SOURCES["signs"].prepare(folder)
+            self.assertEqual(drawn.call_count, 0)
+            with chdir(self.root / "project"):
+                for folder in (own, Path("data"), self.root / "link", Path("other/../data")):
+                    SOURCES["signs"].prepare(folder)
+            self.assertEqual(drawn.call_count, 4)
+            (own / "val").mkdir()
+            with self.assertRaisesRegex(LabError, "holds val but no train/"):
+                SOURCES["signs"].prepare(own)
+            (own / "train").mkdir()
+            SOURCES["signs"].prepare(own)
+            self.assertEqual(drawn.call_count, 4)
+
+    def test_what_a_checkpoint_was_trained_on(self):
+        """The test split is found from its own data set's name and folder, or from one given."""
+        data = make_images(self.root / "project" / "own", {"train": 2, "test": 2})
+        state = {"data_root": "own", "dataset": "folder", "configs": {"num_classes": 3}}
+        device = torch.device("cpu")
+        with mock.patch.object(folders, "PROJECT", data.parent), chdir(self.root):
+            loader = datasets.get_test_loader(state, None, 4, device)
+            self.assertEqual(loader.dataset.split.paths[0].parent, Path("project/own/test/blue"))
+        loader = datasets.get_test_loader(state | {"data_root": "gone"}, data, 4, device)
+        self.assertEqual(len(loader.dataset), 6)
+        loader = datasets.get_test_loader(state | {"data_root": str(data)}, None, 4, device)
+        self.assertEqual(len(loader.dataset), 6)
+        for wrong, words in (
+            ({"data_root": "gone"}, "no data folder .*gone"),
+            ({"dataset": "video"}, "unknown data set 'video'; there are signs, mnist"),
+            ({"data_root": str(data), "class_names": ["blue"]}, "adds green, red"),
+            ({"data_root": str(data), "configs": {"num_classes": 4}}, "has 3 classes"),
+        ):
+            with self.assertRaisesRegex(LabError, words):
+                datasets.get_test_loader(state | wrong, None, 4, device)
+
+    def test_share_of_arrays(self):
+        """`val_share` is that of train; test stays as it is."""
+        for share, counts in ((0.1, [1295, 143, 359]), (0.25, [1079, 359, 359])):
+            splits = [SOURCES["digits"].read(None, mode, None, share) for mode in datasets.MODES]
+            self.assertEqual([len(split.labels) for split in splits], counts)
+        make_mnist(self.root)
+        for mode, count in (("train", 100), ("val", 100), ("test", 50)):
+            split = SOURCES["mnist"].read(self.root, mode, None, 0.5)
+            self.assertEqual(len(split.labels), count)
 
     def test_names_are_those_of_the_flag(self):
         import train
@@ -329,16 +394,33 @@ class ScriptTest(TemporaryFolder, ScriptCase):
             self.assertTrue(torch.equal(value, parts[key]), key)
 
     def test_folder(self):
-        """An image folder by name: mirrored, and without test/ it is trained all the same."""
-        data = make_images(self.root / "data", {"train": 20, "val": 4})
+        """An image folder by name: mirrored; without val/ and test/ it is trained all the same."""
+        data = make_images(self.root / "data", {"train": 24})
         done = script(
             "train.py", "--dataset", "folder", "--data_root", data, "--augment", "--epoch", 1,
             "--ckpt_path", self.root / "run",
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("60 train, 12 val images of 3 classes", done.stdout)
+        self.assertIn("66 train, 6 val images of 3 classes", done.stdout)
         done = script("test.py", "--ckpt_path", self.root / "run", "--epoch", 1)
         self.assert_refused(done, 1, "has no test/")
+
+    def test_odd_names(self):
+        """Classes and files named with `$`, a backslash and bytes that are no UTF-8."""
+        data = make_images(self.root / "data", {"train": 8, "val": 4, "test": 4})
+        for folder in data.glob("*/*"):
+            odd = {"blue": b"5$", "green": b"c\\d", "red": b"\xff\xfe"}[folder.name]
+            (folder / "000.png").rename(folder / os.fsdecode(b"\xe9$\\.png"))
+            (folder / os.fsdecode(b"cut\xe9.png")).touch()
+            folder.rename(folder.with_name(os.fsdecode(odd)))
+        run = self.root / "run"
+        done = script("train.py", "--data_root", data, "--ckpt_path", run, "--epoch", 1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("left out 3 of 27 files: 5$/cut\\xe9.png (empty file)", done.stdout)
+        done = script("test.py", "--ckpt_path", run, "--epoch", 1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for name in ("5$", "c\\d", "\\xff\\xfe"):
+            self.assertIn(f"\n{name} ", done.stdout)
 
     def test_refusals(self):
         """No data and no connection, and data sets whose folder is wrong, in one line each."""

@@ -62,6 +62,28 @@ class PreprocessTest(unittest.TestCase):
                 found = preset.normalize(torch.from_numpy(preset.fit(image)[None].copy()))
                 assert_close(found[0], reference(image), rtol=0, atol=1e-6, check_stride=False)
 
+    def test_lines_and_panoramas(self):
+        """Only what is kept of them is made: a fraction of the memory, the same pixels."""
+        preset = Preprocess((224, 224), resize=256)
+        sizes = []
+
+        def watch(image, size, *arguments):
+            sizes.append(size)
+            return resize(image, size, *arguments)
+
+        resize = Image.Image.resize
+        with mock.patch.object(Image.Image, "resize", watch):
+            for size in ((3000, 1), (1, 3000), (20_000, 30)):
+                self.assertEqual(preset.fit(picture(*size)).shape, (224, 224, 3))
+        self.assertLess(max(width * height for width, height in sizes), 2**20)
+        for size in ((700, 31), (17, 1000), (301, 233)):
+            for bicubic in (False, True):
+                preset = Preprocess((40, 48), resize=48, bicubic=bicubic)
+                expected = preset.fit(picture(*size)).astype(int)
+                with mock.patch.object(images, "RESIZED_LIMIT", 0):
+                    found = preset.fit(picture(*size))
+                self.assertLessEqual(np.abs(found - expected).max(), 1)
+
     def test_closed_form(self):
         """Each channel of uint8 pixels: (x / 255 - mean) / std."""
         pixels = torch.arange(256, dtype=torch.uint8)[:192].view(8, 2, 4, 3)

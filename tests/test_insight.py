@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torchvision import models
 
+from lab.features import total_variation
 from lab.images import Preprocess
 from looking import insight
 from networks import Classifier, build_network, warp
@@ -60,34 +62,33 @@ def sign_network() -> Classifier:
 
 
 class LayerTest(unittest.TestCase):
-    def test_what_goes_into_a_layer_and_out_of_it(self):
-        """Both are what the layers up to it compute, one after the other; nothing stays behind."""
+    def test_which_layers_count(self):
+        """ConvBlocks, else convolutions, in order; not the spatial transformer's."""
         model = trained_looking_network(use_stn=True)
-        images = torch.randn(2, 3, 32, 32)
-        logits = model(images)
-        layers = list(insight.conv_layers(model).values())
-        x, places = model.stn(images), []
-        for place, layer in enumerate(model.conv_net):
-            before, x = x, layer(x)
-            if layer in layers:
-                places.append(place)
-                self.assertTrue(torch.equal(insight.inputs_of(model, layer, images), before))
-                self.assertTrue(torch.equal(insight.outputs_of(model, layer, images), x))
-        self.assertEqual(places, [0, 1, 3, 4, 6])
-        self.assertTrue(torch.equal(model(images), logits))
+        layers = insight.conv_layers(model)
+        self.assertEqual(list(layers), [f"conv_net.{place}" for place in (0, 1, 3, 4, 6)])
+        self.assertEqual(
+            list(layers.values()), [model.conv_net[place] for place in (0, 1, 3, 4, 6)]
+        )
+        self.assertEqual(
+            [insight.convolution_of(layer) for layer in layers.values()],
+            [layer.conv for layer in layers.values()],
+        )
 
-    def test_the_forward_pass_ends_there(self):
-        """Layers behind it do not run: it works at sizes that the linear layers cannot take."""
-        model = trained_looking_network()
-        large = torch.randn(1, 3, 64, 64)
-        self.assertRaises(RuntimeError, model, large)
-        self.assertEqual(insight.outputs_of(model, model.conv_net[6], large).shape, (1, 128, 8, 8))
-
-    def test_a_layer_that_is_not_used(self):
-        with self.assertRaisesRegex(ValueError, "does not use"):
-            insight.outputs_of(
-                trained_looking_network(), nn.Conv2d(3, 3, 1), torch.randn(1, 3, 32, 32)
-            )
+    def test_every_layer_that_counts_is_used(self):
+        """Auxiliary classifiers, for training alone, do not count."""
+        for name, count in (("googlenet", 57), ("inception_v3", 94), ("squeezenet1_1", 26)):
+            with self.subTest(name), torch.device("meta"):
+                options = {} if name == "squeezenet1_1" else {"init_weights": False}
+                model = models.get_model(name, weights=None, **options).eval()
+                layers, called = insight.conv_layers(model), []
+                for layer in layers.values():
+                    layer.register_forward_hook(
+                        lambda layer, *_, called=called: called.append(layer)
+                    )
+                model(torch.empty(1, 3, 299, 299))
+                self.assertEqual(called, list(layers.values()))
+                self.assertEqual(len(layers), count)
 
     def test_hidden_features_give_the_logits(self):
         """The output layer makes the network's own logits of them."""
@@ -106,6 +107,14 @@ class LayerTest(unittest.TestCase):
             features = insight.hidden_features(model, images)
             assert_close(features, model.features(images).mean((2, 3)))
         self.assertEqual(features.shape, (2, 512))
+
+
+class OneSize(nn.Module):
+    """Takes images of one size alone, as a vision transformer does."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        torch._assert(images.shape[-1] == 224, "wrong image size")
+        return images
 
 
 class FilterTest(unittest.TestCase):
@@ -140,6 +149,23 @@ class FilterTest(unittest.TestCase):
             with unittest.mock.patch.object(insight, "filter_responses", only):
                 alone = excite(20)
             assert_close(batch[index], alone[index], rtol=1e-3, atol=1e-3)
+
+    def test_sides_that_a_network_takes(self):
+        """64 pixels or the network's own, coarse to fine; larger where it asks for more."""
+        conv, only = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 8)
+        fixed = nn.Sequential(OneSize(), only)
+        for model, layer, own, sides in (
+            (nn.Sequential(conv), conv, 224, [24, 32, 48, 64]),
+            (nn.Sequential(conv), conv, 32, [12, 16, 24, 32]),
+            (nn.Sequential(nn.MaxPool2d(16), conv), conv, 224, [48, 64]),
+            (nn.Sequential(nn.MaxPool2d(30), conv), conv, 224, [96]),
+            (fixed, only, 224, [224]),
+        ):
+            with self.subTest(sides=sides):
+                preprocess = Preprocess((own, own))
+                self.assertEqual(insight.excitable_sides(model, layer, preprocess), sides)
+        images = insight.excite_filters(fixed, only, Preprocess((224, 224)), 2, [224], steps=2)
+        self.assertEqual(images.shape, (2, 3, 224, 224))
 
     def test_first_layer_in_closed_form(self):
         """A filter that takes red minus blue is excited by pure red, within what pixels can be."""
@@ -371,26 +397,7 @@ class InversionTest(unittest.TestCase):
             )
             for weight in (0.0, 20.0)
         )
-        self.assertTrue(
-            (insight.total_variation(smooth) < 0.5 * insight.total_variation(rough)).all()
-        )
-
-    def test_total_variation_in_closed_form(self):
-        """A ramp along x or y; both; and a loop over neighbours."""
-        ramp = 0.5 * torch.arange(6.0)
-        across = ramp.expand(3, 4, 6)
-        down = 2 * across.mT[:, :, :4]
-        both = across[:, :, :4] + down[:, :4]
-        for image, expected in ((across, 0.25), (down, 1.0), (both, 1.25), (0 * both, 0.0)):
-            found = insight.total_variation(torch.stack([image, 0 * image, 2 * image]))
-            assert_close(found, expected * torch.tensor([1.0, 0, 4]))
-        image = torch.rand(1, 2, 3, 5, dtype=torch.float64)
-        vertical = [(image[0, c, y + 1, x] - image[0, c, y, x]) ** 2
-                    for c in range(2) for y in range(2) for x in range(5)]  # fmt: skip
-        horizontal = [(image[0, c, y, x + 1] - image[0, c, y, x]) ** 2
-                      for c in range(2) for y in range(3) for x in range(4)]  # fmt: skip
-        expected = sum(vertical) / len(vertical) + sum(horizontal) / len(horizontal)
-        assert_close(insight.total_variation(image)[0], expected)
+        self.assertTrue((total_variation(smooth) < 0.5 * total_variation(rough)).all())
 
     def test_psnr_in_closed_form(self):
         """An error of 0.1 everywhere is 20 dB, 0.01 is 40 dB; of an image, not of the batch."""

@@ -1,4 +1,4 @@
-"""What the drawn signs promise: the right faces, the same bytes, and no half-made data set."""
+"""What the drawn signs promise: photographs in all light, the same bytes, no half-made data set."""
 
 import hashlib
 import os
@@ -8,24 +8,43 @@ import sys
 import tempfile
 import time
 import unittest
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from tests.support import PROJECT
 from world import signs
 
 LABELS = range(len(signs.CLASSES))
-LABEL = {name.split("_", 1)[1]: label for label, name in enumerate(signs.CLASSES)}
-
-
-def on_grey(face: Image.Image) -> np.ndarray:
-    """(H, W, 3) float face over mid grey."""
-    ground = Image.new("RGB", face.size, (128, 128, 128))
-    ground.paste(face, (0, 0), face)
-    return np.asarray(ground, float)
+# Mean grey levels of photographs drawn one after the other, one a class.
+MEANS = (
+    144.1,
+    64.3,
+    62.0,
+    90.9,
+    91.2,
+    50.2,
+    90.8,
+    114.6,
+    52.6,
+    134.7,
+    114.1,
+    24.2,
+    81.8,
+    43.2,
+    34.9,
+    52.1,
+    66.1,
+    110.6,
+    197.9,
+    156.1,
+    59.1,
+    55.7,
+    131.0,
+    71.7,
+    142.9,
+    81.1,
+)
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -35,87 +54,6 @@ def digests(root: Path) -> dict[str, str]:
         for file in sorted(root.rglob("*"))
         if file.is_file()
     }
-
-
-class Faces(unittest.TestCase):
-    def mean_colour(self, name: str, variant: int, radii: tuple[float, float]) -> np.ndarray:
-        face = np.asarray(signs.draw_face(LABEL[name], 96, variant), float)
-        y, x = np.mgrid[-1:1:96j, -1:1:96j]
-        distance = np.hypot(x, y)
-        ring = (radii[0] < distance) & (distance < radii[1])
-        return face[ring].mean(0)
-
-    def test_size_mode_and_transparent_corners(self):
-        for label in LABELS:
-            for variant in range(signs.num_variants(label)):
-                face = signs.draw_face(label, 48, variant)
-                self.assertEqual((face.mode, face.size), ("RGBA", (48, 48)))
-                alpha = np.asarray(face)[..., 3]
-                corners = alpha[[0, 0, -1, -1], [0, -1, 0, -1]]
-                if not signs.CLASSES[label].endswith("give_way"):
-                    self.assertEqual(corners.tolist(), [0, 0, 0, 0])
-                self.assertEqual(alpha[24, 24], 255)
-
-    def test_rings_have_their_colour(self):
-        for name in ("stop", "no_entry", "no_vehicles", "no_overtaking", "speed_limit_30"):
-            for variant in range(signs.num_variants(LABEL[name])):
-                red, green, blue, _ = self.mean_colour(name, variant, (0.82, 0.88))
-                self.assertGreater(red, 150, name)
-                self.assertLess(max(green, blue), 60, name)
-        for name in ("turn_right", "ahead_only", "keep_right", "roundabout"):
-            red, _, blue, _ = self.mean_colour(name, 0, (0.84, 0.9))
-            self.assertGreater(blue, red + 100, name)
-        red, green, blue, _ = self.mean_colour("priority_road", 0, (0, 0.25))
-        self.assertGreater(min(red, green), blue + 100)
-
-    def test_left_is_the_mirror_of_right(self):
-        for left, right in (("turn_left", "turn_right"), ("curve_left", "curve_right")):
-            for variant in range(signs.num_variants(LABEL[left])):
-                mirror = ImageOps.mirror(signs.draw_face(LABEL[left], 96, variant))
-                face = signs.draw_face(LABEL[right], 96, variant)
-                difference = np.abs(on_grey(mirror) - on_grey(face)).mean()
-                self.assertLess(difference, 2.0, (left, variant))
-                unlike = np.abs(on_grey(ImageOps.mirror(face)) - on_grey(face)).mean()
-                self.assertGreater(unlike, 4 * difference, (left, variant))
-
-    def test_red_car_on_the_left_black_on_the_right(self):
-        face = on_grey(signs.draw_face(LABEL["no_overtaking"], 96))
-        left, right = face[50, 32], face[50, 64]
-        self.assertGreater(left[0], left[1] + 100)
-        self.assertLess(right.max(), 60)
-
-    def test_roundabout_is_a_third_of_a_turn_symmetric_and_has_a_direction(self):
-        face = signs.draw_face(LABEL["roundabout"], 96)
-        third = np.abs(on_grey(face.rotate(120, Image.Resampling.BICUBIC)) - on_grey(face)).mean()
-        mirror = np.abs(on_grey(ImageOps.mirror(face)) - on_grey(face)).mean()
-        self.assertLess(third, 8)
-        self.assertGreater(mirror, 2 * third)
-
-    def test_every_limit_differs_from_every_other(self):
-        limits = [on_grey(signs.draw_face(label, 64)) for label in range(8)]
-        for (a, first), (b, second) in combinations(enumerate(limits), 2):
-            self.assertGreater(np.abs(first - second).mean(), 3, (a, b))
-
-    def test_nearest_face_names_every_class(self):
-        faces = {
-            (label, variant): np.asarray(on_grey(signs.draw_face(label, 32, variant))).ravel()
-            for label in LABELS
-            for variant in range(signs.num_variants(label))
-        }
-        keys, bank = list(faces), np.stack(list(faces.values()))
-        for label in LABELS:
-            face = signs.draw_face(label, 96, signs.num_variants(label) - 1)
-            for degrees, shift in ((2, (2, 0)), (-2, (0, -2))):
-                warped = face.rotate(degrees, Image.Resampling.BICUBIC, translate=shift)
-                probe = on_grey(warped.resize((32, 32), Image.Resampling.BOX)).ravel()
-                nearest = np.abs(bank - probe).sum(1).argmin()
-                self.assertEqual(keys[nearest][0], label)
-
-    def test_unknown_variant_and_glyph_are_refused(self):
-        with self.assertRaisesRegex(ValueError, "variant 99"):
-            signs.draw_face(0, 32, 99)
-        with self.assertRaisesRegex(ValueError, "'X'"):
-            signs.glyph("X", 1, 1)
 
 
 class Photographs(unittest.TestCase):
@@ -133,6 +71,13 @@ class Photographs(unittest.TestCase):
         dark, middle, bright = np.percentile(means, (5, 50, 95))
         self.assertTrue(0.02 < dark < 0.15 and 0.2 < middle < 0.5 and bright > 0.6, means)
         self.assertTrue(5 < greens < 40, greens)
+
+    def test_photographs_stay_as_they_are(self):
+        """A changed draw of numbers changes all figures in the README; grey levels tell it."""
+        rng = np.random.default_rng(0)
+        photos = [signs.draw_sign(label, rng) for label in LABELS]
+        means = [round(float(np.asarray(photo).mean()), 1) for photo in photos]
+        np.testing.assert_allclose(means, MEANS, atol=0.5)
 
     def test_one_stream_one_photograph(self):
         first, again, other = (signs.draw_sign(3, np.random.default_rng(s)) for s in (5, 5, 6))
@@ -217,7 +162,7 @@ class DataSets(unittest.TestCase):
 class Import(unittest.TestCase):
     def test_is_light(self):
         heavy = "'torch' in sys.modules or 'scipy' in sys.modules"
-        code = f"import sys; from world import signs; sys.exit({heavy})"
+        code = f"import sys; from world import signs, street; sys.exit({heavy})"
         self.assertEqual(subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode, 0)
 
 

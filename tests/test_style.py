@@ -1,7 +1,6 @@
 """style.py: losses against loops and closed forms, pictures and networks that gain a style."""
 
-import contextlib
-import io
+import json
 import re
 import signal
 import subprocess
@@ -9,8 +8,8 @@ import sys
 import tempfile
 import time
 import unittest
+from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -18,24 +17,22 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
-import style
 from lab import checkpoint
 from lab.console import LabError
 from lab.images import Preprocess
 from networks import Classifier
-from style import (
-    PRESETS,
+from tasks.style import OPTIMIZERS, PRESETS, RECIPES
+from tasks.style.losses import (
     StyleLosses,
     content_loss,
     feature_extractor,
     gram_matrix,
     style_loss,
-    transfer,
     tv_loss,
 )
-from tasks import fast_style
-from tasks.fast_style import TransformNet
-from tests.support import PROJECT, environment, make_images, script
+from tasks.style.network import StyleTask, TransformNet, photo_loader
+from tasks.style.picture import describe, draw_course, transfer
+from tests.support import PROJECT, ScriptCase, environment, make_images, script, script_here
 
 
 def setUpModule():
@@ -168,24 +165,39 @@ class ExtractorTest(unittest.TestCase):
             feature_extractor(Overwriting(), ["conv", "conv9"])
         self.assertIn("no layer 'conv9'; there are conv, relu, norm, last", str(caught.exception))
 
-    def test_the_presets_layers_exist(self):
-        """Each recipe names layers of its network, in step with its weights and channels."""
+
+class RecipeTest(unittest.TestCase):
+    def test_layers_exist_and_each_has_its_weight(self):
+        networks = {
+            "vgg19": models.vgg19(weights=None),
+            "classifier": Classifier(3, 4).conv_net,
+            **dict.fromkeys(PRESETS, models.squeezenet1_1(weights=None)),
+        }
+        for name, recipe in (RECIPES | PRESETS).items():
+            with self.subTest(name):
+                self.assertEqual(len(recipe.style_layers), len(recipe.style_weights))
+                known = {layer for layer, _ in networks[name].named_modules()}
+                self.assertLessEqual({recipe.content_layer, *recipe.style_layers}, known)
+
+    def test_vgg19(self):
+        """The first of each block; the weights fall with the square of the channels."""
         vgg = models.vgg19(weights=None).features
-        recipe = style.RECIPES["vgg19"]
-        firsts = [index for index, layer in enumerate(vgg) if isinstance(layer, nn.MaxPool2d)]
-        expected = [1, *(index + 2 for index in firsts[:4])]  # the ReLU of a block's first
+        recipe = RECIPES["vgg19"]
+        pools = [index for index, layer in enumerate(vgg) if isinstance(layer, nn.MaxPool2d)]
+        expected = [1, *(index + 2 for index in pools[:4])]  # the ReLU of a block's first
         self.assertEqual(recipe.style_layers, tuple(f"features.{index}" for index in expected))
-        self.assertEqual(recipe.content_layer, f"features.{firsts[3] - 1}")
-        squeezenet = dict(models.squeezenet1_1(weights=None).named_modules())
-        for recipe in PRESETS.values():
-            self.assertEqual(len(recipe.style_layers), len(recipe.style_weights))
-            self.assertLessEqual({recipe.content_layer, *recipe.style_layers}, set(squeezenet))
+        self.assertEqual(recipe.content_layer, f"features.{pools[3] - 1}")
+        balanced = [
+            weight * vgg[index - 1].out_channels ** 2
+            for index, weight in zip(expected, recipe.style_weights, strict=True)
+        ]
+        self.assertLess(max(balanced), 1.1 * min(balanced))
 
 
 def make_losses(style_image, **changes):
     """Losses by an untrained SqueezeNet, whose structure alone keeps content and texture."""
     torch.manual_seed(0)
-    recipe = style.replace(PRESETS["composition"], **changes)
+    recipe = replace(PRESETS["composition"], **changes)
     layers = (recipe.content_layer, *recipe.style_layers)
     return StyleLosses(feature_extractor(models.squeezenet1_1(), layers), recipe, style_image)
 
@@ -256,6 +268,37 @@ class TransferTest(unittest.TestCase):
         own = self.losses(self.style_image, content_target)
         self.assertLess(own[1].item(), 1e-6 * total.item())
 
+    def test_the_strip_shows_the_course(self):
+        """Content, style and five pictures in their order, with the losses of each."""
+        preprocess = Preprocess()
+        course = transfer(self.losses, self.content, self.content, self.bounds, 20)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "style.png"
+            Image.new("RGB", (20, 10), (255, 0, 0)).save(path)
+            axes = draw_course(course, self.content, path, preprocess).axes
+        captions = [axis.get_title() for axis in axes]
+        self.assertEqual(captions[:2], ["content", "style"])
+        steps = [int(re.match(r"after (\d+) steps", caption)[1]) for caption in captions[2:]]
+        self.assertEqual(steps, [0, 1, 2, 7, 20])
+        shown = [axis.images[0].get_array() for axis in axes]
+        self.assertEqual(shown[1][0, 0].tolist(), [255, 0, 0])
+        np.testing.assert_array_equal(shown[0], shown[2])  # it starts at the content
+        for step, caption, pixels in zip(steps, captions[2:], shown[2:], strict=True):
+            self.assertIn(describe(course.losses[step]).replace(", ", "\n"), caption)
+            expected = preprocess.denormalize(course.pictures[step])[0].permute(1, 2, 0)
+            np.testing.assert_allclose(pixels, expected.clamp(0, 1), atol=1e-6)
+
+    def test_rates(self):
+        """Each optimizer starts at its own rate; adam's falls evenly."""
+        grey = torch.full_like(self.content, 0.3)
+        for optim_type, rate in OPTIMIZERS.items():
+            by_default = transfer(self.losses, self.content, grey, self.bounds, 2, optim_type)
+            given = transfer(self.losses, self.content, grey, self.bounds, 2, optim_type, rate)
+            self.assertTrue(torch.equal(by_default.result, given.result))
+        first, second = ((by_default.pictures[step] - grey).abs().max().item() for step in (1, 2))
+        self.assertAlmostEqual(first, OPTIMIZERS["adam"], delta=1e-3)  # Adam's steps are the rate's
+        self.assertAlmostEqual(second, 1.5 * OPTIMIZERS["adam"], delta=1e-3)
+
     def test_too_small_for_the_network(self):
         with self.assertRaises(LabError) as caught:
             make_losses(self.style_image[..., :4, :5])
@@ -293,7 +336,53 @@ class TransformTest(unittest.TestCase):
         self.assertLess(painted.std((2, 3)).max().item(), 1e-4)
 
 
-class ScriptTest(unittest.TestCase):
+class TrainingTest(unittest.TestCase):
+    def test_the_loss_is_the_mean_over_images(self):
+        """Of a batch, the mean of what each image gets by itself, in all and in its parts."""
+        torch.manual_seed(0)
+        losses = make_losses(torch.randn(1, 3, 40, 40))
+        preprocess = Preprocess(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+        task = StyleTask(losses, preprocess, torch.device("cpu"))
+        model, images = TransformNet(4, 1), torch.rand(3, 3, 40, 40) * 2 - 1
+        total, parts = task.loss(model, images, None)
+        self.assertEqual(list(parts), ["content", "style", "tv"])
+        torch.testing.assert_close(sum(parts.values()), total)
+        alone = [task.loss(model, images[i : i + 1], None) for i in range(3)]
+        torch.testing.assert_close(total, sum(loss for loss, _ in alone) / 3)
+        for name, value in parts.items():
+            torch.testing.assert_close(value, sum(figures[name] for _, figures in alone) / 3)
+            self.assertGreater(value.item(), 0)
+        # A network that changes nothing keeps the content; [-1, 1] reaches the compared network
+        # as the pixels of a file would.
+        pixels = torch.randint(0, 256, (1, 40, 40, 3), dtype=torch.uint8)
+        _, parts = task.loss(nn.Identity(), Preprocess().normalize(pixels), None)
+        self.assertEqual(parts["content"].item(), 0)
+        direct = preprocess.normalize(pixels)
+        expected = losses(direct, losses.content_target(direct))
+        torch.testing.assert_close(
+            torch.stack(list(parts.values())), expected, rtol=1e-4, atol=1e-4
+        )
+
+    def test_photographs_are_found_at_any_depth(self):
+        with tempfile.TemporaryDirectory() as folder:
+            root = make_images(Path(folder), {"train": 3, "deep/er": 2}, size=24)
+            (root / "deep/notes.txt").write_text("no picture")
+            (root / "deep/broken.jpg").write_bytes(b"\xff\xd8")
+            loader = photo_loader(root, 16, 4, 0, torch.device("cpu"))
+            self.assertEqual(len(loader.dataset), 15)
+            epochs = []
+            for _ in range(2):
+                batches = list(loader)
+                self.assertTrue(all(targets is None for _, targets in batches))
+                epochs.append(torch.cat([images for images, _ in batches]))
+            self.assertEqual(epochs[0].shape, (15, 3, 16, 16))
+            self.assertFalse(torch.equal(*epochs))  # another order
+            kept = loader.dataset.preprocess.normalize(loader.dataset.pixels)
+            for seen in epochs:
+                torch.testing.assert_close(seen.sum(0), kept.sum(0), rtol=0, atol=1e-4)
+
+
+class ScriptTest(ScriptCase):
     """The real script with an untrained SqueezeNet's weights in a file."""
 
     @classmethod
@@ -314,25 +403,13 @@ class ScriptTest(unittest.TestCase):
 
     def call(self, *flags):
         """Run the script in this process, which has imported what takes seconds; its output."""
-        argv = ["style.py", "--save_dir", str(self.base / "out"), *map(str, flags)]
-        printed = io.StringIO()
-        with mock.patch("sys.argv", argv), contextlib.redirect_stdout(printed):
-            style.main()
-        return printed.getvalue()
+        done = script_here("style.py", "--save_dir", self.base / "out", *flags)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
 
     def refuse(self, code, words, *flags):
-        """A `LabError`, which `console.run` prints, or the parser's end: a line and a code."""
-        printed = io.StringIO()
-        with (
-            contextlib.redirect_stderr(printed),
-            self.assertRaises((LabError, SystemExit)) as caught,
-        ):
-            self.call("--content", self.content, *flags)
-        usage = isinstance(caught.exception, SystemExit)
-        text = printed.getvalue() if usage else f"{caught.exception}\n"
-        self.assertEqual(caught.exception.code if usage else caught.exception.exit_code, code)
-        self.assertEqual(text.count("\n"), 1, text)
-        self.assertIn(words, text)
+        flags = ("--content", self.content, "--save_dir", self.base / "out", *flags)
+        self.assert_refused(script_here("style.py", *flags), code, words)
 
     def test_a_picture_and_its_course(self):
         done = script(
@@ -358,7 +435,11 @@ class ScriptTest(unittest.TestCase):
         printed = self.call("--style", self.style, "--start", "noise", *flags)
         last, first = re.search(r"in all ([\d,]+), from ([\d,]+)", printed).groups()
         self.assertLess(int(last.replace(",", "")), int(first.replace(",", "")))
-        self.refuse(2, "holds no style of its own; give --style", *flags)
+        # The start is the seed's.
+        again = self.call("--style", self.style, "--start", "noise", *flags)
+        self.assertEqual(re.search("from.*", again)[0], re.search("from.*", printed)[0])
+        other = self.call("--style", self.style, "--start", "noise", "--seed", 1, *flags)
+        self.assertNotEqual(re.search("from.*", other)[0], re.search("from.*", printed)[0])
 
     def test_bad_input(self):
         own = ("--weights", self.weights)
@@ -376,6 +457,7 @@ class ScriptTest(unittest.TestCase):
             (1, "no file of weights", ("--style", self.style, "--weights", "absent.pth")),
             (1, "do not fit the network", (*fine, "--model", "vgg19")),
             (1, "python style.py --train", ("--ckpt_path", self.base / "empty")),
+            (1, "python train.py", ("--ckpt_path", self.base / "empty", "--style", self.style)),
             (1, "cannot write to --ckpt_path", self.train(text / "run")),
             (1, "no folder", (*fine, "--train", "--data_root", self.base / "absent")),
         ):
@@ -389,19 +471,28 @@ class ScriptTest(unittest.TestCase):
             "--batch_size", 2, "--lr", 0.01, *more,
         ]  # fmt: skip
 
+    def assert_same_weights(self, folder, other):
+        """The last epochs of two runs are one and the same."""
+        one, two = (checkpoint.load(checkpoint.find(f, "last")) for f in (folder, other))
+        self.assertEqual(one["epoch"], two["epoch"])
+        for name, weights in one["model_state"].items():
+            self.assertTrue(torch.equal(weights, two["model_state"][name]), name)
+
     def test_a_network_for_one_style(self):
         """Training lowers the losses; interrupted, it goes on exactly; then one pass paints."""
-        straight, stopped = self.base / "straight", self.base / "stopped"
+        straight, stopped = self.base / "straight", self.base / "a stopped run"
         printed = self.call(*self.train(straight, "--epoch", 3))
-        self.assertIn(f"python style.py --ckpt_path {straight}", printed)
+        self.assertIn(f"python style.py --ckpt_path {straight} --content FILE", printed)
         state = checkpoint.load(checkpoint.find(straight, "last"))
-        losses = [row["loss"] for row in state["history"]]
-        self.assertLess(losses[-1], losses[0] * 0.8)
+        history = state["history"]
+        self.assertLess(history[-1]["loss"], history[0]["loss"] * 0.8)
+        for row in history:
+            self.assertAlmostEqual(row["content"] + row["style"] + row["tv"], row["loss"], 2)
         self.assertEqual((state["task"], state["configs"]["width"]), ("style", 4))
+        self.assertEqual(len(json.loads((straight / "run.json").read_text())), 1)
 
-        command = map(str, self.train(stopped, "--epoch", 3))
         process = subprocess.Popen(
-            [sys.executable, "style.py", *command],
+            [sys.executable, "style.py", *map(str, self.train(stopped, "--epoch", 3))],
             cwd=PROJECT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
@@ -410,12 +501,10 @@ class ScriptTest(unittest.TestCase):
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130, errors)
-        self.assertIn("Go on with: python style.py --resume", output)
+        self.assertIn(f"Go on with: python style.py --resume '{stopped}", output)
         self.call("--resume", stopped)
-        again = checkpoint.load(checkpoint.find(stopped, "last"))
-        self.assertEqual(again["epoch"], 3)
-        for name, weights in state["model_state"].items():
-            self.assertTrue(torch.equal(weights, again["model_state"][name]), name)
+        self.assert_same_weights(straight, stopped)
+        self.assertEqual(len(json.loads((stopped / "run.json").read_text())), 2)
 
         self.call("--ckpt_path", straight, "--content", self.content)
         with Image.open(self.base / "out/style/photo_straight.jpg") as picture:
@@ -423,35 +512,74 @@ class ScriptTest(unittest.TestCase):
         self.refuse(1, "needs 16 pixels", "--ckpt_path", straight, "--size", 9)
         self.refuse(1, "3 epochs already", "--resume", straight)
 
+        # The run of another seed puts this one aside, whole.
+        self.call(*self.train(straight, "--epoch", 1, "--seed", 1))
+        self.assertEqual(len(list((straight / "previous_1").glob("ckpt_epoch_*.pth"))), 3)
+        self.assertEqual(list(checkpoint.epochs(straight)), [1])
+        other = checkpoint.load(straight / "ckpt_epoch_1.pth")["history"][0]["loss"]
+        self.assertNotEqual(other, history[0]["loss"])
 
-class TrainingTest(unittest.TestCase):
-    def test_the_loss_is_the_mean_over_images(self):
-        """Of a batch, the mean of what each image gets by itself; 0 content loss for a copy."""
-        torch.manual_seed(0)
-        style_image = torch.randn(1, 3, 40, 40)
-        losses = make_losses(style_image, tv_weight=0.0)
-        preprocess = Preprocess(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-        loss = fast_style.transform_loss(losses, preprocess, torch.device("cpu"))
-        painted, images = torch.rand(2, 3, 3, 40, 40) * 2 - 1
-        alone = [loss(painted[i : i + 1], images[i : i + 1]) for i in range(3)]
-        torch.testing.assert_close(loss(painted, images), sum(alone) / 3)
-        # [-1, 1] reaches the network as the pixels of a file would.
-        pixels = torch.randint(0, 256, (1, 40, 40, 3), dtype=torch.uint8)
-        unit = Preprocess().normalize(pixels)
-        direct = preprocess.normalize(pixels)
-        expected = losses(direct, losses.content_target(direct)).sum()
-        torch.testing.assert_close(loss(unit, unit), expected, rtol=1e-4, atol=1e-4)
+    def test_a_run_of_earlier_commits_goes_on(self):
+        """One that logged the loss alone, and beside it what was never measured."""
+        straight, old = self.base / "of two", self.base / "old"
+        self.call(*self.train(straight, "--epoch", 2))
+        state = checkpoint.load(straight / "ckpt_epoch_1.pth")
+        for name in ("content", "style", "tv"):
+            del state["history"][0][name]
+        state["history"][0] |= {"val_loss": None, "val_accuracy": None}
+        for name in ("schedule", "clip_norm", "ema"):
+            state["settings"].pop(name, None)
+        state["settings"]["epoch"] = 2
+        old.mkdir()
+        torch.save(state, old / "ckpt_epoch_1.pth")
+        self.call("--resume", old)
+        self.assert_same_weights(straight, old)
+        self.assertTrue((old / "loss_and_acc.jpg").is_file())
+        header, *rows = (old / "metrics.csv").read_text().splitlines()
+        self.assertEqual(len(rows), 2)
+        self.assertIn("content,style,tv", header)
+        for epoch in (1, 2):  # the newest is painted with
+            state = checkpoint.load(old / f"ckpt_epoch_{epoch}.pth")
+            model = TransformNet(4)
+            model.load_state_dict(state["model_state"])
+        pixels = torch.from_numpy(np.array(Image.open(self.content)))[None]
+        with torch.inference_mode():
+            expected = model.eval()(Preprocess().normalize(pixels))
+        expected = Preprocess().denormalize(expected)[0].permute(1, 2, 0).numpy() * 255
+        self.call("--ckpt_path", old, "--content", self.content)
+        with Image.open(self.base / "out/style/photo_old.jpg") as picture:
+            self.assertLess(np.abs(np.asarray(picture) - expected).mean(), 6)  # JPEG's
 
-    def test_photographs_are_found_at_any_depth(self):
-        with tempfile.TemporaryDirectory() as folder:
-            root = make_images(Path(folder), {"train": 3, "deep/er": 2}, size=24)
-            (root / "deep/notes.txt").write_text("no picture")
-            (root / "deep/broken.jpg").write_bytes(b"\xff\xd8")
-            loader = fast_style.photo_loader(root, 16, 4, 0, torch.device("cpu"))
-            self.assertEqual(len(loader.dataset), 15)
-            seen = 0
-            for images, targets in loader:
-                self.assertEqual(images.shape[1:], (3, 16, 16))
-                torch.testing.assert_close(images, targets)
-                seen += len(images)
-            self.assertEqual(seen, 15)
+    def test_a_diverged_training(self):
+        """Nothing is saved; what to go on from is named."""
+        folder = self.base / "diverged"
+        wild = ("--epoch", 3, "--lr", 1e30)
+        self.refuse(1, "start anew with a lower --lr", *self.train(folder, *wild))
+        self.assertEqual(checkpoint.epochs(folder), {})
+        self.call(*self.train(folder, "--epoch", 1))
+        good = folder / "ckpt_epoch_1.pth"
+        self.refuse(1, f"lower --lr, then --resume {good}", "--resume", folder, *wild)
+        self.assertEqual(list(checkpoint.epochs(folder)), [1])
+
+    def test_runs_of_other_tasks(self):
+        """One line says which script a run belongs to, whichever it is given to."""
+        ours, signs = self.base / "ours", self.base / "theirs"
+        self.call(*self.train(ours, "--epoch", 1))
+        path = ours / "ckpt_epoch_1.pth"
+        for command in (("test.py", "--ckpt_path", ours), ("train.py", "--resume", ours)):
+            self.assert_refused(script_here(*command), 1, path, "it is for python style.py")
+        self.refuse(1, "leave out --style", "--ckpt_path", ours, "--style", self.style)
+        signs.mkdir()
+        model = Classifier(3, 5)
+        state = {"model_state": model.state_dict(), "configs": vars(model.config)}
+        torch.save(state, signs / "ckpt_epoch_1.pth")
+        self.refuse(1, f"python train.py --resume {signs}/ckpt_epoch_1.pth", "--resume", signs)
+        self.refuse(2, "holds no style of its own; give --style", "--ckpt_path", signs)
+        torch.save(state | {"network": "resnet18"}, signs / "ckpt_epoch_1.pth")
+        more = ("--ckpt_path", signs, "--style", self.style)
+        self.refuse(1, "holds a resnet18, and no recipe says", *more)
+
+    def test_one_process_alone(self):
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "WORLD_SIZE": "2", "RANK": "0"}
+        done = script("style.py", "--style", self.style, env=place)
+        self.assert_refused(done, 2, "start it without torchrun")

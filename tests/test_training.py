@@ -308,6 +308,20 @@ class LossTest(unittest.TestCase):
         for name, value in model.state_dict().items():
             self.assertTrue(torch.equal(value, before[name]), name)
 
+    def test_best_epoch_of_a_schedule(self):
+        """Where the rate comes down, the last one that was validated and is finite."""
+        accuracies = (0.9, 0.99, 0.9, math.nan, None)
+        history = [{"epoch": n, "val_accuracy": a} for n, a in enumerate(accuracies, 1)]
+        for schedule in ("onecycle", "cosine", "step"):
+            self.assertEqual(best_epoch(history, "accuracy", schedule), 3)
+        self.assertEqual(best_epoch(history, "accuracy"), 2)
+
+    def test_a_single_high_epoch_is_luck(self):
+        """One good epoch among bad ones does not beat a little less among its like."""
+        accuracies = (0.6, 0.9, 0.6, 0.85, 0.86, 0.85)
+        history = [{"epoch": n, "val_accuracy": a} for n, a in enumerate(accuracies, 1)]
+        self.assertEqual(best_epoch(history, "accuracy"), 5)
+
     def test_best_epoch(self):
         """The most accurate, of equals the one of the lowest loss; only validated ones count."""
         rows = [(1, 0.5, 0.1), (2, 0.9, 0.4), (3, None, None), (4, 0.9, 0.3), (5, 0.9, 0.3),

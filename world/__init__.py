@@ -1,1 +1,1 @@
-"""Draws all that is drawn: sign faces, and the camera that photographs them."""
+"""Draws all that is drawn: sign faces, the camera that photographs them, what it sees."""

@@ -1,36 +1,40 @@
-"""Fast style transfer: a network that paints in the manner of one picture, in one pass.
+"""A network that paints in the manner of one picture, in one pass.
 
     python style.py --train --style painting.jpg --data_root FOLDER
     python style.py --ckpt_path checkpoints/style --content photo.jpg
 
-`style.py` is the script, and home of the losses. Sources: Johnson et al. 2016 (the network and how
-it is trained), Ulyanov et al. 2016 (instance normalisation), Odena et al. 2016 (enlarge, then
-convolve).
+Sources: Johnson et al. 2016 (the network and how it is trained), Ulyanov et al. 2016 (instance
+normalisation), Odena et al. 2016 (enlarge, then convolve).
 """
 
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from datasets import CACHE_BUDGET, BatchSampler, ImageDataset, Split
+from datasets import CACHE_BUDGET, BatchSampler
 from lab import checkpoint, engine
-from lab.console import LabError, UsageError, progress, say
+from lab.console import LabError, UsageError, command, progress, say
 from lab.images import Preprocess, open_image, picture_file, read_picture, save_picture
+from lab.run import Run
+from lab.runtime import Runtime
+from lab.settings import TrainSettings
 from networks import ConvBlock, load_weights
+from tasks.style.losses import StyleLosses, make_losses
 
-if TYPE_CHECKING:
-    from style import StyleLosses
+# Flags that decide what is learned, kept in the checkpoint: a resumed run goes on with them.
+KEPT = ("style", "model", "weights", "preset", "size", "style_size", "content_weight",
+        "style_weights", "tv_weight", "width", "data_root")  # fmt: skip
 
 
 class StyleBlock(ConvBlock):
@@ -120,10 +124,32 @@ def load_transform(state: dict[str, Any]) -> TransformNet:
     return model
 
 
+# ---------------------------------------------------------------- photographs
+
+
+class Photographs(Dataset):
+    """Photographs to be painted, asked for a batch at a time.
+
+    Args:
+        pixels: uint8 (N, H, W, 3).
+        preprocess: from pixels to a network's input.
+    """
+
+    def __init__(self, pixels: Tensor, preprocess: Preprocess):
+        self.pixels, self.preprocess = pixels, preprocess
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, None]:
+        chosen = torch.as_tensor(indices, device=self.pixels.device)
+        return self.preprocess.normalize(self.pixels[chosen]), None
+
+
 def photo_loader(
     folder: Path, size: int, batch_size: int, seed: int, device: torch.device
 ) -> DataLoader:
-    """Return a loader of the photographs under a folder, shuffled; labels are the images again.
+    """Return a loader of the photographs under a folder, shuffled; there is no target to them.
 
     The largest square in the middle of each, `size` pixels wide, is decoded once. Of more than fit
     in `CACHE_BUDGET` bytes, as many are taken as do, from all over the folder.
@@ -156,79 +182,81 @@ def photo_loader(
         say(f"{folder}: left out {len(paths) - len(good)} unreadable files, {bad} first")
     if not good:
         raise LabError(f"{folder} holds no readable image; --data_root takes a folder of them")
-    images = torch.from_numpy(np.stack(list(good.values())))
-    split = Split(("photograph",), list(good), torch.zeros(len(good), dtype=torch.int64), images)
+    pixels = torch.from_numpy(np.stack(list(good.values()))).to(device)
     return DataLoader(
-        ImageDataset(split, preprocess, device=str(device)),
+        Photographs(pixels, preprocess),
         batch_sampler=BatchSampler(len(good), batch_size, True, seed, rank=0, world_size=1),
-        collate_fn=_own_targets,
+        collate_fn=_as_is,
         generator=torch.Generator(),
     )
 
 
-def _own_targets(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return batch[0], batch[0]
+def _as_is(batch: tuple[Tensor, None]) -> tuple[Tensor, None]:
+    return batch
 
 
-def transform_loss(
-    losses: "StyleLosses", preprocess: Preprocess, device: torch.device
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return Johnson's loss, a mean over images, of painted and original images in [-1, 1]."""
-    black, white = preprocess.bounds(device)
-
-    def network_input(images: Tensor) -> Tensor:
-        return black + (white - black) * (images.float() + 1) / 2
-
-    def loss(painted: Tensor, images: Tensor) -> Tensor:
-        content_target = losses.content_target(network_input(images))
-        return losses(network_input(painted), content_target).sum() / len(images)
-
-    return loss
+# ---------------------------------------------------------------- training
 
 
-# Flags that decide what is learned, kept in the checkpoint: a resumed run goes on with them.
-KEPT = ("style", "model", "weights", "preset", "size", "style_size", "content_weight",
-        "style_weights", "tv_weight", "width", "data_root")  # fmt: skip
+class StyleTask:
+    """Johnson's loss: content of the photograph, style of the painting. Nothing is validated.
+
+    Args:
+        losses: of the style picture.
+        preprocess: of the network that they look with.
+        device: where pictures are compared.
+    """
+
+    name, ranks_by = "style", ""
+
+    def __init__(self, losses: StyleLosses, preprocess: Preprocess, device: torch.device):
+        self.losses = losses
+        self.black, self.white = preprocess.bounds(device)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the three losses of photographs (N, 3, H, W) in [-1, 1], and each."""
+        painted = self._network_input(model(images))
+        content_target = self.losses.content_target(self._network_input(images))
+        parts = self.losses(painted, content_target)
+        figures = dict(zip(("content", "style", "tv"), parts / len(images), strict=True))
+        return parts.sum() / len(images), figures
+
+    def meter(self) -> None:
+        """Return nothing: there is no measure but the loss."""
+
+    def _network_input(self, images: Tensor) -> Tensor:
+        return self.black + (self.white - self.black) * (images.float() + 1) / 2
 
 
 def train(
-    args: Namespace,
-    runtime: engine.Runtime,
-    losses: "StyleLosses",
-    preprocess: Preprocess,
-    resumed: dict[str, Any] | None,
+    args: Namespace, settings: TrainSettings, runtime: Runtime, resumed: dict[str, Any] | None
 ) -> None:
     """Train a network for one style as the flags of style.py ask.
 
     Args:
-        losses: of the style picture.
-        preprocess: of the network that the losses look with.
         resumed: the checkpoint to go on from.
     """
-    if resumed is not None and resumed["epoch"] >= args.epoch:
-        raise LabError(
-            f"{args.resume} has done {resumed['epoch']} epochs already; --epoch is the total: "
-            f"to go on, give one above {resumed['epoch']}"
-        )
-    if runtime.world_size > 1:
-        raise UsageError("style.py --train runs in one process; start it without torchrun")
-    settings = engine.TrainSettings(
-        epoch=args.epoch, batch_size=args.batch_size, lr=args.lr or 1e-3,
-        precision=args.precision, seed=args.seed,
-    )  # fmt: skip
-    size = losses.recipe.size
-    loader = photo_loader(args.data_root, size, args.batch_size, args.seed, runtime.device)
-    checkpoint.prepare_folder(args.ckpt_path)
-    torch.manual_seed(args.seed)
-    model = TransformNet(args.width)
+    finished = 0
     if resumed is not None:
-        model = load_transform(resumed)
-    elif place := checkpoint.set_aside(args.ckpt_path, ("metrics.csv", "*.jpg", "events.out.*")):
-        say(f"{args.ckpt_path} held an earlier run; it is now in {place}")
+        finished = checkpoint.finished_epochs(resumed, args.resume)
+        if finished >= settings.epoch:
+            raise LabError(
+                f"{args.resume} has done {finished} epochs already; --epoch is the total: "
+                f"to go on, give one above {finished}"
+            )
+    style_file = picture_file(args.style, args.save_dir)
+    losses, preprocess = make_losses(args, style_file, runtime.device)
+    size = losses.recipe.size
+    loader = photo_loader(args.data_root, size, settings.batch_size, settings.seed, runtime.device)
+    run = Run(args.ckpt_path, runtime)  # after what may be wrong with the flags: it makes a folder
+    torch.manual_seed(settings.seed)
+    model = TransformNet(args.width) if resumed is None else load_transform(resumed)
+    run.begin(runtime, settings.seed, args.resume, finished)
     kept = {name: getattr(args, name) for name in KEPT}
     identity = {
         "configs": asdict(model.config),
-        "task": "style",
         "network": "transform",
         "preprocess": asdict(Preprocess((size, size), resize=size)),
         "flags": {k: str(v) if isinstance(v, Path) else v for k, v in kept.items()},
@@ -236,19 +264,40 @@ def train(
     say(
         f"Training {sum(p.numel() for p in model.parameters()):,} parameters on "
         f"{len(loader.dataset):,} photographs of {size}x{size} from {args.data_root} "
-        f"({runtime.device.type}, {'bf16' if runtime.autocast_dtype else 'fp32'})"
+        f"({runtime.device.type}, {runtime.precision})"
     )
-    loss_function = transform_loss(losses, preprocess, runtime.device)
-    engine.fit(
-        model, loss_function, loader, None, settings, runtime, args.ckpt_path, identity, resumed
-    )
-    say(f"Next, try:\n  python style.py --ckpt_path {args.ckpt_path} --content FILE")
+    task = StyleTask(losses, preprocess, runtime.device)
+    engine.fit(task, model, loader, None, settings, runtime, run, identity, resumed)
+    paint = command("style.py", "--ckpt_path", args.ckpt_path, "--content", "FILE")
+    say(f"Next, try:\n  {paint}")
+
+
+# ---------------------------------------------------------------- painting
+
+
+def load_painter(folder: Path) -> TransformNet:
+    """Rebuild the network that a run has trained, as it was after its last epoch.
+
+    Raises:
+        LabError: there is no run, or one of another task; says what to do.
+    """
+    if not checkpoint.epochs(folder):
+        flags = ("--train", "--style", "FILE", "--data_root", "FOLDER", "--ckpt_path", folder)
+        raise LabError(
+            f"no checkpoints in {folder}; train a network for one style: "
+            f"{command('style.py', *flags)}"
+        )
+    state = checkpoint.load(checkpoint.find(folder, "last"))
+    if state.get("task") != "style":
+        raise UsageError(f"{folder} holds no style of its own; give --style FILE")
+    return load_transform(state)
 
 
 @torch.inference_mode()
-def repaint(args: Namespace, state: dict[str, Any], runtime: engine.Runtime) -> None:
+def repaint(args: Namespace, runtime: Runtime) -> None:
     """Paint a picture of any size by one pass of a trained network."""
-    model = load_transform(state).eval().to(runtime.device, memory_format=torch.channels_last)
+    model = load_painter(args.ckpt_path).eval()
+    model = model.to(runtime.device, memory_format=torch.channels_last)
     content_file = picture_file(args.content, args.save_dir)
     preprocess = Preprocess()
     content = read_picture(content_file, args.size, preprocess).to(runtime.device)

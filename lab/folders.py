@@ -1,0 +1,72 @@
+"""Where things lie: the project's own folders, those a checkpoint names, those still being made.
+
+Only the standard library is imported here, as in `console`.
+"""
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+DATA_ROOT = PROJECT / "data"  # the only folder that data is drawn into without being asked
+
+
+def near(path: Path) -> Path:
+    """Return a path as seen from the current folder where it lies inside, else as it is."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def printable(name: str) -> str:
+    r"""Return a file's name with bytes that are no UTF-8 written as \xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def stored(path: Path) -> str:
+    """Return what a checkpoint keeps of a path, so that `located` finds it from any folder."""
+    whole = Path(os.path.abspath(path))
+    return whole.relative_to(PROJECT).as_posix() if whole.is_relative_to(PROJECT) else str(whole)
+
+
+def located(text: str) -> Path:
+    """Return the folder that a checkpoint names.
+
+    A relative name is one of the project's; in checkpoints of earlier versions it can also be one
+    of the folder that `train.py` was started in, which is then the current one.
+    """
+    places = (PROJECT / text, Path.cwd() / text)  # both `text` itself where that is absolute
+    return near(next((place for place in places if os.path.isdir(place)), places[0]))
+
+
+@contextmanager
+def unfinished(target: Path) -> Iterator[Path]:
+    """Give the name of a hidden folder beside `target` to make it in; in the end it is gone.
+
+    What earlier processes left of theirs when they were killed is removed first.
+    """
+    pattern = f".{glob.escape(target.name)}-*"
+    for leftover in target.parent.glob(pattern):
+        pid = leftover.name.removeprefix(f".{target.name}-")
+        if pid.isdecimal() and not is_alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+    folder = target.parent / f".{target.name}-{os.getpid()}"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_alive(pid: int) -> bool:
+    """True while another process has this number."""
+    if os.name == "nt":  # there signal 0 would end the process: better a folder too many
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()  # ours began after whatever is left under its number

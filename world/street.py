@@ -1,0 +1,285 @@
+"""A street, drawn: its picture, every sign and object in it, the label of every pixel, a sentence.
+
+view = draw_street(np.random.default_rng(0), (368, 640))
+view.picture, view.objects, view.labels, view.sentence
+draw_street_dataset(Path("data/street"))             # train/ val/ test/
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from world.buildings import fence, gantry, house, poster, rail
+from world.camera import compress, expose
+from world.canvas import Canvas, Note, Window
+from world.faces import FACES, category
+from world.ground import draw_ground, draw_horizon
+from world.light import shine
+from world.parallel import build, map_chunks
+from world.plants import bush, hedge, tree
+from world.roadside import bollard, cyclist, lamp, person, post, traffic_light, wires
+from world.scene import Scene, Thing, imagine
+from world.vehicles import clutter, vehicle
+
+DRAW: dict[str, Callable[[Canvas, Thing], None]] = {
+    "house": house, "hedge": hedge, "fence": fence, "rail": rail, "gantry": gantry,
+    "leafy": tree, "bare": tree, "conifer": tree, "bush": bush,
+    "post": post, "lamp": lamp, "traffic_light": traffic_light, "bollard": bollard,
+    "wires": wires, "poster": poster, "box": clutter, "person": person, "cyclist": cyclist,
+    "car": vehicle, "van": vehicle, "lorry": vehicle, "bus": vehicle,
+}  # fmt: skip
+KINDS = ("car", "van", "lorry", "bus", "person", "cyclist", "traffic_light", "plate", "back")
+NEAREST = 2.0  # metres: what ends before that is not drawn
+
+
+class Seen(NamedTuple):
+    """Something that the picture shows."""
+
+    kind: str  # "sign" or one of KINDS; a plate is no sign, a back is a sign's from behind
+    name: str  # of FACES or PLATES; of what is no plate its kind
+    box: tuple[int, int, int, int]  # left, top, right, bottom: tightest around its pixels
+    pixels: int
+    share: float  # of a plate that is seen, neither hidden nor cut off; 1.0 of others
+    distance: float  # metres ahead of the camera
+    surface: int  # its number in View.surfaces
+
+    @property
+    def clear(self) -> bool:
+        """Whether a viewer can be asked to find it."""
+        left, top, right, bottom = self.box
+        return self.share >= 0.35 and max(right - left, bottom - top) >= 8
+
+
+class View(NamedTuple):
+    picture: np.ndarray  # (H, W, 3) uint8
+    labels: np.ndarray  # (H, W) uint8, in canvas.LABELS
+    surfaces: np.ndarray  # (H, W) uint8
+    objects: tuple[Seen, ...]  # the nearest first
+    sentence: str
+
+
+def draw_street(rng: np.random.Generator, size: tuple[int, int], zoom: float = 1.0) -> View:
+    """A new street in a picture of `size` (height, width).
+
+    zoom: the picture is a part, 1 / zoom as high and wide, of a larger one; in most cases a part
+    that shows a sign.
+    """
+    scene = imagine(rng)
+    frame = round(size[0] * zoom), round(size[1] * zoom)
+    return see(scene, look(rng, scene, frame, size))
+
+
+def look(
+    rng: np.random.Generator, scene: Scene, frame: tuple[int, int], size: tuple[int, int]
+) -> Window:
+    """A window of `size` in the frame (height, width)."""
+    room = np.subtract(frame, size)
+    corner = rng.random(2) * room
+    posts = [thing for thing in scene.things if thing.kind == "post"]
+    if posts and rng.random() < 0.85:
+        chosen = posts[rng.integers(len(posts))]
+        canvas = Canvas(scene.camera, Window(*frame, 0, 0, 1, 1))
+        middle = np.array((chosen.x, chosen.plates[0].y, chosen.z))
+        x, y = canvas.project(middle) / canvas.SUPERSAMPLE
+        corner = (y, x) - rng.uniform(0.1, 0.9, 2) * size
+    top, left = np.clip(corner, 0, room).astype(int).tolist()
+    return Window(*frame, top, left, *size)
+
+
+def see(scene: Scene, window: Window) -> View:
+    """What a camera's window shows of the scene; the same at every call."""
+    rng = np.random.default_rng(scene.seed)
+    canvas = Canvas(scene.camera, window)
+    draw_horizon(canvas, rng)
+    draw_ground(canvas, scene, rng)
+    for thing in sorted(scene.things, key=lambda thing: -(thing.z + thing.length)):
+        if thing.z + thing.length > NEAREST:
+            DRAW[thing.kind](canvas, thing)
+    colours, surfaces, sky = canvas.finish()
+
+    labels = np.array([surface.label for surface in canvas.surfaces], np.uint8).take(surfaces)
+    light = shine(scene, canvas, colours, surfaces, sky, rng)
+    picture = expose(rng, light.transpose(1, 2, 0), surfaces.shape, motion=0.8, veil=0.25)
+    if rng.random() < 0.6:
+        picture = compress(picture, int(rng.integers(30, 92)))
+    objects = find(surfaces, canvas.notes)
+    return View(picture, labels, surfaces, objects, describe(scene, objects, window.width))
+
+
+def find(surfaces: np.ndarray, notes: Mapping[int, Note]) -> tuple[Seen, ...]:
+    """The tightest box around the pixels of each object, the nearest first."""
+    height, width = surfaces.shape
+    numbers = surfaces.astype(np.intp)
+    rows = np.bincount((numbers + 256 * np.arange(height)[:, None]).ravel(), minlength=256 * height)
+    columns = np.bincount((numbers + 256 * np.arange(width)).ravel(), minlength=256 * width)
+    rows, columns = rows.reshape(height, 256).T, columns.reshape(width, 256).T
+    counts = rows.sum(1).tolist()
+    found = []
+    for surface, (kind, name, distance, whole) in notes.items():
+        if count := counts[surface]:
+            y, x = np.flatnonzero(rows[surface]), np.flatnonzero(columns[surface])
+            box = int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
+            share = min(1.0, count / whole) if whole else 1.0
+            found.append(Seen(kind, name, box, count, share, distance, surface))
+    return tuple(sorted(found, key=lambda seen: seen.distance))
+
+
+# ---------------------------------------------------------------------------------------------
+# In words
+# ---------------------------------------------------------------------------------------------
+
+PLACES = {
+    "town": "a street in a town",
+    "suburb": "a street of houses",
+    "country": "a country road",
+    "motorway": "a motorway",
+}
+SKIES = {"clear": "a clear sky", "clouds": "white clouds", "overcast": "a grey sky"}
+COUNTED = {
+    "car": "cars", "van": "vans", "lorry": "lorries", "bus": "buses", "person": "people",
+    "cyclist": "cyclists", "traffic_light": "traffic lights",
+}  # fmt: skip
+
+
+def describe(scene: Scene, objects: tuple[Seen, ...], width: int) -> str:
+    """One sentence: the place, the sky, what moves and stands there, each sign and where it is."""
+    counts = Counter(seen.kind for seen in objects if seen.clear and seen.kind in COUNTED)
+    parts = [
+        f"{count} {COUNTED[kind]}" if count > 1 else f"a {kind.replace('_', ' ')}"
+        for kind, count in counts.items()
+    ]
+    for seen in objects:
+        if seen.kind == "sign" and seen.clear:
+            side = "left" if seen.box[0] + seen.box[2] < width else "right"
+            name = seen.name.replace("_", " ")
+            parts.append(f"the sign '{name}' {seen.distance:.0f} m ahead on the {side}")
+    start = f"{PLACES[scene.place]} under {SKIES[scene.weather.sky]}"
+    shown = (
+        f", with {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}" if parts else ""
+    )
+    return f"{start[0].upper()}{start[1:]}{shown}."
+
+
+# ---------------------------------------------------------------------------------------------
+# The data set
+# ---------------------------------------------------------------------------------------------
+
+SPLITS = {"train": 3000, "val": 200, "test": 300}  # pictures
+SIZE = (368, 640)  # height, width
+ZOOM = (1.0, 2.2)
+CHUNK = 20
+CATEGORIES = [
+    {"id": number, "name": name, "supercategory": category(name) if name in FACES else "object"}
+    for number, name in enumerate((*FACES, *KINDS), 1)
+]
+CATEGORY_ID = {entry["name"]: entry["id"] for entry in CATEGORIES}
+# The colours that CamVid's own pictures of labels have.
+PALETTE = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192), (0, 0, 0),
+)  # fmt: skip
+
+
+class Chunk(NamedTuple):
+    """Pictures [start, stop) of one split: the unit of work of a process."""
+
+    folder: Path
+    seed: int
+    split: int
+    start: int
+    stop: int
+    size: tuple[int, int]
+
+
+def draw_chunk(chunk: Chunk) -> list[tuple[str, list[dict]]]:
+    """Writes one chunk; returns each picture's sentence and annotations."""
+    drawn = []
+    for index in range(chunk.start, chunk.stop):
+        rng = np.random.default_rng((chunk.seed, chunk.split, index))
+        view = draw_street(rng, chunk.size, rng.uniform(*ZOOM))
+        name = f"{index:05d}"
+        Image.fromarray(view.picture).save(chunk.folder / "JPEGImages" / f"{name}.jpg", quality=90)
+        labels = Image.fromarray(view.labels)
+        labels.putpalette([level for colour in PALETTE for level in colour])
+        labels.save(chunk.folder / "SegmentationClass" / f"{name}.png")
+        drawn.append((view.sentence, [annotate(seen) for seen in view.objects]))
+    return drawn
+
+
+def annotate(seen: Seen) -> dict:
+    """COCO's entry of one object, without its numbers; who is not clear may be left unfound."""
+    left, top, right, bottom = seen.box
+    return {
+        "category_id": CATEGORY_ID[seen.name if seen.kind == "sign" else seen.kind],
+        "bbox": [left, top, right - left, bottom - top],
+        "area": seen.pixels,
+        "iscrowd": int(not seen.clear),
+        "distance": round(seen.distance, 1),
+    }
+
+
+def draw_street_dataset(
+    root: Path,
+    seed: int = 0,
+    splits: Mapping[str, int] = SPLITS,
+    size: tuple[int, int] = SIZE,
+    workers: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Draws pictures of streets in formats that other tools read; the same seed, the same bytes.
+
+    root/{split}/JPEGImages/NNNNN.jpg                 pictures of `size` (height, width)
+    root/{split}/SegmentationClass/NNNNN.png          labels as VOC has them, palette included
+    root/{split}/ImageSets/Segmentation/{split}.txt   names of the split's pictures, as in VOC
+    root/{split}/annotations.json                     boxes as COCO has them
+    root/{split}/captions.json                        sentences as COCO has them
+
+    splits: pictures in each. workers: processes, one a core if None. progress: called with the
+    number of pictures finished since its last call.
+
+    The splits appear at the end and train last: a train folder means a complete data set, after a
+    kill as well. Existing splits are never touched: FileExistsError.
+    """
+    with build(Path(root), sorted(splits, key="train".__eq__)) as folder:
+        for number, (split, count) in enumerate(splits.items()):
+            place = folder / split
+            for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+                (place / name).mkdir(parents=True)
+            chunks = [
+                Chunk(place, seed, number, start, min(start + CHUNK, count), size)
+                for start in range(0, count, CHUNK)
+            ]
+            drawn: list[tuple[str, list[dict]]] = []
+            for part in map_chunks(draw_chunk, chunks, workers):
+                drawn += part
+                progress(len(part))
+            write_lists(place, split, size, drawn)
+
+
+def write_lists(
+    place: Path, split: str, size: tuple[int, int], drawn: list[tuple[str, list[dict]]]
+) -> None:
+    names = [f"{index:05d}" for index in range(len(drawn))]
+    listed = place / "ImageSets" / "Segmentation" / f"{split}.txt"
+    listed.write_text("".join(f"{name}\n" for name in names), "utf-8")
+    images = [
+        {"id": k, "file_name": f"JPEGImages/{name}.jpg", "height": size[0], "width": size[1]}
+        for k, name in enumerate(names, 1)
+    ]
+    boxes = [
+        {"image_id": k, **entry} for k, (_, entries) in enumerate(drawn, 1) for entry in entries
+    ]
+    captions = [
+        {"id": k, "image_id": k, "caption": sentence} for k, (sentence, _) in enumerate(drawn, 1)
+    ]
+    numbered = [{"id": k, **entry} for k, entry in enumerate(boxes, 1)]
+    instances = {"images": images, "annotations": numbered, "categories": CATEGORIES}
+    (place / "annotations.json").write_text(json.dumps(instances), "utf-8")
+    (place / "captions.json").write_text(
+        json.dumps({"images": images, "annotations": captions}), "utf-8"
+    )
