@@ -21,6 +21,7 @@ from sklearn.metrics import precision_score, recall_score
 import datasets
 from lab import checkpoint
 from lab.images import Preprocess
+from lab.optimizers import average_weights
 from networks import Classifier, load_network
 from tests.support import (
     CLASSES,
@@ -286,19 +287,29 @@ with mock.patch("torch.distributed.destroy_process_group"):
 with open(sys.argv[2] + os.environ["RANK"], "w") as file:
     json.dump([(each.returncode, each.stdout, each.stderr) for each in done], file)
 """
-# Takes its time over each step, and makes a file when a few are done.
+# Takes its time over each step and each save. Notes when a few steps are done, and what there is
+# to go on from when the second process ends.
 SLOW = """
-import itertools, pathlib, runpy, sys, time
+import itertools, os, pathlib, runpy, sys, time
+from lab import checkpoint
 from tasks.classification import Classification
-marker, steps, loss = pathlib.Path(sys.argv.pop(1)), itertools.count(), Classification.loss
+marker, folder = pathlib.Path(sys.argv.pop(1)), pathlib.Path(sys.argv[-1])
+steps, loss, save = itertools.count(), Classification.loss, checkpoint.save
 def slowly(*arguments):
     time.sleep(0.05)
     if next(steps) == 4:
         marker.touch()
     return loss(*arguments)
-Classification.loss = slowly
+def save_slowly(*arguments):
+    time.sleep(1)
+    save(*arguments)
+Classification.loss, checkpoint.save = slowly, save_slowly
 sys.argv[0] = "train.py"
-runpy.run_path("train.py", run_name="__main__")
+try:
+    runpy.run_path("train.py", run_name="__main__")
+finally:
+    if os.environ["RANK"] == "1":
+        marker.write_text(" ".join(path.name for path in folder.glob("*.pth")))
 """
 
 
@@ -361,7 +372,11 @@ class DistributedTest(ScriptCase):
 
     @classmethod
     def interrupt(cls, folder, send):
-        """Press Ctrl-C in the first epoch; return what was said and the checkpoint then."""
+        """Press Ctrl-C in the first epoch.
+
+        Returns:
+            What was said, the checkpoint then, and those the second process has seen at its end.
+        """
         marker = cls.base / f"{folder.name}_marker"
         flags = (*cls.exact, "--data_root", cls.data, "--ckpt_path", folder)
         process = cls.torchrun(SLOW, marker, *flags)
@@ -370,11 +385,11 @@ class DistributedTest(ScriptCase):
             time.sleep(0.01)
         send(process.pid, signal.SIGINT)
         said = process.communicate(timeout=60)
-        return said, checkpoint.load(folder / checkpoint.INTERRUPTED)
+        return said, checkpoint.load(folder / checkpoint.INTERRUPTED), marker.read_text()
 
     def test_interrupted_within_an_epoch(self):
         """All stop after the same step and wait for the save; what is said is said once."""
-        for name, ((output, errors), state) in self.interrupted.items():
+        for name, ((output, errors), state, seen) in self.interrupted.items():
             with self.subTest(name):
                 images = state["epoch_state"]["images"]
                 self.assertIn(images, range(8, 180, 8))
@@ -387,6 +402,7 @@ class DistributedTest(ScriptCase):
                 self.assertEqual(output.count("Stopping after this step"), 1)
                 self.assertEqual(errors.count("train.py: interrupted"), 1, errors)
                 self.assertEqual(len(state["processes"]), 2)
+                self.assertEqual(seen, checkpoint.INTERRUPTED)
 
     def test_resumed_is_bit_identical(self):
         """The two processes go on to what two that nobody interrupted come to."""
@@ -424,25 +440,27 @@ class DistributedTest(ScriptCase):
         state = checkpoint.load(self.base / "still" / "ckpt_epoch_1.pth")
         preprocess = Preprocess(**state["preprocess"])
         split = datasets.read_split(self.data, "train", preprocess)
-        means = []
+        seen, averaged = [], []
         for rank in (0, 1):
             model = load_network(state).train()
             for layer in model.modules():
                 if hasattr(layer, "reset_running_stats"):
                     layer.reset_running_stats()
+            average = average_weights(model, 0.5)
             loader = datasets.make_loader(
                 split, preprocess, 7, shuffle=True, seed=0, rank=rank, world_size=2
             )
             for images, _ in loader:
                 model(images)
-            means.append(dict(model.named_buffers()))
-        for name, value in state["raw_state"].items():
-            if "running" in name:
-                expected = (means[0][name] + means[1][name]) / 2
-                torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4)
-                self.assertFalse(torch.allclose(means[0][name], expected, rtol=1e-3, atol=1e-4))
-                # The average of weights, too, is the mean of what all processes have.
-                torch.testing.assert_close(state["model_state"][name], value, rtol=0.5, atol=0.5)
+                average.update_parameters(model)
+            seen.append(dict(model.named_buffers()))
+            averaged.append(dict(average.module.named_buffers()))
+        for key, (first, second) in (("raw_state", seen), ("model_state", averaged)):
+            for name, value in state[key].items():
+                if "running" in name:
+                    expected = (first[name] + second[name]) / 2
+                    torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4)
+                    self.assertFalse(torch.allclose(first[name], expected, rtol=1e-3, atol=1e-4))
 
     def test_one_process_reads_it(self):
         """The main job's network has learned, and is tested by one process."""

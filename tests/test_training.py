@@ -24,7 +24,7 @@ from lab import checkpoint, engine
 from lab.console import LabError, as_text
 from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
 from lab.run import best_epoch
-from lab.runtime import Runtime
+from lab.runtime import Runtime, seed_epoch
 from lab.settings import OPTIMIZERS, SCHEDULES, TrainSettings
 from tasks.classification import Classification
 from tests.support import PROJECT, environment, make_images, script_here
@@ -332,6 +332,14 @@ class LossTest(unittest.TestCase):
         self.assertIsNone(best_epoch(history[-1:], "accuracy"))
         self.assertIsNone(best_epoch([{"epoch": 1}], "accuracy"))
         self.assertIsNone(best_epoch([], "accuracy"))
+
+    def test_dropout_is_drawn_anew(self):
+        """In each epoch and each process, by each seed; the same again where all are the same."""
+        drawn = set()
+        for place in ((0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1), (0, 1, 0)):
+            seed_epoch(*place)
+            drawn.add(torch.rand(1).item())
+        self.assertEqual(len(drawn), 4)
 
     def test_figures_as_they_are_said(self):
         for figure, text in ((0.5, "50.00%"), (1, "100.00%"), (-0.25, "-0.25"), (27.314, "27.31")):
