@@ -440,5 +440,19 @@ class DataSet(unittest.TestCase):
             self.draw("street", workers=1)
 
 
+class CommandTest(ScriptCase):
+    def test_streets_by_the_script(self):
+        """Drawn once; a second time, and into a file's place, it is refused in one line."""
+        with tempfile.TemporaryDirectory() as holder, mock.patch.object(street, "SPLITS", SPLITS):
+            root = Path(holder) / "street"
+            done = script_here("datasets.py", "street", "--root", root)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            for split, count in SPLITS.items():
+                coco = json.loads((root / split / "annotations.json").read_text())
+                self.assertEqual(len(coco["images"]), count)
+            again = script_here("datasets.py", "street", "--root", root)
+            self.assert_refused(again, 1, "remove it to draw it again")
+
+
 if __name__ == "__main__":
     unittest.main()
