@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
+from tests.support import ScriptCase, script_here
 from tests.test_signs import digests
 from world import ground, light, scene, street, vehicles
 from world.canvas import LABELS, POLE, ROAD, SKY, TREE, Camera, Canvas, Window
@@ -440,14 +441,17 @@ class DataSet(unittest.TestCase):
             self.draw("street", workers=1)
 
 
+FEW = {"train": 3, "val": 1, "test": 2}
+
+
 class CommandTest(ScriptCase):
     def test_streets_by_the_script(self):
-        """Drawn once; a second time, and into a file's place, it is refused in one line."""
-        with tempfile.TemporaryDirectory() as holder, mock.patch.object(street, "SPLITS", SPLITS):
+        """Drawn once; a second time it is refused in one line."""
+        with tempfile.TemporaryDirectory() as holder, mock.patch.object(street, "SPLITS", FEW):
             root = Path(holder) / "street"
             done = script_here("datasets.py", "street", "--root", root)
             self.assertEqual(done.returncode, 0, done.stderr)
-            for split, count in SPLITS.items():
+            for split, count in FEW.items():
                 coco = json.loads((root / split / "annotations.json").read_text())
                 self.assertEqual(len(coco["images"]), count)
             again = script_here("datasets.py", "street", "--root", root)
