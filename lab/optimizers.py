@@ -54,15 +54,19 @@ def resume_optimizer(
     Raises:
         LabError: the checkpoint has none, or one of another optimizer.
     """
-    state = resumed.get("optimizer_state", {"param_groups": [{}]})
     made_by = resumed.get("settings", {}).get("optim_type", settings.optim_type)
-    missing = set(optimizer.defaults) - set(state["param_groups"][0])
-    if made_by != settings.optim_type or missing - {"fused", "foreach", "decoupled_weight_decay"}:
+    try:
+        state = resumed["optimizer_state"]
+        missing = set(optimizer.defaults) - set(state["param_groups"][0])
+        missing -= {"fused", "foreach", "decoupled_weight_decay"}  # of some versions of torch
+        if missing or made_by != settings.optim_type:
+            raise ValueError
+        optimizer.load_state_dict(state)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise LabError(
             f"the checkpoint holds no state of --optim_type {settings.optim_type}; "
             "go on with the optimizer that made it"
-        )
-    optimizer.load_state_dict(state)
+        ) from error
     for group in optimizer.param_groups:
         group["weight_decay"] = settings.weight_decay
         if settings.optim_type == "sgd":

@@ -12,14 +12,16 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.metrics import precision_score, recall_score
+from sklearn.metrics import confusion_matrix, precision_score, recall_score
+from torch.nn.functional import cross_entropy
 
 import datasets
-from lab import checkpoint
+from lab import checkpoint, engine, pictures
 from lab.images import Preprocess
 from lab.optimizers import average_weights
 from networks import Classifier, load_network
@@ -29,7 +31,6 @@ from tests.support import (
     ScriptCase,
     environment,
     make_images,
-    script,
     script_here,
 )
 
@@ -56,7 +57,14 @@ class ScriptTest(ScriptCase):
 
     @classmethod
     def train(cls, *more):
-        return script("train.py", *cls.flags, "--data_root", cls.data, *more)
+        return script_here("train.py", *cls.flags, "--data_root", cls.data, *more)
+
+    def copy_run(self, name, **changes):
+        """Return a copy of the run whose last checkpoint has some parts changed."""
+        folder = Path(shutil.copytree(self.run_folder, self.base / name))
+        path = folder / "ckpt_epoch_2.pth"
+        checkpoint.save(path, checkpoint.load(path) | changes)
+        return folder
 
 
 class UsageTest(ScriptTest):
@@ -69,16 +77,18 @@ class UsageTest(ScriptTest):
             ("train.py", "--lr", "nan"): ["--lr", "above 0"],
             ("train.py", "--dropout", "1"): ["--dropout", "below 1"],
             ("train.py", "--optim_type", "lion"): ["--optim_type", "adamw"],
-            (
-                "train.py",
-                "--nonsense",
-            ): ["--nonsense"],
+            ("train.py", "--nonsense", "1"): ["--nonsense"],
+            ("train.py", "--task", "dreaming"): ["dreaming", "classification"],
+            ("train.py", "--ema", "1"): ["--ema", "below 1"],
+            ("train.py", "--clip_norm", "-1"): ["--clip_norm", "at least 0"],
+            ("train.py", "--schedule", "triangle"): ["--schedule", "cosine"],
+            ("test.py", "--precision", "fp8"): ["--precision", "bf16"],
             ("test.py", "--epoch", "0"): ["--epoch"],
             ("visualize.py", "--type", "dream"): ["--type", "tsne"],
             ("unit_test.py", "nothing"): ["nothing", "data_loader"],
         }.items():
             with self.subTest(arguments):
-                self.assert_refused(script(*arguments), 2, *words)
+                self.assert_refused(script_here(*arguments), 2, *words)
         done = self.train("--batch_size", "1", "--ckpt_path", self.base / "one")
         self.assert_refused(done, 2, "--batch_size 1", "at least 2")
 
@@ -106,7 +116,7 @@ class BadInputTest(ScriptTest):
     def test_data_folder(self):
         """A missing folder, no train/, an empty class, differing classes."""
         missing = self.base / "absent"
-        done = script("train.py", "--data_root", missing, "--ckpt_path", self.base / "x")
+        done = script_here("train.py", "--data_root", missing, "--ckpt_path", self.base / "x")
         self.assert_refused(done, 1, f"no data folder {missing}")
         self.assertFalse(missing.exists())
         for spoil, words in (
@@ -120,7 +130,9 @@ class BadInputTest(ScriptTest):
             with self.subTest(words), tempfile.TemporaryDirectory() as folder:
                 data = Path(shutil.copytree(self.data, Path(folder) / "data"))
                 spoil(data)
-                done = script("train.py", "--data_root", data, "--ckpt_path", Path(folder) / "run")
+                done = script_here(
+                    "train.py", "--data_root", data, "--ckpt_path", Path(folder) / "run"
+                )
                 self.assert_refused(done, 1, *words)
 
     def test_corrupt_images_do_not_stop_a_run(self):
@@ -135,10 +147,12 @@ class BadInputTest(ScriptTest):
     def test_missing_checkpoints(self):
         """What is not there is named, with what is."""
         empty = self.base / "nothing"
-        self.assert_refused(script("test.py", "--ckpt_path", empty), 1, empty, "python train.py")
-        done = script("test.py", "--ckpt_path", self.run_folder, "--epoch", "7")
+        self.assert_refused(
+            script_here("test.py", "--ckpt_path", empty), 1, empty, "python train.py"
+        )
+        done = script_here("test.py", "--ckpt_path", self.run_folder, "--epoch", "7")
         self.assert_refused(done, 1, "epoch 7", "there are 1, 2")
-        done = script("train.py", "--resume", self.run_folder / "ckpt_epoch_9.pth")
+        done = script_here("train.py", "--resume", self.run_folder / "ckpt_epoch_9.pth")
         self.assert_refused(done, 1, "ckpt_epoch_9.pth", self.run_folder / "ckpt_epoch_2.pth")
 
     def test_unwritable_checkpoint_folder(self):
@@ -167,16 +181,20 @@ class BadInputTest(ScriptTest):
 
     def test_resume_from_another_network(self):
         before = (self.run_folder / "ckpt_epoch_2.pth").read_bytes()
-        done = script("train.py", "--resume", self.run_folder, "--stn", "--epoch", "3")
+        done = script_here("train.py", "--resume", self.run_folder, "--stn", "--epoch", "3")
         self.assert_refused(done, 1, "another network", "use_stn is False there")
-        done = script("train.py", "--resume", self.run_folder)
+        done = script_here("train.py", "--resume", self.run_folder)
         self.assert_refused(done, 1, "2 epochs already")
-        done = script("train.py", "--resume", self.run_folder, "--optim_type", "sgd", "--epoch", 3)
+        done = script_here(
+            "train.py", "--resume", self.run_folder, "--optim_type", "sgd", "--epoch", 3
+        )
         self.assert_refused(done, 1, "--optim_type sgd")
         other = make_images(self.base / "other", {"train": 4, "val": 2})
         (other / "train/red").rename(other / "train/pink")
         (other / "val/red").rename(other / "val/pink")
-        done = script("train.py", "--resume", self.run_folder, "--data_root", other, "--epoch", "3")
+        done = script_here(
+            "train.py", "--resume", self.run_folder, "--data_root", other, "--epoch", "3"
+        )
         self.assert_refused(done, 1, "pink")
         self.assertEqual((self.run_folder / "ckpt_epoch_2.pth").read_bytes(), before)
 
@@ -188,20 +206,66 @@ class BadInputTest(ScriptTest):
         torch.save({"model_state": Trap(trap), "configs": {}}, folder / "ckpt_epoch_3.pth")
         whole = (folder / "ckpt_epoch_2.pth").read_bytes()
         (folder / "ckpt_epoch_4.pth").write_bytes(whole[:5000])
-        for epoch, word in ((3, "refused"), (4, "damaged")):
-            done = script("test.py", "--ckpt_path", folder, "--epoch", epoch)
+        middle = len(whole) // 2  # among the weights
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        (folder / "ckpt_epoch_5.pth").write_bytes(flipped)
+        for epoch, word in ((3, "refused"), (4, "damaged"), (5, "damaged")):
+            done = script_here("test.py", "--ckpt_path", folder, "--epoch", epoch)
             self.assert_refused(done, 1, word, folder / "ckpt_epoch_2.pth")
-            done = script("train.py", "--resume", folder / f"ckpt_epoch_{epoch}.pth")
+            done = script_here("train.py", "--resume", folder / f"ckpt_epoch_{epoch}.pth")
             self.assert_refused(done, 1, word, folder / "ckpt_epoch_2.pth")
         self.assertFalse(trap.exists())
 
-    def test_non_finite_loss(self):
-        """A run that blows up says when, and its last good checkpoint is whole."""
-        folder = self.base / "blown"
-        shutil.copytree(self.run_folder, folder)
-        done = script("train.py", "--resume", folder, "--epoch", "9", "--lr", "1e30")
-        self.assert_refused(done, 1, "no longer finite", "step", "--lr")
-        checkpoint.load(folder / "ckpt_epoch_2.pth")
+    def test_parts_that_are_no_parts(self):
+        """Weights, configs or an optimizer's state that are something else, wherever they go."""
+        for part, words in (
+            ({"model_state": [torch.zeros(3)]}, "is no state dict"),
+            ({"configs": [3, 26]}, "its configs is a list"),
+        ):
+            state = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth") | part
+            folder = self.base / next(iter(part))
+            folder.mkdir()
+            path = folder / "ckpt_epoch_2.pth"
+            torch.save(state, path)
+            for arguments in (
+                ("test.py", "--ckpt_path", folder),
+                ("train.py", "--resume", folder),
+                ("train.py", "--data_root", self.data, "--weights", path, "--ckpt_path",
+                 self.base / "none"),
+            ):  # fmt: skip
+                with self.subTest(arguments):
+                    self.assert_refused(script_here(*arguments), 1, path, words)
+        for name, state in (
+            ("empty", {}),
+            ("groupless", {"state": {}, "param_groups": []}),
+            ("other", {"state": {}, "param_groups": [{"lr": 1, "params": []}]}),
+        ):
+            folder = self.copy_run(name, optimizer_state=state)
+            done = script_here("train.py", "--resume", folder, "--epoch", 3)
+            self.assert_refused(done, 1, "holds no state of --optim_type adam")
+
+    def test_other_tasks(self):
+        """A style is for a script of its own; a task of the future is named."""
+        for name, words in (
+            ("style", "holds a style network: it is for python style.py"),
+            ("dreaming", "is of an unknown task 'dreaming'; there are classification"),
+        ):
+            folder = self.copy_run(name, task=name, network="transform", configs={"width": 8})
+            path = folder / "ckpt_epoch_2.pth"
+            tests = ("test.py", "--ckpt_path", folder, "--epoch", "2")
+            for arguments in (tests, ("train.py", "--resume", path)):
+                self.assert_refused(script_here(*arguments), 1, path, words)
+        done = script_here("train.py", "--resume", self.run_folder, "--task", "dreaming")
+        self.assert_refused(done, 2, "--task", "dreaming")
+
+    def test_a_rank_without_torchrun(self):
+        """What other programs leave in the environment does not make a run silent."""
+        for variables in ({"RANK": "1"}, {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3"}):
+            with self.subTest(variables), mock.patch.dict(os.environ, variables):
+                folder = self.base / f"rank_{variables['RANK']}"
+                done = self.train("--epoch", 1, "--ckpt_path", folder)
+                self.assertIn("Epoch  1/1: loss", done.stdout)
+                self.assertEqual(list(checkpoint.epochs(folder)), [1])
 
 
 class Trap:
@@ -216,13 +280,17 @@ class Trap:
 
 class TestScriptTest(ScriptTest):
     def test_table_is_scikit_learns(self):
-        """Accuracy, precision and recall on mislabelled images equal scikit-learn's."""
+        """Accuracy, precision, recall and confusion on mislabelled images equal scikit-learn's."""
         data = Path(shutil.copytree(self.data, self.base / "mislabelled"))
         for index in range(2):
             (data / "test/red" / f"00{index}.png").rename(data / f"test/blue/x{index}.png")
-        done = script(
-            "test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--path", data, "--save"
-        )
+        with (
+            mock.patch.object(pictures, "sheet", wraps=pictures.sheet) as sheet,
+            mock.patch.object(pictures, "confusion", wraps=pictures.confusion) as confusion,
+        ):
+            done = script_here(
+                "test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--path", data, "--save"
+            )
         self.assertEqual(done.returncode, 0, done.stderr)
         labels = np.repeat([0, 1, 2], [7, 5, 3])
         read = np.repeat([0, 2, 1, 2], [5, 2, 5, 3])
@@ -239,18 +307,96 @@ class TestScriptTest(ScriptTest):
             ]
             self.assertEqual(rows[name], expected)
         self.assertIn("accuracy on the test set: 86.67% (13 of 15)", done.stdout)
+        counts, classes = confusion.call_args.args
+        np.testing.assert_array_equal(counts, confusion_matrix(labels, read))
+        self.assertEqual(tuple(classes), CLASSES)
 
+        shown, captions = sheet.call_args.args
+        self.assertEqual(captions, 2 * ["blue\nread as red"])
         results = sorted((self.run_folder / "results").glob("0*.jpg"))
         self.assertEqual(len(results), 15)
         wrong = [path.name for path in results if "_wrong_" in path.name]
         self.assertEqual(wrong, ["0005_wrong_blue_red.jpg", "0006_wrong_blue_red.jpg"])
         self.assertEqual(results[0].name, "0000_correct_blue_blue.jpg")
         with Image.open(results[5]) as saved, Image.open(data / "test/blue/x0.png") as source:
+            np.testing.assert_array_equal(shown[0], np.asarray(source))
             difference = np.asarray(saved, float) - np.asarray(source, float)
         self.assertLess(np.abs(difference).mean(), 10)
         for picture in ("results/mistakes.jpg", "confusion_matrix.jpg"):
             with Image.open(self.run_folder / picture) as image:
                 self.assertGreater(image.width, 300)
+
+    def test_without_an_epoch(self):
+        """Where there is no epoch 10 the best is tested, which is said."""
+        folder = self.copy_run("one_best", best_epoch=1)
+        done = script_here("test.py", "--ckpt_path", folder)
+        self.assertIn(f"No epoch 10 in {folder}\nTaking the best epoch of {folder}, 1\n",
+                      done.stdout)  # fmt: skip
+        self.assertIn(f"Testing {folder / 'ckpt_epoch_1.pth'}", done.stdout)
+
+    def test_computes_as_the_run_did(self):
+        """In the precision of the run, unless told otherwise."""
+        folder = self.base / "half"
+        self.train("--epoch", 1, "--precision", "bf16", "--ckpt_path", folder)
+        for flags, name, kind in (
+            ((), "bf16", torch.bfloat16),
+            (("--precision", "fp32"), "fp32", None),
+        ):
+            with mock.patch.object(engine, "evaluate", wraps=engine.evaluate) as evaluate:
+                done = script_here("test.py", "--ckpt_path", folder, *flags)
+            self.assertIn(f"({name})", done.stdout, done.stderr)
+            self.assertEqual(evaluate.call_args.args[3].autocast_dtype, kind)
+
+    def test_validation_loss_is_the_true_one(self):
+        """Cross-entropy without smoothing, whatever training smooths; kept when gone on with."""
+        folder = self.base / "smooth"
+        flags = ("--precision", "fp32", "--label_smoothing", "0.4", "--ckpt_path", folder)
+        self.assertEqual(self.train("--epoch", 1, *flags).returncode, 0)
+        script_here("train.py", "--resume", folder, "--epoch", 2)
+        state = checkpoint.load(folder / "ckpt_epoch_2.pth")
+        self.assertEqual(state["flags"]["label_smoothing"], 0.4)
+        loader = datasets.get_data_loader(self.data, "val", 32, batch_size=50)
+        ((images, labels),) = loader
+        with torch.inference_mode():
+            logits = load_network(state).eval()(images)
+        row = state["history"][1]
+        self.assertAlmostEqual(row["val_loss"], cross_entropy(logits, labels).item(), places=4)
+        smooth = cross_entropy(logits, labels, label_smoothing=0.4).item()
+        self.assertGreater(abs(smooth - row["val_loss"]), 0.05)
+        self.assertGreater(row["loss"], 0.5)  # what smoothing leaves at the least
+
+    def test_pictures_of_ones_own(self):
+        """The right class is named first of files and folders; unreadable ones are named."""
+        folder = self.base / "photos"
+        folder.mkdir()
+        for name in CLASSES:
+            shutil.copy(self.data / "test" / name / "003.png", folder / f"a {name} one.png")
+        (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
+        (folder / "notes.txt").write_text("no picture")
+        single = self.data / "test" / "green" / "001.png"
+        (self.run_folder / "images.jpg").unlink(missing_ok=True)
+        test = ("test.py", "--ckpt_path", self.run_folder, "--epoch", "last", "--image")
+        done = script_here(*test, single, folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"{folder / 'broken.png'} is left out", done.stdout)
+        self.assertNotIn("accuracy", done.stdout)
+        rows = dict(re.findall(r"^(.*\.png) +(\S+ \d+\.\d%.*)$", done.stdout, re.MULTILINE))
+        rows = {name.strip(): row for name, row in rows.items()}
+        self.assertEqual(set(rows), {"001.png", *(f"a {name} one.png" for name in CLASSES)})
+        for name in CLASSES:
+            likeliest = re.findall(r"(\w+) (\d+\.\d)%", rows[f"a {name} one.png"])
+            self.assertEqual(likeliest[0][0], name)
+            shares = [float(share) for _, share in likeliest]
+            self.assertEqual(shares, sorted(shares, reverse=True))
+            self.assertAlmostEqual(sum(shares), 100, delta=0.2)
+        self.assertTrue(rows["001.png"].startswith("green "))
+        with Image.open(self.run_folder / "images.jpg") as picture:
+            self.assertGreater(picture.width, 300)
+
+        done = script_here(*test, folder / "broken.png")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"error: no readable image in .*broken\.png\n$")
+        self.assert_refused(script_here(*test, folder / "absent.png"), 1, "absent.png")
 
     def test_reads_the_scaffolds_checkpoints(self):
         """A file with the contract's keys alone is tested and resumed."""
@@ -259,9 +405,9 @@ class TestScriptTest(ScriptTest):
         state = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")
         contract = ("model_state", "optimizer_state", "configs")
         torch.save({key: state[key] for key in contract}, folder / "ckpt_epoch_2.pth")
-        done = script("test.py", "--ckpt_path", folder, "--epoch", 2, "--data_root", self.data)
+        done = script_here("test.py", "--ckpt_path", folder, "--epoch", 2, "--data_root", self.data)
         self.assertIn("accuracy on the test set: 100.00%", done.stdout, done.stderr)
-        done = script(
+        done = script_here(
             "train.py", "--resume", folder, "--data_root", self.data, "--epoch", 3,
             "--batch_size", 16,
         )  # fmt: skip
@@ -272,7 +418,9 @@ class TestScriptTest(ScriptTest):
         data = Path(shutil.copytree(self.data, self.base / "renamed"))
         for mode in ("train", "test"):
             (data / mode / "red").rename(data / mode / "crimson")
-        done = script("test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--data_root", data)
+        done = script_here(
+            "test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--data_root", data
+        )
         self.assert_refused(done, 1, "crimson")
 
 
@@ -359,12 +507,12 @@ class DistributedTest(ScriptCase):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        script = cls.base / f"script_{port}.py"
-        script.write_text(code)
+        file = cls.base / f"script_{port}.py"
+        file.write_text(code)
         return subprocess.Popen(
             [
                 sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-                f"--master_port={port}", str(script), *map(str, arguments),
+                f"--master_port={port}", str(file), *map(str, arguments),
             ],
             cwd=PROJECT, env=environment() | {"PYTHONPATH": str(PROJECT)}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -479,6 +627,50 @@ class DistributedTest(ScriptCase):
             self.assertIn(words, errors)
             self.assertEqual(len(errors.splitlines()), 1, errors)
             self.assertFalse((self.base / name / "run.json").exists())
+
+
+class NamesTest(ScriptCase):
+    """Classes whose names mean something to a table, a formula, a file or a terminal."""
+
+    names = (
+        "accuracy", "macro avg", "weighted avg", "$", "$x_{$", "a\\b", "two  words", "_hidden",
+        os.fsdecode(b"caf\xe9"), "\N{SNOWMAN}", "n" * 250,
+    )  # fmt: skip
+
+    def test_all_through_the_scripts(self):
+        """Trained, tested, saved, looked at and compared; each class has its row, and its files."""
+        base = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        plain = make_images(base / "plain", {"train": 4, "val": 1, "test": 2})
+        for mode in ("train", "val", "test"):
+            for index, name in enumerate(self.names):
+                source = plain / mode / CLASSES[index % 3]
+                shutil.copytree(source, base / "data" / mode / name)
+        run = base / "$run\\1"
+        done = script_here(
+            "train.py", "--data_root", base / "data", "--epoch", 1, "--ckpt_path", run
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = script_here("test.py", "--ckpt_path", run, "--save")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        row = re.compile(r"^(.+?) +(\d+\.\d\d)% +(\d+\.\d\d)% +(\d+)$", re.MULTILINE)
+        rows = {name: (float(recall), int(count))
+                for name, _, recall, count in row.findall(done.stdout)}  # fmt: skip
+        self.assertEqual(len(rows), len(self.names))
+        self.assertLessEqual(set(self.names) - {self.names[8]}, set(rows))
+        self.assertEqual({count for _, count in rows.values()}, {2})
+        right = round(sum(2 * recall / 100 for recall, _ in rows.values()))
+        self.assertIn(f"({right} of {2 * len(self.names)})", done.stdout)
+        self.assertEqual(len(list((run / "results").glob("0*.jpg"))), 2 * len(self.names))
+        self.assertLess(right, 10)  # three pictures cannot tell eleven classes apart
+        self.assertTrue((run / "results" / "mistakes.jpg").is_file())
+        picture = next((base / "data" / "test" / self.names[8]).iterdir())
+        for arguments in (
+            ("test.py", "--ckpt_path", run, "--image", picture, base / "data" / "test" / "$"),
+            ("compare.py", run, "--save_dir", base / "compared"),
+            ("train.py", "--resume", run, "--epoch", 2),
+        ):
+            done = script_here(*arguments)
+            self.assertEqual(done.returncode, 0, done.stderr)
 
 
 class ContractTest(unittest.TestCase):
