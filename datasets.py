@@ -79,19 +79,19 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from lab.augmentation import Augmentation, augment_batch, augment_digits, mirror_and_crop
+from lab.batches import BatchSampler
 from lab.console import UsageError
 from lab.folders import located, printable, unfinished
 from lab.images import Preprocess, open_image, say_left_out
@@ -540,84 +540,6 @@ def modes_of(dataset: str, data_root: Path | None) -> tuple[str, ...]:
 
 
 # ---------------------------------------------------------------- the loader
-
-
-class BatchIndices(list):
-    """The indices of one batch, with the seed of its augmentation."""
-
-    seed = 0
-
-
-class BatchSampler(Sampler[BatchIndices]):
-    """The batches of an epoch, for one of `world_size` processes, reproducible from the seed.
-
-    Every epoch shuffles differently; `epoch` is the one that the next iteration draws (it counts
-    on by itself) and `start` the number of its images, over all processes, that an interrupted
-    run has done already: with the same batch size, what remains is what it would have drawn.
-
-    Args:
-        count: images in all.
-        batch_size: images a batch, over all processes.
-    """
-
-    def __init__(
-        self, count: int, batch_size: int, shuffle: bool, seed: int, rank: int, world_size: int
-    ):
-        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
-        self.rank, self.world_size = rank, world_size
-        self.epoch, self.start = 1, 0
-
-    def __len__(self) -> int:
-        """Return the number of batches of a whole epoch."""
-        return self.batches_left(0)
-
-    def batches_left(self, start: int) -> int:
-        """Return the number of batches that remain of an epoch after its first `start` images."""
-        return len(self._bounds(start)) - 1
-
-    def __iter__(self) -> Iterator[BatchIndices]:
-        epoch, bounds = self.epoch, self._bounds(self.start)
-        self.epoch, self.start = epoch + 1, 0
-        order = np.arange(self.count)
-        if self.shuffle:
-            np.random.default_rng([self.seed, epoch]).shuffle(order)
-        for first, last in pairwise(bounds):
-            batch = BatchIndices(order[first + self.rank : last : self.world_size].tolist())
-            if batch:  # the last one may be too small for a share for every process
-                seeds = np.random.SeedSequence([self.seed, epoch, batch[0]])
-                batch.seed = int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1))
-                yield batch
-
-    def _bounds(self, start: int) -> list[int]:
-        """Return where in the epoch's order each batch from `start` on begins, and the end.
-
-        Batch norm cannot train on one image a process: too small a last batch of training borrows
-        from the one before it, or joins it where that has none to lend.
-        """
-        smallest = 2 * self.world_size if self.shuffle else 1
-        if 0 < self.count - start < min(smallest, self.batch_size):
-            # Fewer processes began this epoch: a few of the images they have done come again.
-            start = max(0, self.count - smallest)
-        bounds = [*range(start, self.count, self.batch_size), self.count]
-        if len(bounds) > 2 and self.count - bounds[-2] < smallest:
-            bounds[-2] = self.count - smallest
-            if bounds[-2] - bounds[-3] < smallest:
-                del bounds[-2]
-        return bounds
-
-
-def check_count(count: int, world_size: int, normalises: bool) -> None:
-    """Raise a LabError unless there are training images for every process.
-
-    Args:
-        count: training images, over all processes.
-        normalises: the network trains batch norm, which needs two images a process.
-    """
-    needed = world_size * (2 if normalises else 1)
-    if count < needed:
-        few = f"{count} training image{' is' if count == 1 else 's are'} too few"
-        why = "batch norm needs 2 a process" if normalises else "each process needs one"
-        raise LabError(f"{few}: {why}, so at least {needed}")
 
 
 class ImageDataset(Dataset):

@@ -302,7 +302,8 @@ def prepare(
     """Read the data and build the network that the flags ask for."""
     import torch
 
-    from datasets import SOURCES, check_classes, check_count, find_data, make_loader, modes_of
+    from datasets import SOURCES, check_classes, find_data, make_loader, modes_of
+    from lab.batches import check_count
     from lab.runtime import check_batch_size
     from networks import build_network, check_network, load_weights, parameter_groups
 

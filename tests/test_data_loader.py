@@ -19,9 +19,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.utils import make_grid
 
 import datasets
-from datasets import BatchSampler, check_count, get_data_loader, make_loader
+from datasets import get_data_loader, make_loader
 from lab import augmentation
 from lab.augmentation import augment_batch
+from lab.batches import BatchSampler, check_count
 from lab.console import LabError
 from lab.images import Preprocess, open_image
 from tests.support import CLASSES, make_images

@@ -19,8 +19,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import datasets
-from datasets import BatchSampler
 from lab import checkpoint, engine
+from lab.batches import BatchSampler
 from lab.console import LabError, as_text
 from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
 from lab.run import best_epoch

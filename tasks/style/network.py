@@ -22,8 +22,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from datasets import CACHE_BUDGET, BatchSampler
+from datasets import CACHE_BUDGET
 from lab import checkpoint, engine
+from lab.batches import BatchSampler
 from lab.console import LabError, UsageError, command, progress, say
 from lab.images import Preprocess, open_image, picture_file, read_picture, save_picture
 from lab.run import Run
