@@ -71,9 +71,9 @@ def main() -> None:
             raise LabError("none of the runs can be read")
     # Runs of one kind are comparable: a table and a picture for each.
     kinds = {entry.ranks_by: None for entry in entries.values()}
-    for kind in kinds:
+    for number, kind in enumerate(kinds):
         own = {name: entry for name, entry in entries.items() if entry.ranks_by == kind}
-        print("\n".join(table(own, kind)))
+        print("\n" * (number > 0) + "\n".join(table(own, kind)))
         with redirect_stdout(sys.stderr):
             figure = draw_comparison({name: entry.history for name, entry in own.items()}, kind)
             file = "compare.jpg" if len(kinds) == 1 else f"compare_{kind}.jpg"

@@ -236,9 +236,10 @@ class FineTuneTest(ScriptCase):
             "train.py", "--data_root", four, "--bn", "--stn", "--epoch", 1, "--ckpt_path", signs
         )
         self.assertEqual(done.returncode, 0, done.stderr)
-        weights = signs / "ckpt_epoch_1.pth"
-        trained = checkpoint.load(weights)["model_state"]
-        for flags in (("--freeze",), ("--optim_type", "sgd")):
+        file = signs / "ckpt_epoch_1.pth"
+        trained = checkpoint.load(file)["model_state"]
+        # A run's folder stands for its best epoch.
+        for weights, flags in ((signs, ("--freeze",)), (file, ("--optim_type", "sgd"))):
             folder = self.base / f"from_signs{len(flags)}"
             done = self.train("--weights", weights, *flags, "--ckpt_path", folder)
             self.assertEqual(done.returncode, 0, done.stderr)
@@ -251,6 +252,19 @@ class FineTuneTest(ScriptCase):
                 if not key.startswith("fc_net.4.") and torch.equal(value, trained[key])
             ]
             self.assertEqual(len(untouched), len(trained) - 2 if "--freeze" in flags else 0)
+
+    def test_weights_among_other_things(self):
+        """A file of another program, its weights under `state_dict`."""
+        file, folder = self.base / "other.pth", self.base / "from_other"
+        torch.save({"state_dict": self.body, "epoch": 90, "arch": "resnet18"}, file)
+        done = self.train(
+            "--network", "resnet18", "--weights", file, "--image_size", 32, "--freeze",
+            "--ckpt_path", folder, "--epoch", 1,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        state = checkpoint.load(folder / "ckpt_epoch_1.pth")["model_state"]
+        for key, value in self.body.items():
+            self.assertTrue(key.startswith("fc.") or torch.equal(state[key], value), key)
 
     def test_resumed_fine_tuning_is_bit_identical(self):
         """Body and new layer at their rates: two epochs are one and one resumed, bit for bit."""
