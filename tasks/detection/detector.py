@@ -1,0 +1,91 @@
+"""What every detector is, and what goes in and comes out of it.
+
+    losses = network(images, targets)           # scalars by name, means over the images
+    found = network.detect(images)              # a `Detections` for each image
+
+Images are network input, (N, 3, H, W); boxes are (k, 4), left, top, right, bottom, in pixels.
+`Targets`, a dictionary an image: `boxes`, `labels` int64 (k,) from 0 and, where there are such,
+`ignored`, boxes of what shall neither be found nor be taken for background.
+`Detections`, likewise: `boxes`, `scores` in [0, 1] and `labels`, the most certain ones first.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image, remove_small_boxes
+
+Targets = dict[str, Tensor]
+Detections = dict[str, Tensor]
+
+LEAST_SCORE = 0.05  # of what counts as found
+MOST_FOUND = 100  # in an image
+
+
+class Detector(nn.Module):
+    """A network that finds objects in images of any size.
+
+    Attributes:
+        stride: images are filled up to multiples of it, on the right and below.
+    """
+
+    stride = 1
+
+    def detect(self, images: Tensor, threshold: float = LEAST_SCORE) -> list[Detections]:
+        """Return what is found in each image, boxes cut off at its edges.
+
+        Args:
+            threshold: score from which something counts as found.
+        """
+        height, width = images.shape[-2:]
+        # 0 is what convolutions take the outside for, so that filling up changes nothing within.
+        filled = F.pad(images, (0, -width % self.stride, 0, -height % self.stride))
+        detections = []
+        for found in self._find(filled, threshold):
+            boxes = clip_boxes_to_image(found["boxes"].float(), (height, width))
+            kept = remove_small_boxes(boxes, 1)[:MOST_FOUND]
+            detections.append(
+                {
+                    "boxes": boxes[kept],
+                    "scores": found["scores"][kept].float(),
+                    "labels": found["labels"][kept],
+                }
+            )
+        return detections
+
+    def _find(self, images: Tensor, threshold: float) -> list[Detections]:
+        raise NotImplementedError
+
+
+def ignored_at(points: Tensor, targets: Sequence[Targets]) -> Tensor:
+    """Return for each image whether points lie in what shall be ignored there.
+
+    Args:
+        points: (..., 2), x and y in pixels.
+
+    Returns:
+        bool (N, ...).
+    """
+    points = points.unsqueeze(-2)  # (..., 1, 2)
+    none = points.new_zeros(0, 4)
+    ignored = [target.get("ignored", none) for target in targets]
+    inside = [
+        ((points >= boxes[:, :2]) & (points < boxes[:, 2:])).all(-1).any(-1) for boxes in ignored
+    ]
+    return torch.stack(inside)
+
+
+def as_rows(targets: Sequence[Targets], height: int, width: int) -> Tensor:
+    """Return the true boxes of images as `multibox_target` takes them, (N, B, 5).
+
+    Args:
+        height, width: of the images in pixels; the boxes become shares of them.
+    """
+    most = max(len(target["labels"]) for target in targets)
+    rows = torch.full((len(targets), most, 5), -1.0, device=targets[0]["boxes"].device)
+    for row, target in zip(rows, targets, strict=True):
+        count = len(target["labels"])
+        row[:count, 0] = target["labels"]
+        row[:count, 1:] = target["boxes"] / row.new_tensor([width, height, width, height])
+    return rows
