@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tasks.detection.boxes import multibox_target
-from tasks.detection.detector import as_rows
+from tasks.detection.detector import as_rows, part
 from tasks.detection.ssd import (
     SIGN_SIZES,
     TinySSD,
@@ -21,10 +21,11 @@ from tasks.detection.ssd import (
 )
 
 
-def target(*boxes: tuple[float, float, float, float, int], **more: Tensor) -> dict[str, Tensor]:
-    """Return a target of boxes, each with its class behind its edges."""
+def target(*boxes: tuple[float, float, float, float, int]) -> dict[str, Tensor]:
+    """Return a target of boxes, each with its class behind its edges; of class -1, ignored ones."""
     rows = torch.tensor(boxes, dtype=torch.float32).view(-1, 5)
-    return {"boxes": rows[:, :4], "labels": rows[:, 4].long(), **more}
+    labels = rows[:, 4].long()
+    return {"boxes": rows[:, :4], "labels": labels.clamp(min=0), "ignored": labels < 0}
 
 
 def trained(network: torch.nn.Module) -> torch.nn.Module:
@@ -137,11 +138,11 @@ class TestTinySSD(unittest.TestCase):
         anchors = torch.cat((anchors * 0.6, anchors * 0.6 + 0.35), 2)
         targets = [
             target((10, 20, 44, 56, 1), (50, 40, 90, 78, 0)),
-            target(ignored=torch.tensor([[0.0, 0.0, 60.0, 50.0]])),
+            target((0, 0, 60, 50, -1)),
         ]
         classes, offsets = torch.randn(2, 40, 3), torch.randn(2, 160)
         losses = multibox_loss(anchors, classes, offsets, targets, 100, 100)
-        truth = multibox_target(anchors, as_rows(targets, 100, 100))
+        truth = multibox_target(anchors, as_rows(part(targets)[0], 100, 100))
         class_losses, box_losses = [], []
         for n in range(2):
             positive, negative, distance = [], [], 0.0

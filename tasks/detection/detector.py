@@ -4,8 +4,8 @@
     found = network.detect(images)              # a `Detections` for each image
 
 Images are network input, (N, 3, H, W); boxes are (k, 4), left, top, right, bottom, in pixels.
-`Targets`, a dictionary an image: `boxes`, `labels` int64 (k,) from 0 and, where there are such,
-`ignored`, boxes of what shall neither be found nor be taken for background.
+`Targets`, a dictionary an image: `boxes`, `labels` int64 (k,) from 0, and `ignored` bool (k,), of
+what need not be found and is no background either.
 `Detections`, likewise: `boxes`, `scores` in [0, 1] and `labels`, the most certain ones first.
 """
 
@@ -58,26 +58,23 @@ class Detector(nn.Module):
         raise NotImplementedError
 
 
-def ignored_at(points: Tensor, targets: Sequence[Targets]) -> Tensor:
-    """Return for each image whether points lie in what shall be ignored there.
+def part(targets: Sequence[Targets]) -> tuple[list[Targets], list[Tensor]]:
+    """Return of each image what is to be found there, and the boxes that are to be ignored."""
+    sought = []
+    for target in targets:
+        clear = ~target["ignored"]
+        sought.append({"boxes": target["boxes"][clear], "labels": target["labels"][clear]})
+    return sought, [target["boxes"][target["ignored"]] for target in targets]
 
-    Args:
-        points: (..., 2), x and y in pixels.
 
-    Returns:
-        bool (N, ...).
-    """
+def inside(points: Tensor, boxes: Tensor) -> Tensor:
+    """Return which points, (..., 2), x and y, lie in one of some boxes (k, 4): bool (...)."""
     points = points.unsqueeze(-2)  # (..., 1, 2)
-    none = points.new_zeros(0, 4)
-    ignored = [target.get("ignored", none) for target in targets]
-    inside = [
-        ((points >= boxes[:, :2]) & (points < boxes[:, 2:])).all(-1).any(-1) for boxes in ignored
-    ]
-    return torch.stack(inside)
+    return ((points >= boxes[:, :2]) & (points < boxes[:, 2:])).all(-1).any(-1)
 
 
 def as_rows(targets: Sequence[Targets], height: int, width: int) -> Tensor:
-    """Return the true boxes of images as `multibox_target` takes them, (N, B, 5).
+    """Return the boxes of targets as `multibox_target` takes them, (N, B, 5).
 
     Args:
         height, width: of the images in pixels; the boxes become shares of them.

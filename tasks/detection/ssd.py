@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.detection.boxes import multibox_detection, multibox_prior, multibox_target
-from tasks.detection.detector import Detections, Detector, Targets, as_rows, ignored_at
+from tasks.detection.detector import Detections, Detector, Targets, as_rows, inside, part
 
 SIDE = 256  # height in pixels of the pictures that sizes are shares of
 RATIOS = (1.0, 2.0, 0.5)
@@ -173,15 +173,16 @@ def multibox_loss(
         of anchors with an object.
     """
     with torch.no_grad():
-        truth = multibox_target(anchors, as_rows(targets, height, width))
+        sought, ignored = part(targets)
+        truth = multibox_target(anchors, as_rows(sought, height, width))
         offset_truth, mask, class_truth = truth
         middles = (anchors[0, :, :2] + anchors[0, :, 2:]) / 2 * anchors.new_tensor([width, height])
-        ignored = ignored_at(middles, targets)  # (N, A)
+        unclear = torch.stack([inside(middles, boxes) for boxes in ignored])  # (N, A)
         has_object = class_truth > 0  # (N, A)
         count = has_object.sum(1).clamp(min=1)  # (N,)
     each = F.cross_entropy(classes.float().mT, class_truth, reduction="none")  # (N, A)
     with torch.no_grad():
-        negative = each.masked_fill(has_object | ignored, -1.0)
+        negative = each.masked_fill(has_object | unclear, -1.0)
         order = negative.argsort(1, descending=True).argsort(1)  # place of each, the worst is 0
         most = (NEGATIVES * has_object.sum(1)).clamp(min=FEWEST_NEGATIVES)
         counts = has_object | ((order < most[:, None]) & (negative >= 0))
