@@ -2,6 +2,7 @@
 
     python datasets.py gtsrb                               # published data as folders of images:
     python datasets.py kaggle --kind dogs --root FOLDER    # see lab/layouts.py
+    python datasets.py street                              # streets, drawn
 
     loader = get_data_loader("data", "train", 32, batch_size=32, augment=True)
     split = SOURCES["mnist"].read(Path("data"), "train", preprocess)
@@ -14,8 +15,11 @@ augment, normalise) is done on whole batches.
 # ruff: noqa: E402 - the script needs none of the later imports, so that --help answers at once
 
 import sys
+from pathlib import Path
+from typing import Any
 
-from lab.console import Parser, run
+from lab.console import LabError, Parser, progress, run, say
+from lab.folders import DATA_ROOT, near
 
 
 def main() -> None:
@@ -24,11 +28,39 @@ def main() -> None:
 
     parser = Parser(description=layouts.__doc__.split("\n\n")[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="name", required=True)
-    for add_command in (layouts.add_gtsrb, layouts.add_kaggle):
+    add_street(commands)
+    for add_command in (layouts.add_gtsdb, layouts.add_gtsrb, layouts.add_kaggle):
         add_command(commands)
     commands.metavar = "|".join(commands.choices)
     args = parser.parse_args()
     args.make(args)
+
+
+def add_street(commands: Any) -> None:
+    """Add `street` to the parser's commands."""
+    command = commands.add_parser("street", help="streets, drawn", allow_abbrev=False)
+    root = near(DATA_ROOT / "street")
+    command.add_argument("--root", type=Path, default=root, help="(default %(default)s)")
+    command.set_defaults(make=lambda args: draw_street(args.root))
+
+
+def draw_street(root: Path) -> None:
+    """Draw pictures of streets into `root`, as world/street.py says.
+
+    Raises:
+        LabError: there is some of it already, or the folder cannot be written.
+    """
+    from world import street
+
+    total = sum(street.SPLITS.values())
+    say(f"Drawing {total:,} pictures of streets into {root}, once.")
+    try:
+        with progress(total=total, label="drawing") as bar:
+            street.draw_street_dataset(root, progress=bar.update)
+    except FileExistsError as error:
+        raise LabError(str(error)) from error
+    except OSError as error:
+        raise LabError(f"cannot draw into {root}: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":
@@ -45,8 +77,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,8 +85,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lab.augmentation import Augmentation, augment_batch, augment_digits, mirror_and_crop
-from lab.console import LabError, UsageError, progress, say
-from lab.folders import DATA_ROOT, located, near, printable, unfinished
+from lab.console import UsageError
+from lab.folders import located, printable, unfinished
 from lab.images import Preprocess, open_image, say_left_out
 from lab.settings import TrainSettings
 
