@@ -2,7 +2,7 @@
 
     python datasets.py gtsrb                               # published data as folders of images:
     python datasets.py kaggle --kind dogs --root FOLDER    # see lab/layouts.py
-    python datasets.py street                              # streets, drawn
+    python datasets.py street                              # drawn streets, with boxes and labels
 
     loader = get_data_loader("data", "train", 32, batch_size=32, augment=True)
     split = SOURCES["mnist"].read(Path("data"), "train", preprocess)
@@ -18,8 +18,42 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lab.console import LabError, Parser, progress, run, say
+from lab.console import LabError, Parser, progress, run, say, seed
 from lab.folders import DATA_ROOT, near
+
+
+def add_street(commands: Any) -> None:
+    """Add the command that draws streets."""
+    street = commands.add_parser(
+        "street", help="draw streets, with boxes and labels", allow_abbrev=False
+    )
+    street.add_argument(
+        "--root",
+        type=Path,
+        default=DATA_ROOT / "street",
+        help=f"folder to make (default {near(DATA_ROOT / 'street')})",
+    )
+    street.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
+    street.set_defaults(make=lambda args: draw_street(args.root, args.seed))
+
+
+def draw_street(root: Path, seed: int = 0) -> None:
+    """Draw streets as JPEGs with COCO's and VOC's annotations.
+
+    Raises:
+        LabError: the folder holds some already, or cannot be written.
+    """
+    from world import street
+
+    total = sum(street.SPLITS.values())
+    say(f"Drawing {total:,} streets into {near(root)}")
+    try:
+        with progress(total=total, label="drawing") as bar:
+            street.draw_street_dataset(root, seed, street.SPLITS, progress=bar.update)
+    except OSError as error:
+        raise LabError(f"cannot draw into {root}: {error.strerror or error}") from error
+    for split, count in street.SPLITS.items():
+        say(f"{near(root / split)}: {count:,} pictures, annotations.json, SegmentationClass/")
 
 
 def main() -> None:
@@ -28,39 +62,11 @@ def main() -> None:
 
     parser = Parser(description=layouts.__doc__.split("\n\n")[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="name", required=True)
-    add_street(commands)
-    for add_command in (layouts.add_gtsdb, layouts.add_gtsrb, layouts.add_kaggle):
+    for add_command in (layouts.add_gtsrb, layouts.add_kaggle, layouts.add_gtsdb, add_street):
         add_command(commands)
     commands.metavar = "|".join(commands.choices)
     args = parser.parse_args()
     args.make(args)
-
-
-def add_street(commands: Any) -> None:
-    """Add `street` to the parser's commands."""
-    command = commands.add_parser("street", help="streets, drawn", allow_abbrev=False)
-    root = near(DATA_ROOT / "street")
-    command.add_argument("--root", type=Path, default=root, help="(default %(default)s)")
-    command.set_defaults(make=lambda args: draw_street(args.root))
-
-
-def draw_street(root: Path) -> None:
-    """Draw pictures of streets into `root`, as world/street.py says.
-
-    Raises:
-        LabError: there is some of it already, or the folder cannot be written.
-    """
-    from world import street
-
-    total = sum(street.SPLITS.values())
-    say(f"Drawing {total:,} pictures of streets into {root}, once.")
-    try:
-        with progress(total=total, label="drawing") as bar:
-            street.draw_street_dataset(root, progress=bar.update)
-    except FileExistsError as error:
-        raise LabError(str(error)) from error
-    except OSError as error:
-        raise LabError(f"cannot draw into {root}: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":
@@ -77,7 +83,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch

@@ -10,9 +10,10 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
+from tests.support import ScriptCase, script_here
 from tests.test_signs import digests
-from world import light, scene, street
-from world.canvas import LABELS, POLE, ROAD, SKY, Camera, Canvas, Window
+from world import ground, light, scene, street, vehicles
+from world.canvas import LABELS, POLE, ROAD, SKY, TREE, Camera, Canvas, Window
 from world.faces import FACES
 from world.scene import Plate, Road, Scene, Thing, Weather
 
@@ -190,6 +191,31 @@ class Geometry(unittest.TestCase):
         widths = (labels == ROAD).sum(1)
         self.assertTrue((np.diff(widths[105:]) >= 0).all())
 
+    def test_a_block_shows_the_walls_that_face_the_camera(self):
+        for x, height, turn, names in (
+            (3.0, 1.0, 0.0, {"near", "left", "top"}),
+            (-3.0, 2.0, 0.0, {"near", "right"}),
+            (-3.0, 2.0, np.pi, {"far", "left"}),
+        ):
+            subject = thing("box", x=x, z=8, turn=turn)
+            drawn, plan = Canvas(LEVEL, frame(200, 300)), (-1, 1, 0, 4)
+            walls = vehicles.block(drawn, subject, plan, plan, (0, height), (200, 60, 40), 1)
+            self.assertEqual(walls.keys(), names)
+            for wall in walls.values():
+                self.assertTrue((np.abs(wall[:, 0] - x) < 1.01).all())
+                self.assertTrue(((wall[:, 2] > 7.9) & (wall[:, 2] < 12.1)).all())
+
+    def test_the_view_is_closed_by_woods_and_houses(self):
+        found = set()
+        for seed in range(6):
+            drawn = Canvas(LEVEL, frame(200, 300))
+            ground.draw_horizon(drawn, np.random.default_rng(seed))
+            owner = np.asarray(drawn.image)[..., 3]
+            labels = np.array([s.label for s in drawn.surfaces])[owner]
+            self.assertTrue((labels[:120] == SKY).all(), "30 m at 170 m")
+            found |= {LABELS[k] for k in labels.ravel()}
+        self.assertEqual(found, {"sky", "tree", "building"})
+
     def test_bend_hill_and_roll_move_the_road(self):
         points = np.array([(0.0, 0.0, 10.0), (0.0, 0.0, 100.0)])
         drawn = Canvas(LEVEL, frame(200, 300))
@@ -257,8 +283,8 @@ class Light(unittest.TestCase):
     def test_the_exposure_gives_the_level_asked_for(self):
         for grey in (0.2, 0.5):
             view = street.see(place(weather=replace(NOON, grey=grey), seed=2), frame(200, 300))
-            ground = view.picture[view.labels != SKY].mean() / 255
-            self.assertAlmostEqual(ground, grey, delta=0.07)
+            level = view.picture[view.labels != SKY].mean() / 255
+            self.assertAlmostEqual(level, grey, delta=0.07)
 
     def test_haze_takes_what_is_far(self):
         cars = [thing("bus", x=x, z=z, seed=1) for x, z in ((-2, 8), (3, 60))]
@@ -278,6 +304,18 @@ class Light(unittest.TestCase):
         self.assertEqual(shade.shape, (200, 300))
         self.assertGreater(shade[:, :150].sum(), 4 * shade[:, 150:].sum())
         self.assertEqual(shade[:95].max(), 0)
+
+    def test_what_lies_in_the_shadow_is_darker(self):
+        tree, pictures = thing("leafy", x=0.0, z=10), []
+        for shadow in (0.0, 0.8):
+            weather = replace(NOON, sun=2.0, shadow=shadow)
+            view = street.see(place(tree, weather=weather), frame(200, 300))
+            pictures.append(view.picture.astype(float))
+        drawn = Canvas(LEVEL, frame(200, 300))
+        shade = light.shadows(place(tree, weather=weather), drawn, np.random.default_rng(0)) > 0
+        near = np.isin(view.labels, (ROAD, TREE)) & (np.arange(200) > 110)[:, None]
+        change = (pictures[1] - pictures[0]).mean(2)
+        self.assertLess(change[shade & near].mean(), change[~shade & near].mean() - 15)
 
     def test_a_field_is_a_window_of_an_endless_texture(self):
         for shape, stretch in (((30, 50), 1), ((300, 700), 1), ((40, 90), 4)):
@@ -401,6 +439,23 @@ class DataSet(unittest.TestCase):
         (self.root / "street" / "val").mkdir()
         with self.assertRaisesRegex(FileExistsError, "val"):
             self.draw("street", workers=1)
+
+
+FEW = {"train": 3, "val": 1, "test": 2}
+
+
+class CommandTest(ScriptCase):
+    def test_streets_by_the_script(self):
+        """Drawn once; a second time it is refused in one line."""
+        with tempfile.TemporaryDirectory() as holder, mock.patch.object(street, "SPLITS", FEW):
+            root = Path(holder) / "street"
+            done = script_here("datasets.py", "street", "--root", root)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            for split, count in FEW.items():
+                coco = json.loads((root / split / "annotations.json").read_text())
+                self.assertEqual(len(coco["images"]), count)
+            again = script_here("datasets.py", "street", "--root", root)
+            self.assert_refused(again, 1, "remove it to draw it again")
 
 
 if __name__ == "__main__":

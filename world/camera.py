@@ -141,10 +141,14 @@ def expose(
     haze = rng.uniform(0.0, 0.03) if rng.random() < 0.85 else rng.uniform(0.03, veil)
     light += haze * light.transpose(1, 2, 0).mean()
     light = np.ascontiguousarray(light.transpose(1, 2, 0))
-    grain = rng.uniform(0.002, 0.015) * rng.standard_normal(light.shape, np.float32)
-    light = np.clip(light, 0, 1, out=light) ** (1 / GAMMA)
+    amplitude = rng.uniform(0.002, 0.015)
+    grain = rng.standard_normal(light.shape, np.float32)
+    grain *= amplitude
+    np.power(np.clip(light, 0, 1, out=light), 1 / GAMMA, out=light)
     light += grain
-    pixels = (np.clip(light, 0, 1, out=light) * 255).astype(np.uint8)
+    np.clip(light, 0, 1, out=light)
+    light *= 255
+    pixels = light.astype(np.uint8)
     if rng.random() < 0.04:  # the two fields of an interlaced frame, apart
         pixels[1::2] = np.roll(pixels[1::2], 1, axis=1)
     return pixels
