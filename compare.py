@@ -115,7 +115,7 @@ def read_run(folder: Path, args: Namespace) -> Entry:
             "it holds no history of its epochs (the course's scaffold saves none); leave it out, "
             "or train it here"
         )
-    best = best_epoch(history, task.ranks_by)
+    best = best_epoch(history, task.ranks_by, last.get("settings", {}).get("schedule", "constant"))
     tested = None
     try:
         if best is None:

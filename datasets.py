@@ -2,6 +2,7 @@
 
     python datasets.py gtsrb                               # published data as folders of images:
     python datasets.py kaggle --kind dogs --root FOLDER    # see lab/layouts.py
+    python datasets.py street                              # drawn streets, with boxes and labels
 
     loader = get_data_loader("data", "train", 32, batch_size=32, augment=True)
     split = SOURCES["mnist"].read(Path("data"), "train", preprocess)
@@ -14,8 +15,45 @@ augment, normalise) is done on whole batches.
 # ruff: noqa: E402 - the script needs none of the later imports, so that --help answers at once
 
 import sys
+from pathlib import Path
+from typing import Any
 
-from lab.console import Parser, run
+from lab.console import LabError, Parser, progress, run, say, seed
+from lab.folders import DATA_ROOT, near
+
+
+def add_street(commands: Any) -> None:
+    """Add the command that draws streets."""
+    street = commands.add_parser(
+        "street", help="draw streets, with boxes and labels", allow_abbrev=False
+    )
+    street.add_argument(
+        "--root",
+        type=Path,
+        default=DATA_ROOT / "street",
+        help=f"folder to make (default {near(DATA_ROOT / 'street')})",
+    )
+    street.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
+    street.set_defaults(make=lambda args: draw_street(args.root, args.seed))
+
+
+def draw_street(root: Path, seed: int = 0) -> None:
+    """Draw streets as JPEGs with COCO's and VOC's annotations.
+
+    Raises:
+        LabError: the folder holds some already, or cannot be written.
+    """
+    from world import street
+
+    total = sum(street.SPLITS.values())
+    say(f"Drawing {total:,} streets into {near(root)}")
+    try:
+        with progress(total=total, label="drawing") as bar:
+            street.draw_street_dataset(root, seed, street.SPLITS, progress=bar.update)
+    except OSError as error:
+        raise LabError(f"cannot draw into {root}: {error.strerror or error}") from error
+    for split, count in street.SPLITS.items():
+        say(f"{near(root / split)}: {count:,} pictures, annotations.json, SegmentationClass/")
 
 
 def main() -> None:
@@ -24,7 +62,7 @@ def main() -> None:
 
     parser = Parser(description=layouts.__doc__.split("\n\n")[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="name", required=True)
-    for add_command in (layouts.add_gtsrb, layouts.add_kaggle):
+    for add_command in (layouts.add_gtsrb, layouts.add_kaggle, layouts.add_gtsdb, add_street):
         add_command(commands)
     commands.metavar = "|".join(commands.choices)
     args = parser.parse_args()
@@ -45,7 +83,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,8 +91,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lab.augmentation import Augmentation, augment_batch, augment_digits, mirror_and_crop
-from lab.console import LabError, UsageError, progress, say
-from lab.folders import DATA_ROOT, located, near, printable, unfinished
+from lab.console import UsageError
+from lab.folders import located, printable, unfinished
 from lab.images import Preprocess, open_image, say_left_out
 from lab.settings import TrainSettings
 

@@ -165,7 +165,7 @@ def test_best(
     runtime.wait_for_all()  # for the first process to have saved the last epoch
     ranks_by = job.task.ranks_by
     # A run resumed into a new folder may have had its best epoch in the old one.
-    here = best_epoch(history, ranks_by) in checkpoint.epochs(args.ckpt_path)
+    here = best_epoch(history, ranks_by, args.schedule) in checkpoint.epochs(args.ckpt_path)
     which = "best" if here else "last"
     tested = checkpoint.load(checkpoint.find(args.ckpt_path, which))
     job.model.load_state_dict(tested["model_state"])

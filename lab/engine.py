@@ -8,6 +8,7 @@ import math
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -284,7 +285,9 @@ def fit(
     if runtime.world_size > 1:
         if runtime.device.type == "cuda":
             model = trained = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        trained = DistributedDataParallel(model, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a name that torch 2.11 has not yet
+            trained = DistributedDataParallel(model, broadcast_buffers=False)
     tested = model if average is None else average.module
     networks = nn.ModuleList([model] if average is None else [model, tested])
 
@@ -299,7 +302,7 @@ def fit(
             **identity,
             "settings": asdict(settings),
             "epoch": finished,
-            "best_epoch": best_epoch(history, task.ranks_by),
+            "best_epoch": best_epoch(history, task.ranks_by, settings.schedule),
             "history": history,
             **more,
         }

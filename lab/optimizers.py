@@ -1,5 +1,6 @@
 """Optimizers and learning rates' courses by name, also for a run that goes on with other ones."""
 
+import inspect
 import math
 from typing import Any
 
@@ -29,7 +30,20 @@ def make_optimizer(parameters: Any, settings: TrainSettings, device: str) -> Opt
         options["momentum"] = settings.momentum
     if settings.optim_type in FUSED and not (settings.optim_type == "adagrad" and device != "cpu"):
         options["fused"] = True
-    return getattr(torch.optim, OPTIMIZERS[settings.optim_type])(parameters, **options)
+    optimizer = uncompiled(getattr(torch.optim, OPTIMIZERS[settings.optim_type]))
+    return optimizer(parameters, **options)
+
+
+def uncompiled(optimizer: type[Optimizer]) -> type[Optimizer]:
+    """Return an optimizer that computes the same and knows nothing of torch.compile.
+
+    torch.optim hides its methods from the compiler, which no script here uses, by wrappers that
+    import all of torch._dynamo when they are first called: as long a wait as for torch itself.
+    """
+    names = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    methods["step"] = torch.no_grad()(methods["step"])  # as its wrapper does
+    return type(optimizer.__name__, (optimizer,), methods)
 
 
 def resume_optimizer(
@@ -40,15 +54,19 @@ def resume_optimizer(
     Raises:
         LabError: the checkpoint has none, or one of another optimizer.
     """
-    state = resumed.get("optimizer_state", {"param_groups": [{}]})
     made_by = resumed.get("settings", {}).get("optim_type", settings.optim_type)
-    missing = set(optimizer.defaults) - set(state["param_groups"][0])
-    if made_by != settings.optim_type or missing - {"fused", "foreach", "decoupled_weight_decay"}:
+    try:
+        state = resumed["optimizer_state"]
+        missing = set(optimizer.defaults) - set(state["param_groups"][0])
+        missing -= {"fused", "foreach", "decoupled_weight_decay"}  # of some versions of torch
+        if missing or made_by != settings.optim_type:
+            raise ValueError
+        optimizer.load_state_dict(state)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise LabError(
             f"the checkpoint holds no state of --optim_type {settings.optim_type}; "
             "go on with the optimizer that made it"
-        )
-    optimizer.load_state_dict(state)
+        ) from error
     for group in optimizer.param_groups:
         group["weight_decay"] = settings.weight_decay
         if settings.optim_type == "sgd":

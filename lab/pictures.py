@@ -333,23 +333,24 @@ class Confusion:
 
     @property
     def size(self) -> tuple[float, float]:
-        side = max(4.0, 0.3 * len(self.classes) + 2)
+        side = float(np.clip(0.3 * len(self.classes) + 2, 4, 60))
         return side, side
 
     def draw(self, figure: "FigureBase") -> None:
         """Draw the counts; colour shows the share of a row."""
         axis = figure.subplots()
+        scale = min(1, (self.size[0] - 2) / (0.3 * len(self.classes)))  # of hundreds of classes
         shares = self.counts / np.maximum(self.counts.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for true, predicted in zip(*np.nonzero(self.counts), strict=True):
             colour = "white" if shares[true, predicted] > 0.5 else "black"
             axis.text(
                 predicted, true, self.counts[true, predicted],
-                ha="center", va="center", color=colour, fontsize=7,
+                ha="center", va="center", color=colour, fontsize=7 * scale,
             )  # fmt: skip
         names = [plain(shorten(name)) for name in self.classes]
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8 * scale)
+        axis.set_yticks(range(len(names)), names, fontsize=8 * scale)
         axis.set(xlabel="predicted class", ylabel="true class")
 
 

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -179,19 +180,34 @@ class Run:
             raise LabError(f"could not write {path}: {error.strerror}") from error
 
 
-def best_epoch(history: Sequence[dict[str, Any]], ranks_by: str) -> int | None:
-    """Return the epoch of the highest validation figure; of equals, that of the lowest loss.
+def best_epoch(
+    history: Sequence[dict[str, Any]], ranks_by: str, schedule: str = "constant"
+) -> int | None:
+    """Return the epoch that is called best; None where none was validated.
 
-    Epochs whose figures are not finite do not count.
+    A validation split of few signs jumps by whole signs from epoch to epoch, so that its highest
+    figure is luck as much as merit. A schedule that brings the rate down makes the last epoch the
+    one to take. At a constant rate it is that of the highest figure, each averaged with its
+    neighbours' at half their weight; of equals, that of the lowest loss. Epochs whose figures are
+    not finite do not count.
     """
     ranked = [
-        (row[f"val_{ranks_by}"], -(row.get("val_loss") or 0.0), row["epoch"])
+        (row[f"val_{ranks_by}"], row.get("val_loss") or 0.0, row["epoch"])
         for row in history
         if row.get(f"val_{ranks_by}") is not None
     ]
-    finite = [entry for entry in ranked if all(map(math.isfinite, entry))]
-    best = max(finite, key=lambda entry: entry[:2], default=None)
-    return best and best[2]
+    ranked = [entry for entry in ranked if all(map(math.isfinite, entry))]
+    if not ranked:
+        return None
+    if schedule != "constant":
+        return ranked[-1][2]
+    figures = np.array([figure for figure, _, _ in ranked])
+    weighted, weights = (
+        np.convolve(values, (1, 2, 1))[1:-1] for values in (figures, np.ones(len(figures)))
+    )
+    smooth = (weighted / weights).round(9)
+    best = max(range(len(ranked)), key=lambda index: (smooth[index], -ranked[index][1]))
+    return ranked[best][2]
 
 
 def as_csv(history: Sequence[dict[str, Any]]) -> str:
@@ -206,8 +222,6 @@ def as_csv(history: Sequence[dict[str, Any]]) -> str:
 
 def describe(runtime: Runtime, seed: int, resumed: Path | None) -> dict[str, Any]:
     """Return how this process makes a run, for whoever wants to make it again."""
-    import torchvision
-
     device = platform.processor() or platform.machine()
     if runtime.device.type == "cuda":
         device = torch.cuda.get_device_name(runtime.device)
@@ -220,7 +234,7 @@ def describe(runtime: Runtime, seed: int, resumed: Path | None) -> dict[str, Any
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
+            "torchvision": version("torchvision"),
             "numpy": np.__version__,
         },
         "machine": {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets import get_test_loader
-from lab.console import UsageError
+from lab.console import LabError, UsageError
 from lab.images import Preprocess, image_path, to_arrays
 from lab.pictures import shorten
 from lab.runtime import Runtime
@@ -143,7 +143,11 @@ class Subject:
 
 
 def load_subject(args: Namespace, state: dict[str, Any] | None, runtime: Runtime) -> Subject:
-    """Load the network of a checkpoint; without one, torchvision's that `--model` names."""
+    """Load the network of a checkpoint; without one, torchvision's that `--model` names.
+
+    Raises:
+        LabError: no such network, or its training has diverged.
+    """
     if state is None:
         network = load_pretrained(args.model, args.weights)
         model, preprocess, classes = network.model, network.preprocess, network.classes
@@ -152,6 +156,11 @@ def load_subject(args: Namespace, state: dict[str, Any] | None, runtime: Runtime
         preprocess = Preprocess(**state.get("preprocess", {}))  # the scaffold's say none
         classes = state.get("class_names") or range(state["configs"]["num_classes"])
         classes = [str(name) for name in classes]
+    if not all(weights.isfinite().all() for weights in model.parameters()):
+        raise LabError(
+            f"{args.weights or args.ckpt_path} has weights that are no finite numbers: its "
+            "training diverged; look at an earlier epoch"
+        )
     model = model.to(runtime.device, memory_format=torch.channels_last)
     return Subject(model.eval().requires_grad_(False), preprocess, classes, state, runtime, args)
 

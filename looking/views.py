@@ -103,18 +103,23 @@ def view_tsne(subject: Subject) -> Iterator[Picture]:
             labels.append(batch_labels.cpu())
     features, labels = torch.cat(features).numpy(), torch.cat(labels).numpy()
     chosen = spread_over_classes(labels, TSNE_IMAGES)
+    share = f"{len(chosen):,} of {len(labels):,} test images, spread over the classes"
+    features, labels = features[chosen], labels[chosen]
     if len(chosen) < 3:
         raise LabError(f"t-SNE needs 3 test images or more; there are {len(chosen)}")
-    share = f"{len(chosen):,} of {len(labels):,} test images, spread over the classes"
+    if not np.ptp(features, 0).any():  # scikit-learn would crash
+        raise LabError(
+            "t-SNE has nothing to map: the network's features are the same of all images"
+        )
     say(f"Embedding {share} ...")
     perplexity = min(30, (len(chosen) - 1) / 3)
-    points = TSNE(init="pca", random_state=0, perplexity=perplexity).fit_transform(features[chosen])
+    points = TSNE(init="pca", random_state=0, perplexity=perplexity).fit_transform(features)
     names = [numbered(label, name) for label, name in enumerate(loader.dataset.classes)]
     axes = "t-SNE dimension 1 (no unit: who is near whom matters, not how far)", "t-SNE dimension 2"
     yield Picture(
         "tsne/tsne.jpg",
         f"t-SNE of the {features.shape[1]} features before the last layer\n{share}",
-        (Scatter(points, labels[chosen], names, axes),),
+        (Scatter(points, labels, names, axes),),
     )
 
 

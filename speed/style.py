@@ -11,7 +11,7 @@ from torchvision.models import squeezenet1_1
 from lab.runtime import Runtime
 from speed import Figures, Turn, ratio, table
 from tasks.style import PRESETS
-from tasks.style.losses import StyleLosses, feature_extractor, gram_matrix
+from tasks.style.losses import FeatureExtractor, StyleLosses, gram_matrix
 from tasks.style.picture import transfer
 
 PICTURE = 256  # side in pixels of what is painted
@@ -26,7 +26,7 @@ def contestants(folder: Path, runtime: Runtime) -> dict[Hashable, Turn]:
     torch.manual_seed(0)
     recipe = PRESETS["composition"]
     layers = (recipe.content_layer, *recipe.style_layers)
-    extractor = feature_extractor(squeezenet1_1(), layers).to(runtime.device)
+    extractor = FeatureExtractor(squeezenet1_1(), layers).to(runtime.device)
     content, painting = torch.rand(2, 1, 3, PICTURE, PICTURE, device=runtime.device)
     losses = StyleLosses(extractor, recipe, painting)
     return {name: turns(name, losses, content, runtime) for name in (NETWORK, PRODUCTS, WHOLE)}

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import math
 import subprocess
+import sys
 import tempfile
 import unittest
 from collections.abc import Callable, Iterator
@@ -27,24 +28,24 @@ from lab.runtime import Runtime
 from looking.insight import saliency_maps
 from networks import Classifier, MnistCNN
 from speed import attention, mnist, saliency, start, style, testing, training
-from tests.support import ScriptCase, make_images, script_here
+from tests.support import PROJECT, ScriptCase, environment, make_images, script_here
 
 CPU = Runtime(torch.device("cpu"))
 BF16 = Runtime(torch.device("cpu"), torch.bfloat16)
 
 
-def stopped_clock() -> contextlib.AbstractContextManager:
-    """Make a second pass with each look at the clock."""
-    return mock.patch("time.perf_counter", side_effect=itertools.count())
+def stopped_clock(seconds: int = 1) -> contextlib.AbstractContextManager:
+    """Make so many seconds pass with each look at the clock."""
+    return mock.patch("time.perf_counter", side_effect=itertools.count(0, seconds))
 
 
 @contextlib.contextmanager
-def seen_images() -> Iterator[list[int]]:
-    """Collect the number of images of every batch that a network is given."""
+def seen_images(trained: bool) -> Iterator[list[int]]:
+    """Collect the number of images of every batch that a network is given, to train on or not."""
     batches = []
 
     def note(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        if isinstance(module, Classifier | MnistCNN):
+        if isinstance(module, Classifier | MnistCNN) and output.requires_grad == trained:
             batches.append(len(inputs[0]))
 
     with register_module_forward_hook(note):
@@ -180,9 +181,22 @@ class TrainingTest(unittest.TestCase):
 
     def test_every_image_is_counted_once(self):
         for name, (_, turn, batches) in self.contestants(CPU).items():
-            with self.subTest(name), stopped_clock(), seen_images() as seen:
+            with self.subTest(name), stopped_clock(), seen_images(trained=True) as seen:
                 self.assertEqual(turn(), sum(batches))
                 self.assertEqual(seen, batches)
+
+    def test_gradients_are_those_of_the_batch(self):
+        """What an earlier step has left is gone before the backward pass."""
+        for name, (model, turn, batches) in self.contestants(CPU).items():
+            weight, given, alone = model.fc_net[4].weight, [], []
+            weight.register_hook(given.append)
+            weight.register_post_accumulate_grad_hook(
+                lambda w, given=given, alone=alone: alone.append(torch.equal(w.grad, given[-1]))
+            )
+            turn()
+            with self.subTest(name):
+                self.assertGreaterEqual(len(alone), len(batches))
+                self.assertTrue(all(alone))
 
     def test_all_learn(self):
         """After five turns, the bare step knows its batch, the others every image."""
@@ -284,7 +298,7 @@ class TestingTest(unittest.TestCase):
             with (
                 mock.patch.object(testing, "SINGLES", limit),
                 stopped_clock(),
-                seen_images() as seen,
+                seen_images(trained=False) as seen,
             ):
                 self.assertEqual(turn(), sum(expected))
             self.assertEqual(seen, expected)
@@ -326,7 +340,7 @@ class MnistTest(unittest.TestCase):
             (training.plain_turns, mnist.plain_loader(self.root), 1500 - 64),
         ):
             turn = make(mnist.network(), loader, CPU)
-            with stopped_clock(), seen_images() as seen:
+            with stopped_clock(), seen_images(trained=True) as seen:
                 self.assertEqual(turn(), total)
             self.assertEqual(sum(seen), total)
 
@@ -347,8 +361,15 @@ class AttentionTest(unittest.TestCase):
     def test_clips_are_counted(self):
         with mock.patch.object(attention, "CLIPS", (3, 8, 2, 4, 4)):
             for turn in attention.contestants(Path(), CPU).values():
-                with stopped_clock():
+                backward = torch.Tensor.backward
+                with (
+                    stopped_clock(),
+                    mock.patch.object(
+                        torch.Tensor, "backward", autospec=True, side_effect=backward
+                    ) as backwards,
+                ):
                     self.assertEqual(turn(), 3)
+                backwards.assert_called_once()
 
     @unittest.skipUnless(Path("/proc/self/status").exists(), "reads the peak from Linux's /proc")
     def test_memory(self):
@@ -425,8 +446,8 @@ class StyleTest(unittest.TestCase):
             mock.patch.object(style, "transfer"),
         ):
             for turn in style.contestants(Path(), CPU).values():
-                with stopped_clock():
-                    self.assertEqual(turn(), 1)
+                with stopped_clock(4):
+                    self.assertEqual(turn(), 4)
 
 
 class StartTest(unittest.TestCase):
@@ -447,6 +468,20 @@ class StartTest(unittest.TestCase):
         self.assertGreater(seconds, 0.1)
         self.assertIn("on 12 train", (folder / "log.txt").read_text())
         self.assertFalse(list(folder.glob("*.pth")))
+
+    def test_nothing_is_imported_that_no_step_needs(self):
+        """Each of these costs tenths of a second, the compiler more than one."""
+        code = start.UNTIL_FIRST_STEP.replace('"first step done"', '" ".join(sys.modules)')
+        arguments = ["-c", code, *self.flags, "--ckpt_path", str(self.root / "imports")]
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        modules = set(done.stdout.splitlines()[-1].split())
+        self.assertIn("torch", modules)
+        unused = {"torch._dynamo", "torchvision", "matplotlib", "sklearn", "scipy", "tensorboard"}
+        self.assertFalse(modules & unused)
 
     def test_a_run_that_makes_no_step_has_no_time(self):
         with self.assertRaisesRegex(RuntimeError, "ended without 'first step done'"):

@@ -18,7 +18,7 @@ from PIL import Image
 
 import compare
 import datasets
-from lab import checkpoint
+from lab import checkpoint, engine
 from lab.console import LabError
 from lab.pictures import draw_comparison
 from tests.support import make_images, script
@@ -67,7 +67,8 @@ class CompareTest(unittest.TestCase):
     def cells(self, text):
         """Parse a Markdown table; nothing may stand beside it."""
         header, rule, *rows = text.splitlines()
-        self.assertEqual(header, f"| {' | '.join(compare.COLUMNS)} |")
+        columns = "run | best epoch | validation accuracy | test accuracy | parameters | seconds"
+        self.assertEqual(header, f"| {columns} |")
         self.assertRegex(rule, r"^\|---\|(---:\|){5}$")
         table = [re.fullmatch(r"\| (.*) \|", row)[1].split(" | ") for row in rows]
         return {name: rest for name, *rest in table}
@@ -159,9 +160,13 @@ class CompareTest(unittest.TestCase):
         self.assertIn("cut is not tested: no checkpoint of epoch 1", said)
 
     def test_what_is_no_run(self):
-        """One line each: no folder, and a checkpoint that, as the scaffold's, has no history."""
-        with self.assertRaisesRegex(LabError, "no checkpoints in .*nothing"):
-            self.compare(self.base / "bn", self.base / "nothing")
+        """A line each, and the others' table: no folder, and one that, as the scaffold's, has no
+        history; without any other, an error."""
+        table, said = self.compare(self.base / "bn", self.base / "nothing")
+        self.assertEqual(list(table), ["bn"])
+        self.assertRegex(said, "nothing is left out: no checkpoints in .*nothing")
+        with self.assertRaisesRegex(LabError, "none of the runs"), redirect_stderr(io.StringIO()):
+            self.compare(self.base / "nothing")
 
         def change(state, epoch):
             kept = ("model_state", "optimizer_state", "configs")
@@ -169,8 +174,31 @@ class CompareTest(unittest.TestCase):
                 del state[key]
 
         scaffold = self.copy("scaffold", change)
-        with self.assertRaisesRegex(LabError, r"scaffold holds no history[^\n]* leave it out"):
-            self.compare(self.base / "bn", scaffold)
+        table, said = self.compare(self.base / "bn", scaffold)
+        self.assertEqual(list(table), ["bn"])
+        self.assertRegex(said, r"scaffold is left out: it holds no history[^\n]*\n")
+
+    def test_a_resumed_run_of_the_scaffold(self):
+        """Its history begins where it was resumed: the best is told of all its epochs."""
+
+        def change(state, epoch):
+            state["history"] = [row | {"epoch": row["epoch"] + 8} for row in state["history"]]
+            state["epoch"] += 8
+
+        folder = self.copy("resumed", change)
+        for epoch in (2, 1):
+            (folder / f"ckpt_epoch_{epoch}.pth").rename(folder / f"ckpt_epoch_{epoch + 8}.pth")
+        table, _ = self.compare(folder)
+        self.assertRegex(table["resumed"][0], r"^(9|10) of 10$")
+        self.assertNotEqual(table["resumed"][2], "–")
+
+    def test_computes_as_the_run_did(self):
+        """In the precision of the run, unless told otherwise."""
+        folder = self.copy("half", lambda state, _: state["settings"].update(precision="bf16"))
+        for flags, expected in (((), torch.bfloat16), (("--precision", "fp32"), None)):
+            with mock.patch.object(engine, "evaluate", return_value={"accuracy": 1.0}) as evaluate:
+                self.compare(folder, *flags)
+            self.assertEqual(evaluate.call_args.args[3].autocast_dtype, expected)
 
     def test_names(self):
         """The shortest end of a path that no other shares; a folder named twice counts once."""

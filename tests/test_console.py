@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from lab.console import say, seed, share
+from lab.console import run, say, seed, share
 
 
 class FlagTest(unittest.TestCase):
@@ -42,7 +42,7 @@ class SayTest(unittest.TestCase):
         ):
             raw = io.BytesIO()
             with mock.patch.object(sys, "stdout", io.TextIOWrapper(raw, encoding)):
-                say("é 标 \udcff")
+                run(lambda: say("é 标 \udcff"))
                 self.assertEqual(raw.getvalue(), said + b"\n")
 
 

@@ -273,9 +273,9 @@ class SplitTest(TemporaryFolder):
             self.assertEqual(len(split.labels), count)
 
     def test_names_are_those_of_the_flag(self):
-        import train
+        from tasks.classification import DATASETS
 
-        self.assertEqual(list(train.DATASETS), list(SOURCES))
+        self.assertEqual(list(DATASETS), list(SOURCES))
 
 
 class ResizeTest(unittest.TestCase):

@@ -62,6 +62,15 @@ class Faces(unittest.TestCase):
                 unlike = np.abs(on_grey(ImageOps.mirror(face)) - on_grey(face)).mean()
                 self.assertGreater(unlike, 4 * difference, (left, variant))
 
+    def test_what_ends_is_struck_out(self):
+        """From the lower left to the upper right the plate is darker than across."""
+        for name in (name for name in faces.FACES if name.startswith("end_of")):
+            for variant in range(faces.num_variants(name)):
+                face = on_grey(faces.draw_face(name, 96, variant)).mean(2)
+                middle = np.arange(16, 80)
+                falling, rising = face[middle, middle], face[95 - middle, middle]
+                self.assertLess(rising.mean(), falling.mean() - 40, (name, variant))
+
     def test_red_car_on_the_left_black_on_the_right(self):
         face = on_grey(faces.draw_face("no_overtaking", 96))
         left, right = face[50, 32], face[50, 64]

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torchvision import models
 
-import train
-from lab import checkpoint, engine
-from lab.console import LabError, UsageError
+from lab import checkpoint
+from lab.console import LabError
+from lab.optimizers import make_optimizer, make_schedule, resume_optimizer
 from lab.pretrained import download_weights, preprocess_of
+from lab.settings import SCHEDULES, TrainSettings
 from networks import (
     MnistCNN,
     build_network,
@@ -22,7 +23,7 @@ from networks import (
     output_layer,
     parameter_groups,
 )
-from tests.support import ScriptCase, make_images, script
+from tests.support import ScriptCase, make_images, script_here
 
 # One network of each family, small ones, with the name of its output layer.
 FAMILIES = {
@@ -134,8 +135,9 @@ class LearningRateTest(unittest.TestCase):
     def test_the_new_layer_learns_ten_times_as_fast(self):
         """One SGD step moves body and new layer by 1 and 10 times the rate; all are in a group."""
         groups = parameter_groups(self.model, "classifier.1")
-        settings = engine.TrainSettings(optim_type="sgd", momentum=0.0, lr=1e-2)
-        optimizer = engine.make_optimizer(groups, settings, "cpu")
+        settings = TrainSettings(optim_type="sgd", momentum=0.0, lr=1e-2)
+        optimizer = make_optimizer(groups, settings, "cpu")
+        make_schedule(optimizer, settings, 1, 0)
         before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.model.eval()(torch.randn(2, 3, 64, 64)).square().sum().backward()
         optimizer.step()
@@ -145,28 +147,29 @@ class LearningRateTest(unittest.TestCase):
             torch.testing.assert_close(parameter.detach(), expected)
 
     def test_schedule_and_resuming_keep_the_ratio(self):
-        """1 to 10 at every step of both schedules, also resumed, also with another rate."""
-        for schedule in ("constant", "onecycle"):
-            settings = engine.TrainSettings(epoch=2, schedule=schedule, lr=0.1, optim_type="sgd")
-            rates = {}
+        """1 to 10 at every step of all schedules, also resumed, also with another rate."""
+        for schedule in SCHEDULES:
+            settings = TrainSettings(schedule=schedule, lr=0.1, optim_type="sgd")
+            rates, saved = {}, {}
             for resumed_at in (0, 7):
                 groups = parameter_groups(self.model, "classifier.1")
-                optimizer = engine.make_optimizer(groups, settings, "cpu")
+                optimizer = make_optimizer(groups, settings, "cpu")
                 if resumed_at:
-                    engine.resume_optimizer(optimizer, {"optimizer_state": saved}, settings)  # noqa: F821
-                course = engine.make_schedule(optimizer, settings, 10, resumed_at)
+                    resume_optimizer(optimizer, {"optimizer_state": saved}, settings)
+                course = make_schedule(optimizer, settings, 20, resumed_at)
                 for step in range(resumed_at, 20):
                     if step == 7 and not resumed_at:
                         saved = optimizer.state_dict()
                         saved["param_groups"] = [dict(group) for group in saved["param_groups"]]
                     body, head = (group["lr"] for group in optimizer.param_groups)
                     self.assertAlmostEqual(head, 10 * body, places=12)
-                    self.assertEqual(rates.setdefault(step, body), body)
+                    self.assertAlmostEqual(rates.setdefault(step, body), body, places=12)
                     optimizer.step()
                     course.step()
-        other = engine.TrainSettings(lr=0.3, optim_type="sgd", momentum=0.9)
-        optimizer = engine.make_optimizer(groups, other, "cpu")
-        engine.resume_optimizer(optimizer, {"optimizer_state": saved}, other)
+        other = TrainSettings(lr=0.3, optim_type="sgd")
+        optimizer = make_optimizer(groups, other, "cpu")
+        resume_optimizer(optimizer, {"optimizer_state": saved}, other)
+        make_schedule(optimizer, other, 20, 7)
         self.assertEqual([group["lr"] for group in optimizer.param_groups], [0.3, 3.0])
 
     def test_frozen(self):
@@ -195,7 +198,7 @@ class FineTuneTest(ScriptCase):
     @classmethod
     def train(cls, *more):
         common = ("--dataset", "folder", "--data_root", cls.data, "--batch_size", 8, "--epoch", 2)
-        return script("train.py", *common, *more)
+        return script_here("train.py", *common, *more)
 
     def test_frozen_body_is_bit_identical(self):
         """Weights and batch norm's statistics are the file's; the new layer has learned."""
@@ -213,9 +216,9 @@ class FineTuneTest(ScriptCase):
         self.assertEqual(last["preprocess"]["size"], (64, 64))
         self.assertEqual(last["preprocess"]["resize"], 73)  # 256 / 224 of 64
         self.assertEqual(last["preprocess"]["mean"], preprocess_of("resnet18").mean)
-        done = script("test.py", "--ckpt_path", folder, "--epoch", "last")
+        done = script_here("test.py", "--ckpt_path", folder, "--epoch", "last")
         self.assertIn("accuracy on the test set", done.stdout, done.stderr)
-        done = script("train.py", "--resume", folder, "--epoch", 3)
+        done = script_here("train.py", "--resume", folder, "--epoch", 3)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("Training 1,539 parameters", done.stdout)
         state = checkpoint.load(folder / "ckpt_epoch_3.pth")["model_state"]
@@ -229,7 +232,7 @@ class FineTuneTest(ScriptCase):
             (four / mode / "red" / "000.png").rename(four / mode / "moved.png")
             (four / mode / "white").mkdir()
             (four / mode / "moved.png").rename(four / mode / "white" / "000.png")
-        done = script(
+        done = script_here(
             "train.py", "--data_root", four, "--bn", "--stn", "--epoch", 1, "--ckpt_path", signs
         )
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -257,7 +260,7 @@ class FineTuneTest(ScriptCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         parts.mkdir()
         (parts / "ckpt_epoch_1.pth").write_bytes((whole / "ckpt_epoch_1.pth").read_bytes())
-        done = script("train.py", "--resume", parts)
+        done = script_here("train.py", "--resume", parts)
         self.assertEqual(done.returncode, 0, done.stderr)
         a, b = (checkpoint.load(folder / "ckpt_epoch_2.pth") for folder in (whole, parts))
         for key, value in a["model_state"].items():
@@ -275,18 +278,20 @@ class FineTuneTest(ScriptCase):
         self.assertFalse(list(folder.glob("*")))
 
 
-class FlagsTest(unittest.TestCase):
+class FlagsTest(ScriptCase):
     def test_what_does_not_go_together(self):
         """A flag that the network has no use for is refused, and said whose it is."""
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         for flags, words in {
-            "--network resnet18 --bn": "--bn.* belong to --network classifier",
+            "--network resnet18 --bn": "--dropout belong to --network classifier",
             "--network mnist_cnn --dropout 0.5": "belong to --network classifier",
             "--network mnist_cnn --image_size 32": "--image_size is for torchvision's",
-            "--network classifier --pretrained": "--weights FILE",
+            "--network classifier --pretrained": "--weights PATH",
             "--network classifier --freeze": "add --pretrained or --weights",
         }.items():
-            with self.subTest(flags), self.assertRaisesRegex(UsageError, words):
-                train.check_network_flags(train.make_parser().parse_args(flags.split()))
+            with self.subTest(flags):
+                done = script_here("train.py", *flags.split(), "--ckpt_path", folder)
+                self.assert_refused(done, 2, words)
 
     def test_no_connection(self):
         """Weights that cannot be downloaded: where to put them, and what else to do."""

@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -32,7 +34,7 @@ from lab.pictures import (
     show_figures,
 )
 from networks import Classifier
-from tests.support import script_here
+from tests.support import PROJECT, script_here
 
 ODD_NAMES = ("$a_b$", "back\\slash", r"\$c", "$", "no text \udcff", "tab\tbed", "_hidden")
 
@@ -332,6 +334,18 @@ class CurveTest(unittest.TestCase):
         self.addCleanup(plt.close, figure)
         self.assertEqual(figure.axes[1].lines[0].get_xydata().tolist(), [[1, 75]])
         self.assertEqual(figure.axes[1].get_ylabel(), "validation AP (%)")
+
+
+class ImportTest(unittest.TestCase):
+    def test_training_needs_no_matplotlib_until_it_draws(self):
+        code = (
+            "import sys, lab.pictures, lab.engine, lab.run\n"
+            "assert not [name for name in sys.modules if name.startswith('matplotlib')]"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 
 class WindowTest(unittest.TestCase):

@@ -1,22 +1,44 @@
 """The scripts as a user meets them: bad input in one clear line, test.py's table and pictures."""
 
-import csv
+import json
+import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.metrics import precision_score, recall_score
+from sklearn.metrics import confusion_matrix, precision_score, recall_score
+from torch.nn.functional import cross_entropy
 
-from lab import checkpoint
-from networks import Classifier
-from tests.support import CLASSES, PROJECT, ScriptCase, environment, make_images, script
+import datasets
+from lab import checkpoint, engine, pictures
+from lab.images import Preprocess
+from lab.optimizers import average_weights
+from networks import Classifier, load_network
+from tests.support import (
+    CLASSES,
+    PROJECT,
+    ScriptCase,
+    environment,
+    make_images,
+    script_here,
+)
+
+
+def setUpModule():
+    """Use one thread: for tensors this small the others cost more than they bring."""
+    unittest.addModuleCleanup(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(1)
 
 
 class ScriptTest(ScriptCase):
@@ -35,7 +57,14 @@ class ScriptTest(ScriptCase):
 
     @classmethod
     def train(cls, *more):
-        return script("train.py", *cls.flags, "--data_root", cls.data, *more)
+        return script_here("train.py", *cls.flags, "--data_root", cls.data, *more)
+
+    def copy_run(self, name, **changes):
+        """Return a copy of the run whose last checkpoint has some parts changed."""
+        folder = Path(shutil.copytree(self.run_folder, self.base / name))
+        path = folder / "ckpt_epoch_2.pth"
+        checkpoint.save(path, checkpoint.load(path) | changes)
+        return folder
 
 
 class UsageTest(ScriptTest):
@@ -48,16 +77,18 @@ class UsageTest(ScriptTest):
             ("train.py", "--lr", "nan"): ["--lr", "above 0"],
             ("train.py", "--dropout", "1"): ["--dropout", "below 1"],
             ("train.py", "--optim_type", "lion"): ["--optim_type", "adamw"],
-            (
-                "train.py",
-                "--nonsense",
-            ): ["--nonsense"],
+            ("train.py", "--nonsense", "1"): ["--nonsense"],
+            ("train.py", "--task", "dreaming"): ["dreaming", "classification"],
+            ("train.py", "--ema", "1"): ["--ema", "below 1"],
+            ("train.py", "--clip_norm", "-1"): ["--clip_norm", "at least 0"],
+            ("train.py", "--schedule", "triangle"): ["--schedule", "cosine"],
+            ("test.py", "--precision", "fp8"): ["--precision", "bf16"],
             ("test.py", "--epoch", "0"): ["--epoch"],
             ("visualize.py", "--type", "dream"): ["--type", "tsne"],
             ("unit_test.py", "nothing"): ["nothing", "data_loader"],
         }.items():
             with self.subTest(arguments):
-                self.assert_refused(script(*arguments), 2, *words)
+                self.assert_refused(script_here(*arguments), 2, *words)
         done = self.train("--batch_size", "1", "--ckpt_path", self.base / "one")
         self.assert_refused(done, 2, "--batch_size 1", "at least 2")
 
@@ -85,7 +116,7 @@ class BadInputTest(ScriptTest):
     def test_data_folder(self):
         """A missing folder, no train/, an empty class, differing classes."""
         missing = self.base / "absent"
-        done = script("train.py", "--data_root", missing, "--ckpt_path", self.base / "x")
+        done = script_here("train.py", "--data_root", missing, "--ckpt_path", self.base / "x")
         self.assert_refused(done, 1, f"no data folder {missing}")
         self.assertFalse(missing.exists())
         for spoil, words in (
@@ -99,7 +130,9 @@ class BadInputTest(ScriptTest):
             with self.subTest(words), tempfile.TemporaryDirectory() as folder:
                 data = Path(shutil.copytree(self.data, Path(folder) / "data"))
                 spoil(data)
-                done = script("train.py", "--data_root", data, "--ckpt_path", Path(folder) / "run")
+                done = script_here(
+                    "train.py", "--data_root", data, "--ckpt_path", Path(folder) / "run"
+                )
                 self.assert_refused(done, 1, *words)
 
     def test_corrupt_images_do_not_stop_a_run(self):
@@ -114,10 +147,12 @@ class BadInputTest(ScriptTest):
     def test_missing_checkpoints(self):
         """What is not there is named, with what is."""
         empty = self.base / "nothing"
-        self.assert_refused(script("test.py", "--ckpt_path", empty), 1, empty, "python train.py")
-        done = script("test.py", "--ckpt_path", self.run_folder, "--epoch", "7")
+        self.assert_refused(
+            script_here("test.py", "--ckpt_path", empty), 1, empty, "python train.py"
+        )
+        done = script_here("test.py", "--ckpt_path", self.run_folder, "--epoch", "7")
         self.assert_refused(done, 1, "epoch 7", "there are 1, 2")
-        done = script("train.py", "--resume", self.run_folder / "ckpt_epoch_9.pth")
+        done = script_here("train.py", "--resume", self.run_folder / "ckpt_epoch_9.pth")
         self.assert_refused(done, 1, "ckpt_epoch_9.pth", self.run_folder / "ckpt_epoch_2.pth")
 
     def test_unwritable_checkpoint_folder(self):
@@ -146,16 +181,20 @@ class BadInputTest(ScriptTest):
 
     def test_resume_from_another_network(self):
         before = (self.run_folder / "ckpt_epoch_2.pth").read_bytes()
-        done = script("train.py", "--resume", self.run_folder, "--stn", "--epoch", "3")
+        done = script_here("train.py", "--resume", self.run_folder, "--stn", "--epoch", "3")
         self.assert_refused(done, 1, "another network", "use_stn is False there")
-        done = script("train.py", "--resume", self.run_folder)
+        done = script_here("train.py", "--resume", self.run_folder)
         self.assert_refused(done, 1, "2 epochs already")
-        done = script("train.py", "--resume", self.run_folder, "--optim_type", "sgd", "--epoch", 3)
+        done = script_here(
+            "train.py", "--resume", self.run_folder, "--optim_type", "sgd", "--epoch", 3
+        )
         self.assert_refused(done, 1, "--optim_type sgd")
         other = make_images(self.base / "other", {"train": 4, "val": 2})
         (other / "train/red").rename(other / "train/pink")
         (other / "val/red").rename(other / "val/pink")
-        done = script("train.py", "--resume", self.run_folder, "--data_root", other, "--epoch", "3")
+        done = script_here(
+            "train.py", "--resume", self.run_folder, "--data_root", other, "--epoch", "3"
+        )
         self.assert_refused(done, 1, "pink")
         self.assertEqual((self.run_folder / "ckpt_epoch_2.pth").read_bytes(), before)
 
@@ -167,20 +206,66 @@ class BadInputTest(ScriptTest):
         torch.save({"model_state": Trap(trap), "configs": {}}, folder / "ckpt_epoch_3.pth")
         whole = (folder / "ckpt_epoch_2.pth").read_bytes()
         (folder / "ckpt_epoch_4.pth").write_bytes(whole[:5000])
-        for epoch, word in ((3, "refused"), (4, "damaged")):
-            done = script("test.py", "--ckpt_path", folder, "--epoch", epoch)
+        middle = len(whole) // 2  # among the weights
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        (folder / "ckpt_epoch_5.pth").write_bytes(flipped)
+        for epoch, word in ((3, "refused"), (4, "damaged"), (5, "damaged")):
+            done = script_here("test.py", "--ckpt_path", folder, "--epoch", epoch)
             self.assert_refused(done, 1, word, folder / "ckpt_epoch_2.pth")
-            done = script("train.py", "--resume", folder / f"ckpt_epoch_{epoch}.pth")
+            done = script_here("train.py", "--resume", folder / f"ckpt_epoch_{epoch}.pth")
             self.assert_refused(done, 1, word, folder / "ckpt_epoch_2.pth")
         self.assertFalse(trap.exists())
 
-    def test_non_finite_loss(self):
-        """A run that blows up says when, and its last good checkpoint is whole."""
-        folder = self.base / "blown"
-        shutil.copytree(self.run_folder, folder)
-        done = script("train.py", "--resume", folder, "--epoch", "9", "--lr", "1e30")
-        self.assert_refused(done, 1, "no longer finite", "step", "--lr")
-        checkpoint.load(folder / "ckpt_epoch_2.pth")
+    def test_parts_that_are_no_parts(self):
+        """Weights, configs or an optimizer's state that are something else, wherever they go."""
+        for part, words in (
+            ({"model_state": [torch.zeros(3)]}, "is no state dict"),
+            ({"configs": [3, 26]}, "its configs is a list"),
+        ):
+            state = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth") | part
+            folder = self.base / next(iter(part))
+            folder.mkdir()
+            path = folder / "ckpt_epoch_2.pth"
+            torch.save(state, path)
+            for arguments in (
+                ("test.py", "--ckpt_path", folder),
+                ("train.py", "--resume", folder),
+                ("train.py", "--data_root", self.data, "--weights", path, "--ckpt_path",
+                 self.base / "none"),
+            ):  # fmt: skip
+                with self.subTest(arguments):
+                    self.assert_refused(script_here(*arguments), 1, path, words)
+        for name, state in (
+            ("empty", {}),
+            ("groupless", {"state": {}, "param_groups": []}),
+            ("other", {"state": {}, "param_groups": [{"lr": 1, "params": []}]}),
+        ):
+            folder = self.copy_run(name, optimizer_state=state)
+            done = script_here("train.py", "--resume", folder, "--epoch", 3)
+            self.assert_refused(done, 1, "holds no state of --optim_type adam")
+
+    def test_other_tasks(self):
+        """A style is for a script of its own; a task of the future is named."""
+        for name, words in (
+            ("style", "holds a style network: it is for python style.py"),
+            ("dreaming", "is of an unknown task 'dreaming'; there are classification"),
+        ):
+            folder = self.copy_run(name, task=name, network="transform", configs={"width": 8})
+            path = folder / "ckpt_epoch_2.pth"
+            tests = ("test.py", "--ckpt_path", folder, "--epoch", "2")
+            for arguments in (tests, ("train.py", "--resume", path)):
+                self.assert_refused(script_here(*arguments), 1, path, words)
+        done = script_here("train.py", "--resume", self.run_folder, "--task", "dreaming")
+        self.assert_refused(done, 2, "--task", "dreaming")
+
+    def test_a_rank_without_torchrun(self):
+        """What other programs leave in the environment does not make a run silent."""
+        for variables in ({"RANK": "1"}, {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3"}):
+            with self.subTest(variables), mock.patch.dict(os.environ, variables):
+                folder = self.base / f"rank_{variables['RANK']}"
+                done = self.train("--epoch", 1, "--ckpt_path", folder)
+                self.assertIn("Epoch  1/1: loss", done.stdout)
+                self.assertEqual(list(checkpoint.epochs(folder)), [1])
 
 
 class Trap:
@@ -195,13 +280,17 @@ class Trap:
 
 class TestScriptTest(ScriptTest):
     def test_table_is_scikit_learns(self):
-        """Accuracy, precision and recall on mislabelled images equal scikit-learn's."""
+        """Accuracy, precision, recall and confusion on mislabelled images equal scikit-learn's."""
         data = Path(shutil.copytree(self.data, self.base / "mislabelled"))
         for index in range(2):
             (data / "test/red" / f"00{index}.png").rename(data / f"test/blue/x{index}.png")
-        done = script(
-            "test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--path", data, "--save"
-        )
+        with (
+            mock.patch.object(pictures, "sheet", wraps=pictures.sheet) as sheet,
+            mock.patch.object(pictures, "confusion", wraps=pictures.confusion) as confusion,
+        ):
+            done = script_here(
+                "test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--path", data, "--save"
+            )
         self.assertEqual(done.returncode, 0, done.stderr)
         labels = np.repeat([0, 1, 2], [7, 5, 3])
         read = np.repeat([0, 2, 1, 2], [5, 2, 5, 3])
@@ -218,18 +307,96 @@ class TestScriptTest(ScriptTest):
             ]
             self.assertEqual(rows[name], expected)
         self.assertIn("accuracy on the test set: 86.67% (13 of 15)", done.stdout)
+        counts, classes = confusion.call_args.args
+        np.testing.assert_array_equal(counts, confusion_matrix(labels, read))
+        self.assertEqual(tuple(classes), CLASSES)
 
+        shown, captions = sheet.call_args.args
+        self.assertEqual(captions, 2 * ["blue\nread as red"])
         results = sorted((self.run_folder / "results").glob("0*.jpg"))
         self.assertEqual(len(results), 15)
         wrong = [path.name for path in results if "_wrong_" in path.name]
         self.assertEqual(wrong, ["0005_wrong_blue_red.jpg", "0006_wrong_blue_red.jpg"])
         self.assertEqual(results[0].name, "0000_correct_blue_blue.jpg")
         with Image.open(results[5]) as saved, Image.open(data / "test/blue/x0.png") as source:
+            np.testing.assert_array_equal(shown[0], np.asarray(source))
             difference = np.asarray(saved, float) - np.asarray(source, float)
         self.assertLess(np.abs(difference).mean(), 10)
         for picture in ("results/mistakes.jpg", "confusion_matrix.jpg"):
             with Image.open(self.run_folder / picture) as image:
                 self.assertGreater(image.width, 300)
+
+    def test_without_an_epoch(self):
+        """Where there is no epoch 10 the best is tested, which is said."""
+        folder = self.copy_run("one_best", best_epoch=1)
+        done = script_here("test.py", "--ckpt_path", folder)
+        self.assertIn(f"No epoch 10 in {folder}\nTaking the best epoch of {folder}, 1\n",
+                      done.stdout)  # fmt: skip
+        self.assertIn(f"Testing {folder / 'ckpt_epoch_1.pth'}", done.stdout)
+
+    def test_computes_as_the_run_did(self):
+        """In the precision of the run, unless told otherwise."""
+        folder = self.base / "half"
+        self.train("--epoch", 1, "--precision", "bf16", "--ckpt_path", folder)
+        for flags, name, kind in (
+            ((), "bf16", torch.bfloat16),
+            (("--precision", "fp32"), "fp32", None),
+        ):
+            with mock.patch.object(engine, "evaluate", wraps=engine.evaluate) as evaluate:
+                done = script_here("test.py", "--ckpt_path", folder, *flags)
+            self.assertIn(f"({name})", done.stdout, done.stderr)
+            self.assertEqual(evaluate.call_args.args[3].autocast_dtype, kind)
+
+    def test_validation_loss_is_the_true_one(self):
+        """Cross-entropy without smoothing, whatever training smooths; kept when gone on with."""
+        folder = self.base / "smooth"
+        flags = ("--precision", "fp32", "--label_smoothing", "0.4", "--ckpt_path", folder)
+        self.assertEqual(self.train("--epoch", 1, *flags).returncode, 0)
+        script_here("train.py", "--resume", folder, "--epoch", 2)
+        state = checkpoint.load(folder / "ckpt_epoch_2.pth")
+        self.assertEqual(state["flags"]["label_smoothing"], 0.4)
+        loader = datasets.get_data_loader(self.data, "val", 32, batch_size=50)
+        ((images, labels),) = loader
+        with torch.inference_mode():
+            logits = load_network(state).eval()(images)
+        row = state["history"][1]
+        self.assertAlmostEqual(row["val_loss"], cross_entropy(logits, labels).item(), places=4)
+        smooth = cross_entropy(logits, labels, label_smoothing=0.4).item()
+        self.assertGreater(abs(smooth - row["val_loss"]), 0.05)
+        self.assertGreater(row["loss"], 0.5)  # what smoothing leaves at the least
+
+    def test_pictures_of_ones_own(self):
+        """The right class is named first of files and folders; unreadable ones are named."""
+        folder = self.base / "photos"
+        folder.mkdir()
+        for name in CLASSES:
+            shutil.copy(self.data / "test" / name / "003.png", folder / f"a {name} one.png")
+        (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
+        (folder / "notes.txt").write_text("no picture")
+        single = self.data / "test" / "green" / "001.png"
+        (self.run_folder / "images.jpg").unlink(missing_ok=True)
+        test = ("test.py", "--ckpt_path", self.run_folder, "--epoch", "last", "--image")
+        done = script_here(*test, single, folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"{folder / 'broken.png'} is left out", done.stdout)
+        self.assertNotIn("accuracy", done.stdout)
+        rows = dict(re.findall(r"^(.*\.png) +(\S+ \d+\.\d%.*)$", done.stdout, re.MULTILINE))
+        rows = {name.strip(): row for name, row in rows.items()}
+        self.assertEqual(set(rows), {"001.png", *(f"a {name} one.png" for name in CLASSES)})
+        for name in CLASSES:
+            likeliest = re.findall(r"(\w+) (\d+\.\d)%", rows[f"a {name} one.png"])
+            self.assertEqual(likeliest[0][0], name)
+            shares = [float(share) for _, share in likeliest]
+            self.assertEqual(shares, sorted(shares, reverse=True))
+            self.assertAlmostEqual(sum(shares), 100, delta=0.2)
+        self.assertTrue(rows["001.png"].startswith("green "))
+        with Image.open(self.run_folder / "images.jpg") as picture:
+            self.assertGreater(picture.width, 300)
+
+        done = script_here(*test, folder / "broken.png")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"error: no readable image in .*broken\.png\n$")
+        self.assert_refused(script_here(*test, folder / "absent.png"), 1, "absent.png")
 
     def test_reads_the_scaffolds_checkpoints(self):
         """A file with the contract's keys alone is tested and resumed."""
@@ -238,9 +405,9 @@ class TestScriptTest(ScriptTest):
         state = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")
         contract = ("model_state", "optimizer_state", "configs")
         torch.save({key: state[key] for key in contract}, folder / "ckpt_epoch_2.pth")
-        done = script("test.py", "--ckpt_path", folder, "--epoch", 2, "--data_root", self.data)
+        done = script_here("test.py", "--ckpt_path", folder, "--epoch", 2, "--data_root", self.data)
         self.assertIn("accuracy on the test set: 100.00%", done.stdout, done.stderr)
-        done = script(
+        done = script_here(
             "train.py", "--resume", folder, "--data_root", self.data, "--epoch", 3,
             "--batch_size", 16,
         )  # fmt: skip
@@ -251,56 +418,259 @@ class TestScriptTest(ScriptTest):
         data = Path(shutil.copytree(self.data, self.base / "renamed"))
         for mode in ("train", "test"):
             (data / mode / "red").rename(data / mode / "crimson")
-        done = script("test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--data_root", data)
+        done = script_here(
+            "test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--data_root", data
+        )
         self.assert_refused(done, 1, "crimson")
 
 
-class DistributedTest(ScriptTest):
-    def torchrun(self, folder, *more):
+# Runs train.py with each list of arguments in processes that torchrun has started once: a start
+# takes longer than they do. A process cannot leave its group and join another.
+WORKER = """
+import json, os, sys
+from unittest import mock
+from tests.support import script_here
+with mock.patch("torch.distributed.destroy_process_group"):
+    done = [script_here("train.py", *arguments) for arguments in json.loads(sys.argv[1])]
+with open(sys.argv[2] + os.environ["RANK"], "w") as file:
+    json.dump([(each.returncode, each.stdout, each.stderr) for each in done], file)
+"""
+# Takes its time over each step and each save. Notes when a few steps are done, and what there is
+# to go on from when the second process ends.
+SLOW = """
+import itertools, os, pathlib, runpy, sys, time
+from lab import checkpoint
+from tasks.classification import Classification
+marker, folder = pathlib.Path(sys.argv.pop(1)), pathlib.Path(sys.argv[-1])
+steps, loss, save = itertools.count(), Classification.loss, checkpoint.save
+def slowly(*arguments):
+    time.sleep(0.05)
+    if next(steps) == 4:
+        marker.touch()
+    return loss(*arguments)
+def save_slowly(*arguments):
+    time.sleep(1)
+    save(*arguments)
+Classification.loss, checkpoint.save = slowly, save_slowly
+sys.argv[0] = "train.py"
+try:
+    runpy.run_path("train.py", run_name="__main__")
+finally:
+    if os.environ["RANK"] == "1":
+        marker.write_text(" ".join(path.name for path in folder.glob("*.pth")))
+"""
+
+
+class DistributedTest(ScriptCase):
+    """Two processes of torchrun: interrupted ones, and a session of all that need no own start."""
+
+    exact = ("--bn", "--stn", "--augment", "--dropout", "0.2", "--batch_size", "8", "--epoch", "2")
+    plain = ("--precision", "fp32", "--optim_type", "sgd", "--lr", "0.02", "--batch_size", "5",
+             "--schedule", "onecycle", "--clip_norm", "1", "--epoch", "2")  # fmt: skip
+    still = ("--bn", "--precision", "fp32", "--optim_type", "sgd", "--lr", "1e-20", "--batch_size",
+             "7", "--epoch", "1", "--ema", "0.5")  # fmt: skip
+
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        cls.data = make_images(cls.base / "data", {"train": 60, "val": 5, "test": 5})
+        cls.less = make_images(cls.base / "less", {"train": 20, "val": 5})
+        cls.few = make_images(cls.base / "few", {"train": 1, "val": 1})
+        cls.interrupted = {
+            name: cls.interrupt(cls.base / name, send)
+            for name, send in (("group", os.killpg), ("alone", os.kill))
+        }
+        runs = {
+            "whole": (*cls.exact, "--data_root", cls.data),
+            "group": ("--resume", cls.base / "group"),
+            "alone": ("--resume", cls.base / "alone"),
+            "plain": (*cls.plain, "--data_root", cls.less),
+            "still": (*cls.still, "--data_root", cls.data),
+            "few": ("--bn", "--data_root", cls.few),
+            "absent": ("--data_root", cls.base / "nowhere"),
+        }
+        arguments = [
+            [*map(str, flags), "--ckpt_path", str(cls.base / name)] for name, flags in runs.items()
+        ]
+        output = cls.base / "rank_"
+        process = cls.torchrun(WORKER, json.dumps(arguments), output)
+        said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        results = [json.loads(Path(f"{output}{rank}").read_text()) for rank in (0, 1)]
+        cls.done = [dict(zip(runs, result, strict=True)) for result in results]
+
+    @classmethod
+    def torchrun(cls, code, *arguments):
+        """Start a script in two processes, in a group of their own as a shell would."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        return subprocess.run(
+        file = cls.base / f"script_{port}.py"
+        file.write_text(code)
+        return subprocess.Popen(
             [
                 sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-                f"--master_port={port}", "train.py", "--data_root", str(self.data),
-                "--ckpt_path", str(folder), "--epoch", "2", "--batch_size", "16", *more,
+                f"--master_port={port}", str(file), *map(str, arguments),
             ],
-            cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+            cwd=PROJECT, env=environment() | {"PYTHONPATH": str(PROJECT)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
-    def test_two_processes_train_as_one(self):
-        """Without batch norm, two halves' averaged gradients are the batch's: the same losses."""
-        plain = ("--precision", "fp32", "--schedule", "onecycle")
-        done = self.torchrun(self.base / "two", *plain)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        script(
-            "train.py", "--data_root", self.data, "--ckpt_path", self.base / "one", "--epoch", 2,
-            "--batch_size", 16, *plain,
-        )  # fmt: skip
-        histories = []
-        for name in ("one", "two"):
-            with (self.base / name / "metrics.csv").open() as file:
-                histories.append(list(csv.DictReader(file)))
-        for one, two in zip(*histories, strict=True):
-            self.assertAlmostEqual(float(one["loss"]), float(two["loss"]), places=3)
-            self.assertAlmostEqual(float(one["val_accuracy"]), float(two["val_accuracy"]), places=6)
-        self.assertEqual(done.stdout.count("Epoch  1/2"), 1)
-        self.assertEqual(list(checkpoint.epochs(self.base / "two")), [1, 2])
-        self.assertEqual(len(list((self.base / "two").glob("events.*"))), 1)
+    @classmethod
+    def interrupt(cls, folder, send):
+        """Press Ctrl-C in the first epoch.
 
-    def test_two_processes_learn_with_batch_norm(self):
-        """The main job's network reaches full accuracy, and one process can read its checkpoint."""
-        folder = self.base / "bn"
-        done = self.torchrun(folder, "--bn", "--stn", "--augment")
+        Returns:
+            What was said, the checkpoint then, and those the second process has seen at its end.
+        """
+        marker = cls.base / f"{folder.name}_marker"
+        flags = (*cls.exact, "--data_root", cls.data, "--ckpt_path", folder)
+        process = cls.torchrun(SLOW, marker, *flags)
+        while not marker.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        send(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)
+        return said, checkpoint.load(folder / checkpoint.INTERRUPTED), marker.read_text()
+
+    def test_interrupted_within_an_epoch(self):
+        """All stop after the same step and wait for the save; what is said is said once."""
+        for name, ((output, errors), state, seen) in self.interrupted.items():
+            with self.subTest(name):
+                images = state["epoch_state"]["images"]
+                self.assertIn(images, range(8, 180, 8))
+                path = self.base / name / checkpoint.INTERRUPTED
+                self.assertIn(
+                    f"Saved {path} (epoch 1, {images} of 180 images). "
+                    f"Go on with: python train.py --resume {path}",
+                    output,
+                )
+                self.assertEqual(output.count("Stopping after this step"), 1)
+                self.assertEqual(errors.count("train.py: interrupted"), 1, errors)
+                self.assertEqual(len(state["processes"]), 2)
+                self.assertEqual(seen, checkpoint.INTERRUPTED)
+
+    def test_resumed_is_bit_identical(self):
+        """The two processes go on to what two that nobody interrupted come to."""
+        whole = [checkpoint.load(self.base / "whole" / f"ckpt_epoch_{n}.pth") for n in (1, 2)]
+        for name in self.interrupted:
+            self.assertEqual(self.done[0][name][0], 0, self.done[0][name])
+            for state in whole:
+                resumed = checkpoint.load(self.base / name / f"ckpt_epoch_{state['epoch']}.pth")
+                for key, value in state["model_state"].items():
+                    self.assertTrue(torch.equal(resumed["model_state"][key], value), (name, key))
+                for row, expected in zip(resumed["history"], state["history"], strict=True):
+                    for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
+                        self.assertAlmostEqual(row[column], expected[column], places=6)
+            self.assertFalse((self.base / name / checkpoint.INTERRUPTED).exists())
+
+    def test_they_train_as_one(self):
+        """Of batches of five, shares of three and two: the gradients of the whole batch's mean."""
+        done = script_here(
+            "train.py", *self.plain, "--data_root", self.less, "--ckpt_path", self.base / "one"
+        )
         self.assertEqual(done.returncode, 0, done.stderr)
-        tested = script("test.py", "--ckpt_path", folder, "--epoch", "best")
-        self.assertIn("accuracy on the test set: 100.00%", tested.stdout, tested.stderr)
+        one, two = (checkpoint.load(self.base / name / "ckpt_epoch_2.pth")
+                    for name in ("one", "plain"))  # fmt: skip
+        for key, value in one["model_state"].items():
+            torch.testing.assert_close(two["model_state"][key], value, rtol=1e-4, atol=1e-5)
+        for row, expected in zip(two["history"], one["history"], strict=True):
+            for column in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+                self.assertAlmostEqual(row[column], expected[column], places=4)
+        output = self.done[0]["plain"][1]
+        self.assertEqual(output.count("Epoch  1/2"), 1)
+        self.assertEqual(len(list((self.base / "plain").glob("events.*"))), 1)
+
+    def test_statistics_are_averaged(self):
+        """Batch norm's are the mean of what each process has seen of its own images."""
+        state = checkpoint.load(self.base / "still" / "ckpt_epoch_1.pth")
+        preprocess = Preprocess(**state["preprocess"])
+        split = datasets.read_split(self.data, "train", preprocess)
+        seen, averaged = [], []
+        for rank in (0, 1):
+            model = load_network(state).train()
+            for layer in model.modules():
+                if hasattr(layer, "reset_running_stats"):
+                    layer.reset_running_stats()
+            average = average_weights(model, 0.5)
+            loader = datasets.make_loader(
+                split, preprocess, 7, shuffle=True, seed=0, rank=rank, world_size=2
+            )
+            for images, _ in loader:
+                model(images)
+                average.update_parameters(model)
+            seen.append(dict(model.named_buffers()))
+            averaged.append(dict(average.module.named_buffers()))
+        for key, (first, second) in (("raw_state", seen), ("model_state", averaged)):
+            for name, value in state[key].items():
+                if "running" in name:
+                    expected = (first[name] + second[name]) / 2
+                    torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4)
+                    self.assertFalse(torch.allclose(first[name], expected, rtol=1e-3, atol=1e-4))
+
+    def test_one_process_reads_it(self):
+        """The main job's network has learned, and is tested by one process."""
+        tested = script_here("test.py", "--ckpt_path", self.base / "whole", "--epoch", "last")
+        share = re.search(r"accuracy on the test set: ([\d.]+)%", tested.stdout)
+        self.assertGreater(float(share[1]), 60, tested.stdout)
 
     def test_an_error_is_said_once(self):
-        done = self.torchrun(self.base / "refused", "--data_root", str(self.base / "run"))
-        self.assertNotEqual(done.returncode, 0)
-        self.assertEqual(done.stderr.count("train.py: error:"), 1)
+        """One line, by the first process; too few images for two processes are one too."""
+        for name, words in (
+            ("few", "3 training images are too few: batch norm needs 2 a process, so at least 4"),
+            ("absent", f"no data folder {self.base / 'nowhere'}"),
+        ):
+            (code, _, errors), (other_code, _, others) = (done[name] for done in self.done)
+            self.assertEqual((code, other_code, others), (1, 1, ""))
+            self.assertIn(words, errors)
+            self.assertEqual(len(errors.splitlines()), 1, errors)
+            self.assertFalse((self.base / name / "run.json").exists())
+
+
+class NamesTest(ScriptCase):
+    """Classes whose names mean something to a table, a formula, a file or a terminal."""
+
+    names = (
+        "accuracy", "macro avg", "weighted avg", "$", "$x_{$", "a\\b", "two  words", "_hidden",
+        os.fsdecode(b"caf\xe9"), "\N{SNOWMAN}", "n" * 250,
+    )  # fmt: skip
+
+    def test_all_through_the_scripts(self):
+        """Trained, tested, saved, looked at and compared; each class has its row, and its files."""
+        base = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        plain = make_images(base / "plain", {"train": 4, "val": 1, "test": 2})
+        for mode in ("train", "val", "test"):
+            for index, name in enumerate(self.names):
+                source = plain / mode / CLASSES[index % 3]
+                shutil.copytree(source, base / "data" / mode / name)
+        run = base / "$run\\1"
+        done = script_here(
+            "train.py", "--data_root", base / "data", "--epoch", 1, "--ckpt_path", run
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = script_here("test.py", "--ckpt_path", run, "--save")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        row = re.compile(r"^(.+?) +(\d+\.\d\d)% +(\d+\.\d\d)% +(\d+)$", re.MULTILINE)
+        rows = {name: (float(recall), int(count))
+                for name, _, recall, count in row.findall(done.stdout)}  # fmt: skip
+        self.assertEqual(len(rows), len(self.names))
+        self.assertLessEqual(set(self.names) - {self.names[8]}, set(rows))
+        self.assertEqual({count for _, count in rows.values()}, {2})
+        right = round(sum(2 * recall / 100 for recall, _ in rows.values()))
+        self.assertIn(f"({right} of {2 * len(self.names)})", done.stdout)
+        self.assertEqual(len(list((run / "results").glob("0*.jpg"))), 2 * len(self.names))
+        self.assertLess(right, 10)  # three pictures cannot tell eleven classes apart
+        self.assertTrue((run / "results" / "mistakes.jpg").is_file())
+        picture = next((base / "data" / "test" / self.names[8]).iterdir())
+        for arguments in (
+            ("test.py", "--ckpt_path", run, "--image", picture, base / "data" / "test" / "$"),
+            ("compare.py", run, "--save_dir", base / "compared"),
+            ("train.py", "--resume", run, "--epoch", 2),
+        ):
+            done = script_here(*arguments)
+            self.assertEqual(done.returncode, 0, done.stderr)
 
 
 class ContractTest(unittest.TestCase):

@@ -162,7 +162,7 @@ class DataSets(unittest.TestCase):
 class Import(unittest.TestCase):
     def test_is_light(self):
         heavy = "'torch' in sys.modules or 'scipy' in sys.modules"
-        code = f"import sys; from world import signs; sys.exit({heavy})"
+        code = f"import sys; from world import signs, street; sys.exit({heavy})"
         self.assertEqual(subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode, 0)
 
 

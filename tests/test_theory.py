@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from lab.runtime import Runtime
 from networks import STN, Classifier, ConvBlock, MnistCNN
+from tasks.classification import Classification
 
 
 def cross_correlate(x: Tensor, w: Tensor, b: float = 0.0) -> Tensor:
@@ -301,6 +303,46 @@ class BatchNorm(unittest.TestCase):
         assert_close(block.bn.running_mean, torch.tensor([0.38]))
         assert_close(block.bn.running_var, torch.tensor([0.297]))
         assert_close(block.bn(x).flatten(), torch.tensor([1.0, -1.0]), **close)
+
+
+class CrossEntropy(unittest.TestCase):
+    """p = softmax(z), L = - sum over classes of t log p, and dL/dz = p - t; means over the images.
+
+    t is 1 for the label; smoothed by a share e over K classes, (1 - e) + e / K there, e / K else.
+    """
+
+    # e^z is (1, 2, 1) and (1, 1, 8), so p is (1/4, 1/2, 1/4) and (1/10, 1/10, 8/10).
+    LOGITS = torch.tensor([[1.0, 2, 1], [1, 1, 8]]).log()
+    LABELS = torch.tensor([1, 0])
+    GRAD = torch.tensor([[0.25, 0.5 - 1, 0.25], [0.1 - 1, 0.1, 0.8]]) / 2
+    # With e = 0.3, t is (0.1, 0.8, 0.1) and (0.8, 0.1, 0.1).
+    SMOOTHED = torch.tensor([[0.25 - 0.1, 0.5 - 0.8, 0.25 - 0.1], [0.1 - 0.8, 0, 0.8 - 0.1]]) / 2
+
+    def test_of_the_task(self):
+        """What train.py minimises; the logits stand for a network."""
+        for smoothing, gradient in ((0.0, self.GRAD), (0.3, self.SMOOTHED)):
+            logits = self.LOGITS.clone().requires_grad_()
+            loss, figures = Classification(smoothing).loss(nn.Identity(), logits, self.LABELS)
+            loss.backward()
+            with self.subTest(smoothing=smoothing):
+                assert_close(logits.grad, gradient)
+                self.assertEqual(figures["accuracy"], 0.5)  # the second is taken for class 2
+                if not smoothing:
+                    self.assertAlmostEqual(loss.item(), (math.log(2) + math.log(10)) / 2, places=6)
+        _, figures = Classification().loss(nn.Identity(), self.LOGITS, torch.tensor([1, 2]))
+        self.assertEqual(figures["accuracy"], 1)
+        smoothed = (0.1 * 2 * math.log(4) + 0.8 * math.log(2)) / 2
+        smoothed += (0.8 * math.log(10) + 0.1 * math.log(10) + 0.1 * math.log(10 / 8)) / 2
+        self.assertAlmostEqual(loss.item(), smoothed, places=6)
+
+    def test_of_the_meter(self):
+        """What a split is measured by: in batches of any size, and never smoothed."""
+        meter = Classification(label_smoothing=0.3).meter()
+        meter.update(nn.Identity(), self.LOGITS, self.LABELS)
+        meter.update(nn.Identity(), self.LOGITS[:1], self.LABELS[:1])
+        figures = meter.compute(Runtime(torch.device("cpu")))
+        self.assertAlmostEqual(figures["loss"], (2 * math.log(2) + math.log(10)) / 3, places=6)
+        self.assertAlmostEqual(figures["accuracy"], 2 / 3)
 
 
 class MaxPooling(unittest.TestCase):

@@ -24,7 +24,7 @@ from lab import checkpoint, engine
 from lab.console import LabError, as_text
 from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
 from lab.run import best_epoch
-from lab.runtime import Runtime
+from lab.runtime import Runtime, seed_epoch
 from lab.settings import OPTIMIZERS, SCHEDULES, TrainSettings
 from tasks.classification import Classification
 from tests.support import PROJECT, environment, make_images, script_here
@@ -308,6 +308,20 @@ class LossTest(unittest.TestCase):
         for name, value in model.state_dict().items():
             self.assertTrue(torch.equal(value, before[name]), name)
 
+    def test_best_epoch_of_a_schedule(self):
+        """Where the rate comes down, the last one that was validated and is finite."""
+        accuracies = (0.9, 0.99, 0.9, math.nan, None)
+        history = [{"epoch": n, "val_accuracy": a} for n, a in enumerate(accuracies, 1)]
+        for schedule in ("onecycle", "cosine", "step"):
+            self.assertEqual(best_epoch(history, "accuracy", schedule), 3)
+        self.assertEqual(best_epoch(history, "accuracy"), 2)
+
+    def test_a_single_high_epoch_is_luck(self):
+        """One good epoch among bad ones does not beat a little less among its like."""
+        accuracies = (0.6, 0.9, 0.6, 0.85, 0.86, 0.85)
+        history = [{"epoch": n, "val_accuracy": a} for n, a in enumerate(accuracies, 1)]
+        self.assertEqual(best_epoch(history, "accuracy"), 5)
+
     def test_best_epoch(self):
         """The most accurate, of equals the one of the lowest loss; only validated ones count."""
         rows = [(1, 0.5, 0.1), (2, 0.9, 0.4), (3, None, None), (4, 0.9, 0.3), (5, 0.9, 0.3),
@@ -318,6 +332,14 @@ class LossTest(unittest.TestCase):
         self.assertIsNone(best_epoch(history[-1:], "accuracy"))
         self.assertIsNone(best_epoch([{"epoch": 1}], "accuracy"))
         self.assertIsNone(best_epoch([], "accuracy"))
+
+    def test_dropout_is_drawn_anew(self):
+        """In each epoch and each process, by each seed; the same again where all are the same."""
+        drawn = set()
+        for place in ((0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1), (0, 1, 0)):
+            seed_epoch(*place)
+            drawn.add(torch.rand(1).item())
+        self.assertEqual(len(drawn), 4)
 
     def test_figures_as_they_are_said(self):
         for figure, text in ((0.5, "50.00%"), (1, "100.00%"), (-0.25, "-0.25"), (27.314, "27.31")):

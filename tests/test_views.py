@@ -146,6 +146,19 @@ class ViewTest(unittest.TestCase):
             np.testing.assert_allclose(limits, (0, np.quantile(expected, 0.99)), rtol=1e-4)
             self.assertEqual(picture.path, "feature/layer_1/feature_map.jpg")
 
+    def test_a_picture_of_ones_own(self):
+        """--image names the file in the caption; nothing is known of its class."""
+        own = self.base / ("n" * 40 + ".png")
+        Image.fromarray((self.pixels[30] * 255).round().astype(np.uint8)).save(own)
+        (picture,) = self.view("feature", "--image", own)
+        photograph = picture.parts[0].tiles[0][0]
+        self.assert_image(photograph, self.pixels[30])
+        reading = self.reading(self.images[30:31])
+        self.assertEqual(photograph.caption, f"{'n' * 23}…\nread as {reading}")
+        (picture,) = self.view("saliency", "--image", own)
+        read_as = reading.split(",")[0]
+        self.assertEqual(picture.parts[0].rows, [f"score of {read_as}\nread as {read_as}"])
+
     def test_tsne(self):
         """Each point is that of an image of its label, of all test images."""
         embedded = {}

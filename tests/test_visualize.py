@@ -3,12 +3,14 @@
 import shutil
 import tempfile
 import unittest
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
+from torchvision import models
 
 import networks
 from datasets import get_data_loader
@@ -16,6 +18,7 @@ from lab import checkpoint
 from lab.console import UsageError
 from looking.subject import class_index, spread_over_classes
 from networks import Classifier, ClassifierConfig, NonLocalBlock
+from tasks.classification import VIEWS
 from tests.support import CLASSES, ScriptCase, make_images, script, script_here
 from world import signs
 
@@ -59,6 +62,13 @@ class Looker(Classifier):
         super().__init__(*arguments, **options)
         block = NonLocalBlock(32, identity_init=False, dimensions=2, sub_sample=True)
         self.conv_net[0] = torch.nn.Sequential(self.conv_net[0], block)
+
+
+@dataclass
+class ThreeClasses:
+    """Configs of a network whose number of classes is all that is asked."""
+
+    num_classes: int = 3
 
 
 class ScriptTest(ScriptCase):
@@ -178,6 +188,98 @@ class ScriptTest(ScriptCase):
         ):
             with self.subTest(words):
                 self.assert_refused(script_here(*self.flags(kind, "plain", *more)), 2, words)
+
+    def test_what_the_flags_cannot_mean(self):
+        own = next((self.data / "test").rglob("*.png"))
+        for kind, more, words in (
+            ("dream", (), ("--type dream", *VIEWS)),
+            ("feature", ("--image", own, "--image_idx", 1), ("--image and --image_idx",)),
+            ("tsne", ("--model", "resnet18"), ("--type tsne", "--ckpt_path")),
+            ("filter", ("--weights", own), ("--weights belongs to --model",)),
+            ("feature", ("--image_idx", "1e3"), ("--image_idx", "1e3")),
+        ):
+            with self.subTest(words):
+                self.assert_refused(script_here(*self.flags(kind, "plain", *more)), 2, *words)
+
+    def test_help_names_every_view(self):
+        shown = script_here("visualize.py", "--help").stdout
+        for name in VIEWS:
+            self.assertRegex(shown, rf"\b{name}\b")
+
+    def test_a_network_of_another_task(self):
+        """One that paints is answered with the script that it is for."""
+        state = checkpoint.load(self.base / "plain" / "ckpt_epoch_10.pth")
+        folder = self.base / "style"
+        folder.mkdir()
+        checkpoint.save(folder / "ckpt_epoch_10.pth", state | {"task": "style"})
+        done = script_here(*self.flags("filter", "style"))
+        self.assert_refused(done, 1, folder, "style network", "style.py")
+
+    def test_a_network_that_tells_nothing_apart(self):
+        """All features are the same, or no weight is a number: one line."""
+        state = checkpoint.load(self.base / "plain" / "ckpt_epoch_10.pth")
+        for name, value, words in (
+            ("constant", 0.0, "features are the same of all images"),
+            ("diverged", float("nan"), "training diverged"),
+        ):
+            folder = self.base / name
+            folder.mkdir()
+            weights = state["model_state"]
+            weights |= {key: torch.full(w.shape, value) for key, w in weights.items() if w.dim()}
+            checkpoint.save(folder / "ckpt_epoch_10.pth", state)
+            done = script_here(*self.flags("tsne", name))
+            self.assert_refused(done, 1, words)
+
+    def test_names_of_classes(self):
+        """Mathematics, backslashes, 250 letters, bytes that are no UTF-8: in no picture's way."""
+        names = ("$a_b$", "back\\slash", "n" * 250, "no text \udcff")  # of folders
+        folder, data = self.base / "names", self.base / "named"
+        folder.mkdir()
+        for name in names:
+            (data / "test" / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32), len(name)).save(data / "test" / name / "0.png")
+        model = Classifier(3, len(names), True, use_non_local=True)
+        state = {"model_state": model.state_dict(), "configs": vars(model.config)}
+        classes = [*names[:-1], r"no text \xff"]  # as the data set gives them
+        checkpoint.save(folder / "ckpt_epoch_10.pth", state | {"class_names": classes})
+        here = ("--data_root", data, "--steps", 1)
+        run = script
+        for kind, name in (
+            ("fooling", "fooling/fooling.jpg"),
+            ("tsne", "tsne/tsne.jpg"),
+            ("class", "class/class.jpg"),
+            ("saliency", "saliency/saliency.jpg"),
+            ("attention", "attention/attention.jpg"),
+        ):
+            more = ("--image_idx", 3) if kind in ("fooling", "attention") else ()
+            with self.subTest(kind):
+                self.assert_saved(run(*self.flags(kind, "names", *here, *more)), name)
+                run = script_here
+        own = data / "\udcff$x$.png"
+        Image.new("RGB", (32, 32)).save(own)
+        done = script_here(*self.flags("feature", "names", "--image", own))
+        self.assert_saved(done, "feature/layer_0/feature_map.jpg")
+
+    def test_networks_of_torchvision(self):
+        """Auxiliary classifiers that nothing runs through; images of one size alone."""
+        own = next((self.data / "test").rglob("*.png"))
+        googlenet = networks.build_network("googlenet", {"num_classes": 3})
+        vit = models.VisionTransformer(96, 16, 1, 2, 8, 16, num_classes=3)
+        for kind, network, model, name in (
+            ("invert", "googlenet", googlenet, "invert/invert.jpg"),
+            ("filter", "vit_tiny", vit, "filter/filter_layer_0.jpg"),
+        ):
+            folder = self.base / network
+            folder.mkdir()
+            state = {"model_state": model.state_dict(), "configs": {"num_classes": 3}}
+            more = {"network": network, "preprocess": {"size": (96, 96)}}
+            checkpoint.save(folder / "ckpt_epoch_10.pth", state | more)
+            with (
+                self.subTest(kind, network=network),
+                mock.patch.dict(networks.NETWORKS, vit_tiny=(lambda **_: vit, ThreeClasses)),
+            ):
+                flags = self.flags(kind, network, "--image", own, "--steps", 1)
+                self.assert_saved(script_here(*flags), name)
 
     def test_what_needs_no_data(self):
         """Pictures that show no photograph."""

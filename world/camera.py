@@ -67,6 +67,7 @@ def wear(rng: np.random.Generator, face: np.ndarray) -> np.ndarray:
         dirt = np.clip(noise(rng, side) - rng.uniform(0.3, 1.5), 0, 1)[..., None]
         face = face * (1 - rng.uniform(0.2, 0.8) * dirt)
     if rng.random() < 0.2:  # stickers
+        face = face.copy()
         for _ in range(rng.integers(1, 4)):
             part = rng.uniform((0.2, 0.2, 0.03, 0.03), (0.8, 0.8, 0.16, 0.25))
             y, x, h, w = (part * side).astype(int)
@@ -140,10 +141,14 @@ def expose(
     haze = rng.uniform(0.0, 0.03) if rng.random() < 0.85 else rng.uniform(0.03, veil)
     light += haze * light.transpose(1, 2, 0).mean()
     light = np.ascontiguousarray(light.transpose(1, 2, 0))
-    grain = rng.uniform(0.002, 0.015) * rng.standard_normal(light.shape, np.float32)
-    light = np.clip(light, 0, 1, out=light) ** (1 / GAMMA)
+    amplitude = rng.uniform(0.002, 0.015)
+    grain = rng.standard_normal(light.shape, np.float32)
+    grain *= amplitude
+    np.power(np.clip(light, 0, 1, out=light), 1 / GAMMA, out=light)
     light += grain
-    pixels = (np.clip(light, 0, 1, out=light) * 255).astype(np.uint8)
+    np.clip(light, 0, 1, out=light)
+    light *= 255
+    pixels = light.astype(np.uint8)
     if rng.random() < 0.04:  # the two fields of an interlaced frame, apart
         pixels[1::2] = np.roll(pixels[1::2], 1, axis=1)
     return pixels

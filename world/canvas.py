@@ -106,7 +106,8 @@ class Canvas:
         """(..., 3) metres -> (..., 2) pixels of the canvas."""
         camera, window = self.camera, self.window
         x, y, z = points[..., 0], points[..., 1], np.maximum(points[..., 2], NEAR)
-        squared = np.where(z < STRAIGHT, z**2, (2 * z - STRAIGHT) * STRAIGHT)
+        bent = np.minimum(z, STRAIGHT)
+        squared = bent * (2 * z - bent)  # z ** 2, and its tangent from there
         right = (x + camera.bend * squared) / z
         down = (camera.height - y - camera.hill * squared) / z
         scale = self.SUPERSAMPLE * self.focal
@@ -178,7 +179,7 @@ class Canvas:
     def claim(
         self, mask: Image.Image, box: tuple[int, int, int, int], surface: int, sky_alone: bool
     ) -> None:
-        """Gives what a mask of 0 and 255 covers to a surface, but leaves what is seen there.
+        """Gives what a mask (1 or L) covers to a surface, but leaves what is seen there.
 
         So one labels a fence with all that shows through it, and a tree with its sky.
         """

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from lab.folders import unfinished
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
@@ -54,27 +55,8 @@ def build(root: Path, folders: Sequence[str]) -> Iterator[Path]:
     for name in folders:
         if (root / name).exists():
             raise FileExistsError(f"{root / name} exists; remove it to draw it again")
-    for leftover in root.glob(".drawing-[0-9]*"):
-        if not is_alive(int(leftover.name.rsplit("-", 1)[1])):
-            shutil.rmtree(leftover)
-
-    drawing = root / f".drawing-{os.getpid()}"
-    drawing.mkdir(parents=True)
-    try:
+    with unfinished(root / "drawing") as drawing:
+        drawing.mkdir(parents=True)
         yield drawing
         for name in folders:
             (drawing / name).rename(root / name)
-    finally:
-        shutil.rmtree(drawing)
-
-
-def is_alive(pid: int) -> bool:
-    if os.name == "nt":  # there signal 0 would end the process; keep its folder instead
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()

@@ -101,14 +101,13 @@ def stamp_crown(
     if part[2] <= part[0] or part[3] <= part[1]:
         return
     levels = mask.resize(size, Image.Resampling.BILINEAR, part)
-    inside, shares = levels.point(INSIDE), levels.point(SHARES)
+    inside = levels.point(INSIDE, "1")
+    shares = ImageChops.add(levels.point(SHARES), dither().crop((0, 0, *size))).point(FULL, "1")
     if thing.kind == "bare":
         canvas.claim(inside, box, surface, sky_alone=True)
-        twigs = ImageChops.add(shares, dither().crop((0, 0, *size))).point(FULL)
-        canvas.image.paste((*thing.colour, surface), box, twigs)
+        canvas.image.paste((*thing.colour, surface), box, shares)
     else:
         canvas.image.paste((*lit(thing.colour, 0.5), surface), box, inside)
-        # Light lies inside, where it blends the surface with itself.
         canvas.image.paste((*lit(thing.colour, rng.uniform(0.9, 1.8)), surface), box, shares)
 
 

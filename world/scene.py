@@ -27,14 +27,13 @@ OTHERS = tuple(name for name in PLATES if name not in ("panel", "board"))
 class Plate(NamedTuple):
     """What hangs on a post: a sign, another plate, or a sign seen from behind."""
 
-    name: str  # of FACES, of PLATES, or "panel"
+    name: str  # of FACES or of PLATES
     variant: int
     y: float  # metres, of its middle
     radius: float  # metres, half its side
     turn: float  # radians, about the post; 0 faces the camera
     roll: float  # radians
     behind: bool = False
-    aside: float = 0.0  # metres beside the post
 
 
 class Thing(NamedTuple):

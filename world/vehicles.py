@@ -97,8 +97,9 @@ def vehicle(canvas: Canvas, thing: Thing) -> None:
             cabin = part(plan, plan, 0.45, 0.78 * h, thing.colour)
         body = part(load, load, 0.9, h, paint)
         if rng.random() < 0.6:
-            for name in body.keys() - {"top", "far"}:
-                advertise(canvas, rng, body[name], surface)
+            for name in ("near", "left", "right"):
+                if name in body:
+                    advertise(canvas, rng, body[name], surface)
         if not going:
             cabin = part(plan, plan, 0.45, 0.78 * h, thing.colour)
             body = cabin

@@ -4,7 +4,6 @@ Sources: Gatys et al. 2016 (the losses), CS231n's assignment (their signatures).
 """
 
 import copy
-import operator
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -14,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from lab import checkpoint
 from lab.console import LabError, UsageError
+from lab.features import outputs_of, total_variation
 from lab.images import Preprocess, read_picture
 from networks import load_network, load_pretrained
 from tasks.style import PRESETS, RECIPES, Recipe
@@ -82,47 +81,36 @@ def style_loss(
 
 def tv_loss(img: Tensor, tv_weight: float) -> Tensor:
     """Return the squared differences of neighbouring pixels, (N, C, H, W), along both axes."""
-    vertical = F.mse_loss(img[:, :, 1:], img[:, :, :-1], reduction="sum")
-    horizontal = F.mse_loss(img[..., 1:], img[..., :-1], reduction="sum")
-    return tv_weight * (vertical + horizontal)
+    return tv_weight * total_variation(img, mean=False).sum()
 
 
 # ---------------------------------------------------------------- features
 
 
-def feature_extractor(model: nn.Module, layers: Sequence[str]) -> nn.Module:
-    """Return a frozen copy of a network up to `layers`, from images to a dict of their outputs.
+class FeatureExtractor(nn.Module):
+    """A frozen copy of a network, from images to a dict of what some of its layers put out.
 
     Args:
-        model: any network that torch.fx can trace; it stays as it is.
+        model: any network; it stays as it is.
         layers: names of modules in it.
 
     Raises:
-        LabError: no such layer (names those there are), or the network cannot be traced.
+        LabError: no such layer; names those there are.
     """
-    known = [name for name, _ in model.named_modules() if name]
-    if unknown := [layer for layer in layers if layer not in known]:
-        outer = [name for name in known if name.count(".") < 2]
-        raise LabError(f"the network has no layer {unknown[0]!r}; there are {', '.join(outer)}")
-    network = copy.deepcopy(model).eval().requires_grad_(False)
-    try:
-        extractor = create_feature_extractor(
-            network, {layer: layer for layer in layers}, suppress_diff_warning=True
-        )
-    except Exception as error:  # the network's own code, run on stand-ins, raises anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LabError(f"the network cannot be traced for its features ({reason})") from error
-    # What one layer hands out, the next must not overwrite.
-    for module in extractor.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False
-    for node in extractor.graph.nodes:
-        if node.target is operator.iadd:
-            node.target = operator.add
-        if "inplace" in node.kwargs:
-            node.update_kwarg("inplace", False)
-    extractor.recompile()
-    return extractor.to(memory_format=torch.channels_last)
+
+    def __init__(self, model: nn.Module, layers: Sequence[str]):
+        super().__init__()
+        known = [name for name, _ in model.named_modules() if name]
+        if unknown := [layer for layer in layers if layer not in known]:
+            outer = [name for name in known if name.count(".") < 2]
+            raise LabError(f"the network has no layer {unknown[0]!r}; there are {', '.join(outer)}")
+        self.layers = tuple(layers)
+        self.network = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        modules = [self.network.get_submodule(layer) for layer in self.layers]
+        return dict(zip(self.layers, outputs_of(self.network, modules, images), strict=True))
 
 
 class StyleLosses:
@@ -198,7 +186,7 @@ def make_losses(
             f"--style_weights takes {len(recipe.style_layers)} numbers, one for each of "
             f"{', '.join(recipe.style_layers)}; {len(recipe.style_weights)} are given"
         )
-    extractor = feature_extractor(network, (recipe.content_layer, *recipe.style_layers))
+    extractor = FeatureExtractor(network, (recipe.content_layer, *recipe.style_layers))
     style = read_picture(style_file, recipe.style_size, preprocess)
     return StyleLosses(extractor.to(device), recipe, style.to(device)), preprocess
 
