@@ -109,17 +109,24 @@ class CenterNet(Detector):
     def forward(
         self, images: Tensor, targets: Sequence[Targets] | None = None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]] | dict[str, Tensor]:
-        fine = self.stage4(images)
-        x8 = self.stage8(fine)
+        fine, coarse = self.maps(images)
+        heat, logarithms = self.head(coarse).float().split((1, 4), 1)
+        distances = UNIT * logarithms.clamp(max=FARTHEST).exp()
+        if targets is None:
+            return heat, distances, (fine, coarse)
+        return self._losses(heat, distances, (fine, coarse), targets)
+
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features of strides 4 and 8; the latter know what those of 16 and 32 see."""
+        x4 = self.stage4(images)
+        x8 = self.stage8(x4)
         x16 = self.stage16(x8)
         x32 = self.lateral32(self.stage32(x16))
         x16 = self.join16(self.lateral16(x16) + F.interpolate(x32, scale_factor=2))
-        x8 = self.join8(x8 + F.interpolate(x16, scale_factor=2))
-        heat, logarithms = self.head(x8).float().split((1, 4), 1)
-        distances = UNIT * logarithms.clamp(max=FARTHEST).exp()
-        if targets is None:
-            return heat, distances, (fine, x8)
-        return self._losses(heat, distances, (fine, x8), targets)
+        return x4, self.join8(x8 + F.interpolate(x16, scale_factor=2))
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self.maps(images)[1]
 
     def read(self, features: tuple[Tensor, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Return the logits of the second look, (B, C + 1), at boxes of each image, B in all."""

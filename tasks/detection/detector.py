@@ -39,10 +39,8 @@ class Detector(nn.Module):
             threshold: score from which something counts as found.
         """
         height, width = images.shape[-2:]
-        # 0 is what convolutions take the outside for, so that filling up changes nothing within.
-        filled = F.pad(images, (0, -width % self.stride, 0, -height % self.stride))
         detections = []
-        for found in self._find(filled, threshold):
+        for found in self._find(self.fill(images), threshold):
             boxes = clip_boxes_to_image(found["boxes"].float(), (height, width))
             kept = remove_small_boxes(boxes, 1)[:MOST_FOUND]
             detections.append(
@@ -54,7 +52,24 @@ class Detector(nn.Module):
             )
         return detections
 
+    def fill(self, images: Tensor) -> Tensor:
+        """Return images filled up to multiples of `stride`.
+
+        With 0, which is what convolutions take the outside for: nothing changes within.
+        """
+        height, width = images.shape[-2:]
+        return F.pad(images, (0, -width % self.stride, 0, -height % self.stride))
+
+    def features(self, images: Tensor) -> tuple[Tensor, int]:
+        """Return the finest map that objects are told from, (N, C, H', W'), and its stride."""
+        filled = self.fill(images)
+        features = self._features(filled)
+        return features, round(filled.shape[3] / features.shape[3])
+
     def _find(self, images: Tensor, threshold: float) -> list[Detections]:
+        raise NotImplementedError
+
+    def _features(self, images: Tensor) -> Tensor:
         raise NotImplementedError
 
 

@@ -47,6 +47,7 @@ class DetectionMeter:
         classes: names, by label.
         detections, targets: of the pictures seen so far, on the CPU; after `compute` those of all
             processes.
+        figures: what `compute` returned.
         by_class: AP of each class that has boxes, by name; after `compute`.
         curves: precision at recalls 0, 0.01, ..., 1, IoU 0.5, (101,), by name: of the categories
             of signs and of "a sign", else of each class; after `compute`.
@@ -56,6 +57,7 @@ class DetectionMeter:
         self.classes = tuple(classes)
         self.detections: list[dict[str, Tensor]] = []
         self.targets: list[dict[str, Tensor]] = []
+        self.figures: dict[str, float] = {}
         self.by_class: dict[str, float] = {}
         self.curves: dict[str, np.ndarray] = {}
 
@@ -80,6 +82,7 @@ class DetectionMeter:
             figures |= {"sign_ap50": signs["ap50"], "category_ap50": merged["ap50"]}
             figures |= {f"{name}_ap50": value for name, value in own.items()}
             self.curves = curves | more
+        self.figures = figures
         return figures
 
     def _measure(

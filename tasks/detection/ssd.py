@@ -113,20 +113,34 @@ class TinySSD(Detector):
     def forward(
         self, images: Tensor, targets: Sequence[Targets] | None = None
     ) -> tuple[Tensor, Tensor, Tensor] | dict[str, Tensor]:
-        anchors, class_maps, offset_maps = [], [], []
-        features, height = images, images.shape[-2]
-        for index, sizes in enumerate(self.config.sizes):
-            features = self.get_submodule(f"blk_{index}")(features)
-            sizes = [size * SIDE / height for size in sizes]
-            anchors.append(multibox_prior(features, sizes, RATIOS))
+        class_maps, offset_maps = [], []
+        maps = self.maps(images)
+        for index, features in enumerate(maps):
             class_maps.append(self.get_submodule(f"cls_{index}")(features))
             offset_maps.append(self.get_submodule(f"bbox_{index}")(features))
-        anchors = torch.cat(anchors, 1)
+        anchors = torch.cat(self.anchors(maps, images.shape[-2]), 1)
         classes = concat_preds(class_maps).view(len(images), anchors.shape[1], -1)
         offsets = concat_preds(offset_maps)
         if targets is None:
             return anchors, classes, offsets
         return multibox_loss(anchors, classes, offsets, targets, *images.shape[-2:])
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the five feature maps."""
+        maps = [images]
+        for index in range(len(self.config.sizes)):
+            maps.append(self.get_submodule(f"blk_{index}")(maps[-1]))
+        return maps[1:]
+
+    def anchors(self, maps: Sequence[Tensor], height: int) -> list[Tensor]:
+        """Return the anchors of each map, (1, A, 4), in shares of a picture so tall."""
+        return [
+            multibox_prior(features, [size * SIDE / height for size in sizes], RATIOS)
+            for features, sizes in zip(maps, self.config.sizes, strict=True)
+        ]
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self.blk_0(images)
 
     def _find(self, images: Tensor, threshold: float) -> list[Detections]:
         anchors, classes, offsets = self(images)
