@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou, roi_align, roi_pool
 
@@ -46,7 +45,7 @@ def chosen_pictures(
     if args.image_idx is not None:
         if not 0 <= args.image_idx < count:
             raise UsageError(
-                f"--image_idx {args.image_idx}: the test pictures are 0 to {count - 1}"
+                f"--image_idx {args.image_idx}: the pictures are 0 to {count - 1}"
             )
         chosen = [args.image_idx]
     else:  # those that show the most
@@ -104,24 +103,20 @@ def view_anchors(
         raise LabError(f"{state['network']} has no anchors of ours to show: train tiny_ssd")
     ((picture, target, name),) = chosen_pictures(args, state, runtime, 1)
     images = as_input(picture).to(runtime.device)
-    height, width = images.shape[-2:]
-    filled = F.pad(images, (0, -width % model.stride, 0, -height % model.stride))
-    tiles = []
+    filled, tiles = model.fill(images), []
     scale = torch.tensor([filled.shape[3], filled.shape[2]] * 2, dtype=torch.float32)
     truth = torch.zeros(0, 4) if target is None else target["boxes"][~target["ignored"]]
-    maps = model.anchors(filled)
+    maps = model.anchors(model.maps(filled), filled.shape[2])
     boxes = [anchors[0].cpu() * scale for anchors in maps]
     assigned = assign_anchor_to_bbox(truth, torch.cat(boxes)).split([len(each) for each in boxes])
     for anchors, own, sizes in zip(boxes, assigned, model.config.sizes, strict=True):
-        middle = (anchors[:, :2] + anchors[:, 2:]) / 2 - torch.tensor([width / 2, height / 2])
+        middle = (anchors[:, :2] + anchors[:, 2:] - scale[:2]) / 2
         nearest = middle.square().sum(1).argsort(stable=True)[: len(sizes) + 2]
         marks = [frame(box, "white") for box in anchors[nearest].tolist()]
         marks += [frame(box, "yellow") for box in anchors[own >= 0].tolist()]
         marks += [frame(box, "lime") for box in truth.tolist()]
-        first = anchors[nearest[0]]
         sides = " and ".join(f"{256 * size:.0f}" for size in sizes)
         note = f"{len(anchors):,} anchors, {sides} px; {int((own >= 0).sum())} with an object"
-        del first
         tiles.append([Tile(picture, note, marks=tuple(marks))])
     title = f"{shorten(name)}: anchors of one place (white), with an object (yellow), true (green)"
     yield Picture("anchors/anchors.jpg", title, (Grid(tiles, side=3.2),))
