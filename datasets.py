@@ -15,7 +15,6 @@ augment, normalise) is done on whole batches.
 # ruff: noqa: E402 - the script needs none of the later imports, so that --help answers at once
 
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,10 @@ def add_street(commands: Any) -> None:
         help=f"folder to make (default {near(DATA_ROOT / 'street')})",
     )
     street.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
-    street.set_defaults(make=make_street)
+    street.set_defaults(make=lambda args: draw_street(args.root, args.seed))
 
 
-def make_street(args: Namespace) -> None:
+def draw_street(root: Path, seed: int = 0) -> None:
     """Draw streets as JPEGs with COCO's and VOC's annotations.
 
     Raises:
@@ -47,14 +46,14 @@ def make_street(args: Namespace) -> None:
     from world import street
 
     total = sum(street.SPLITS.values())
-    say(f"Drawing {total:,} streets into {near(args.root)}")
+    say(f"Drawing {total:,} streets into {near(root)}")
     try:
         with progress(total=total, label="drawing") as bar:
-            street.draw_street_dataset(args.root, args.seed, street.SPLITS, progress=bar.update)
+            street.draw_street_dataset(root, seed, street.SPLITS, progress=bar.update)
     except OSError as error:
-        raise LabError(f"cannot draw into {args.root}: {error.strerror or error}") from error
+        raise LabError(f"cannot draw into {root}: {error.strerror or error}") from error
     for split, count in street.SPLITS.items():
-        say(f"{near(args.root / split)}: {count:,} pictures, annotations.json, SegmentationClass/")
+        say(f"{near(root / split)}: {count:,} pictures, annotations.json, SegmentationClass/")
 
 
 def main() -> None:
@@ -63,7 +62,7 @@ def main() -> None:
 
     parser = Parser(description=layouts.__doc__.split("\n\n")[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="name", required=True)
-    for add_command in (layouts.add_gtsrb, layouts.add_kaggle, add_street):
+    for add_command in (layouts.add_gtsrb, layouts.add_kaggle, layouts.add_gtsdb, add_street):
         add_command(commands)
     commands.metavar = "|".join(commands.choices)
     args = parser.parse_args()

@@ -4,13 +4,24 @@ python test.py --ckpt_path checkpoints/default --epoch 10
 python test.py --epoch best --save             # and every image, sorted by right and wrong
 python test.py --data_root FOLDER              # on other pictures of the same classes
 python test.py --image photo.jpg FOLDER        # what it makes of your own
+python test.py --ckpt_path checkpoints/street --read checkpoints/default    # signs found, then read
 """
 
 from argparse import ArgumentParser
 from pathlib import Path
 
 import tasks
-from lab.console import add_epoch_flag, add_precision_flag, lab_parser, positive_int, run, say
+from lab.console import (
+    UsageError,
+    add_epoch_flag,
+    add_precision_flag,
+    lab_parser,
+    positive_int,
+    run,
+    say,
+)
+
+OF_A_FIELD = ("read",)  # flags that some fields alone have a use for
 
 
 def make_parser() -> ArgumentParser:
@@ -30,6 +41,12 @@ def make_parser() -> ArgumentParser:
         metavar="PICTURE",
         help="files, folders or http(s) addresses to look at instead of the test split",
     )
+    parser.add_argument(
+        "--read",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="detection: have this classifier of signs, or the best of its run, read what is found",
+    )
     return parser
 
 
@@ -44,6 +61,9 @@ def main() -> None:
     path = checkpoint.find(args.ckpt_path, args.epoch)
     state = checkpoint.load(path)
     field = tasks.field_of(state, path)
+    for name in OF_A_FIELD:
+        if getattr(args, name) is not None and name not in field.test_flags:
+            raise UsageError(f"--{name} is for another task than that of {path}")
     task, model = field.restore(state)
     runtime = start_as(state, args.device, args.precision)
     model = place(model, runtime)

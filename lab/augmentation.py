@@ -37,26 +37,44 @@ def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
         A new batch of the same shape, range and device.
     """
     images = move(images, generator, ROTATION, SHIFT, SCALE, SHEAR)
+    return vary_light(images, generator)
+
+
+def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Light and blur each image of a batch differently, without moving anything in it.
+
+    Args:
+        images: (N, 3, H, W) in [-1, 1]; left as they are.
+        generator: of the CPU.
+
+    Returns:
+        A new batch of the same shape, range and device.
+    """
     count, device = len(images), images.device
     draw = partial(uniform, count, generator)
 
     def per_image(values: Tensor) -> Tensor:
-        return values.to(device).view(-1, 1, 1, 1)
+        return values.to(device).view(-1, 1, 1)
 
-    # Colour in one affine step: saturation mixes with the grey image, contrast stretches about
-    # the image's mean, exposure scales the light, i.e. (x + 1).
+    # Saturation mixes with the grey image, contrast stretches about the image's mean, exposure
+    # scales the light, i.e. (x + 1): together, per image, one affine map of its colours.
     saturation = per_image(1 + draw(SATURATION))
     contrast = per_image(1 + draw(CONTRAST))
     exposure = per_image(draw(EXPOSURE).exp())
-    grey = images.mean(1, keepdim=True)
-    mean = grey.mean((2, 3), keepdim=True)
-    images = grey + saturation * (images - grey)
-    images = (mean + contrast * (images - mean) + 1) * exposure - 1
+    colours = images.flatten(2)  # (N, 3, H * W)
+    grey = torch.full((3, 3), 1 / 3, device=device)
+    mix = torch.lerp(grey, torch.eye(3, device=device), saturation)  # (N, 3, 3)
+    mean = colours.mean((1, 2), keepdim=True)
+    shift = (mean - contrast * mean + 1) * exposure - 1
+    images = torch.baddbmm(shift, contrast * exposure * mix, colours).view(images.shape)
 
     # A blend with the 3x3 mean is a blur of the blend's strength.
-    blur = per_image(torch.rand(count, generator=generator) / BLUR_SHARE)
-    blur = torch.where(blur < 1, blur, 0)
-    images = torch.lerp(images, F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), blur)
+    blur = torch.rand(count, generator=generator) / BLUR_SHARE
+    blurred = (blur < 1).nonzero()[:, 0].to(device)
+    if len(blurred):
+        sharp, strength = images[blurred], per_image(blur)[blurred, None]
+        soft = F.avg_pool2d(sharp, 3, 1, 1, count_include_pad=False)
+        images[blurred] = torch.lerp(sharp, soft, strength)
     return images.clamp_(-1, 1)
 
 

@@ -4,13 +4,16 @@ python datasets.py gtsrb                       # real traffic signs, 26 classes,
 python datasets.py gtsrb --classes 43          # all of its classes, under data/gtsrb43
 python datasets.py gtsrb --data_root FOLDER    # from files on disk: torchvision's, its authors' or
                                                # Kaggle's copy; no connection needed
+python datasets.py gtsdb --data_root FOLDER    # signs in street photographs: 400 train, 200 test
 python datasets.py kaggle --kind cifar10 --root FOLDER    # FOLDER/trainLabels.csv, train/, test/
 python datasets.py kaggle --kind dogs --root FOLDER       # FOLDER/labels.csv, train/, test/
 
-Sources: GTSRB (Stallkamp et al. 2012); Kaggle's competitions cifar-10 and dog-breed-identification.
+Sources: GTSRB (Stallkamp et al. 2012), GTSDB (Houben et al. 2013); Kaggle's competitions cifar-10
+and dog-breed-identification.
 """
 
 import csv
+import json
 import os
 import shlex
 import shutil
@@ -265,6 +268,102 @@ def _test_photographs(table: Path, base: Path, images: Path) -> list[Photograph]
         ]
 
 
+# ---------------------------------------------------------------- GTSDB
+
+GTSDB_COUNT, GTSDB_TRAIN = 600, 400  # annotated photographs; those of them to train on
+GTSDB_ENDINGS = (".ppm", ".jpg", ".jpeg", ".png")
+
+
+def prepare_gtsdb(root: Path, source: Path, all_test: bool = False) -> Path:
+    """Lay the German Traffic Sign Detection Benchmark out as photographs with COCO's files.
+
+    Photographs are hard links, which take no room, or copies where the file system has no links.
+
+    Args:
+        root: folder for the result.
+        source: folder of the photographs, 00000.ppm or .jpg to 00599, and of gt.txt, which has a
+            line `file;left;top;right;bottom;class` for each sign.
+        all_test: put all photographs into test/, not the first 400 into train/.
+
+    Returns:
+        The folder made: `root/gtsdb`, or `root/gtsdb_all` with `all_test`.
+
+    Raises:
+        LabError: files missing, a table that cannot be read, or the result exists already.
+    """
+    target = root / ("gtsdb_all" if all_test else "gtsdb")
+    if target.exists():
+        raise LabError(f"{target} exists already; remove it to lay it out anew")
+    table = source / "gt.txt"
+    signs = _read_gtsdb(table)
+    splits: dict[str, list[Path]] = {}
+    for number in range(GTSDB_COUNT):
+        names = [source / f"{number:05d}{ending}" for ending in GTSDB_ENDINGS]
+        path = next((path for path in names if path.is_file()), None)
+        if path is None:
+            raise LabError(f"{source} lacks photograph {number:05d} of {GTSDB_COUNT}")
+        split = "test" if all_test or number >= GTSDB_TRAIN else "train"
+        splits.setdefault(split, []).append(path)
+    photographs = [(path, Path(split, path.name)) for split in splits for path in splits[split]]
+
+    def put(file: Path, place: Path) -> None:
+        if file == table:
+            content = _as_coco(splits[place.parent.name], signs)
+            place.write_text(json.dumps(content), encoding="utf-8")
+        else:
+            _link_or_copy(file, place)
+
+    tables = [(table, Path(split, "annotations.json")) for split in splits]
+    _lay_out(photographs + tables, target, put)
+    _say_counts(target, (place for _, place in photographs))
+    return target
+
+
+def _read_gtsdb(table: Path) -> dict[str, list[tuple[int, list[float]]]]:
+    """Return class and corners of the signs in each photograph, by its name without ending."""
+    signs: dict[str, list[tuple[int, list[float]]]] = {}
+    try:
+        lines = table.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"cannot read {table}: {error}") from error
+    for number, line in enumerate(filter(str.strip, lines), 1):
+        try:
+            name, *corners, label = line.split(";")
+            left, top, right, bottom = map(float, corners)
+            GTSRB_CLASSES[int(label)]
+        except (ValueError, IndexError) as error:
+            wanted = "file;left;top;right;bottom;class"
+            raise LabError(f"{table}, line {number}: {line[:60]!r} is not {wanted}") from error
+        signs.setdefault(Path(name).stem, []).append((int(label), [left, top, right, bottom]))
+    return signs
+
+
+def _as_coco(
+    photographs: Sequence[Path], signs: dict[str, list[tuple[int, list[float]]]]
+) -> dict[str, list[dict]]:
+    """Return what COCO's annotations.json holds of photographs."""
+    from PIL import Image
+
+    images, annotations = [], []
+    for image_id, path in enumerate(photographs, 1):
+        with Image.open(path) as image:
+            width, height = image.size
+        images.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
+        for label, (left, top, right, bottom) in signs.get(path.stem, []):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label + 1,
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": (right - left) * (bottom - top),
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(GTSRB_CLASSES)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 # ---------------------------------------------------------------- Kaggle
 
 # The table of labels by kind, with its columns: an image's name without ending, and its class.
@@ -433,6 +532,29 @@ def add_gtsrb(commands: Any) -> None:
 def _make_gtsrb(args: Namespace) -> None:
     target = prepare_gtsrb(args.root, args.classes, args.data_root)
     say(f"Train on it: python train.py --bn --stn --augment --data_root {shlex.quote(str(target))}")
+
+
+def add_gtsdb(commands: Any) -> None:
+    """Add `gtsdb` to the parser's commands."""
+    command = commands.add_parser(
+        "gtsdb", help="signs in photographs of streets", allow_abbrev=False
+    )
+    command.add_argument("--root", type=Path, default=near(DATA_ROOT), help="(default %(default)s)")
+    command.add_argument(
+        "--data_root", "--source", type=Path, required=True, help="folder of the benchmark's files"
+    )
+    command.add_argument(
+        "--all_test", action="store_true", help="all 600 photographs to test on, none to train on"
+    )
+    command.set_defaults(make=_make_gtsdb)
+
+
+def _make_gtsdb(args: Namespace) -> None:
+    target = shlex.quote(str(prepare_gtsdb(args.root, args.data_root, args.all_test)))
+    if args.all_test:
+        say(f"Test on it: python test.py --ckpt_path RUN --data_root {target}")
+    else:
+        say(f"Train on it: python train.py --task detection --dataset gtsdb --data_root {target}")
 
 
 def add_kaggle(commands: Any) -> None:

@@ -8,7 +8,7 @@ What a picture shows is there before it is drawn, so that a test can look at wha
 see. matplotlib is imported where something is drawn: training needs none until then.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from pathlib import Path
@@ -27,6 +27,7 @@ LINE = 1.25  # from one line of text to the next, of the font's size
 GAP = 0.1  # inches from one image to the next, or to a text
 BAR = 0.9  # inches that a bar of colours takes, with its label
 HEAD_FONT, TITLE_FONT, SMALLEST_FONT = 13, 11, 5  # points; of a picture's title, of a part's
+LABEL_FONT = 6  # of what stands upon an image
 
 # ---------------------------------------------------------------- text
 
@@ -103,10 +104,19 @@ class Mark:
     Attributes:
         points: (P, 2), x and y in pixels, of which (0, 0) spans -0.5 to 0.5; a single one is a dot.
         colour: a name of matplotlib's.
+        label: written above the first point.
     """
 
     points: np.ndarray
     colour: str = "magenta"
+    label: str = ""
+
+
+def frame(box: Sequence[float], colour: str = "magenta", label: str = "") -> Mark:
+    """Return the outline of a box: left, top, right, bottom, 0 at the edge of the first pixel."""
+    left, top, right, bottom = (edge - 0.5 for edge in box)
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    return Mark(np.array(corners), colour, label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +235,11 @@ class Grid:
             style = {"marker": "o", "markersize": 7, "markeredgecolor": "black"}
             (line,) = axis.plot(x, y, color=mark.colour, **(style if len(x) == 1 else {}))
             line.set_clip_path(frame)
+            if mark.label:
+                axis.text(
+                    x[0], y[0] - 0.02, plain(mark.label), fontsize=LABEL_FONT, va="bottom",
+                    bbox={"boxstyle": "square,pad=0.1", "fc": mark.colour, "ec": "none"},
+                )  # fmt: skip
         return shown
 
     def _layout(self) -> "_Layout":
@@ -317,6 +332,33 @@ class Scatter:
                 )  # fmt: skip
         axis.set(xlabel=self.axes[0], ylabel=self.axes[1], xticks=[], yticks=[])
         figure.legend(loc="outside right upper", fontsize=9, ncols=self._columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Lines of one kind, each with a name.
+
+    Attributes:
+        x: (P,), of all of them.
+        lines: (P,) each, by name.
+        axes: what x and the lines are.
+    """
+
+    x: np.ndarray
+    lines: Mapping[str, np.ndarray]
+    axes: tuple[str, str]
+    size = (8.0, 5.0)
+
+    def draw(self, figure: "FigureBase") -> None:
+        """Draw the lines, from 0 to at least 1."""
+        axis = figure.subplots()
+        for index, (name, values) in enumerate(self.lines.items()):
+            style = ("-", "--", ":", "-.")[index // 10 % 4]
+            axis.plot(self.x, values, style, color=f"C{index % 10}", label=plain(name))
+        axis.set(xlabel=self.axes[0], ylabel=self.axes[1], xlim=(0, None), ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+        columns = -(-len(self.lines) // 22)
+        figure.legend(loc="outside right upper", fontsize=8, ncols=columns)
 
 
 @dataclass(frozen=True, eq=False)

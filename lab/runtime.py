@@ -49,6 +49,14 @@ class Runtime:
             dist.all_reduce(values, dist.ReduceOp.MIN)
         return values
 
+    def gather(self, part: Any) -> list[Any]:
+        """Return what each process has of something that can be pickled, in the order of ranks."""
+        if self.world_size == 1:
+            return [part]
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, part)
+        return parts
+
     def wait_for_all(self) -> None:
         """Return when every process has come here."""
         if self.world_size > 1:
@@ -155,9 +163,7 @@ def process_states(networks: nn.Module, runtime: Runtime) -> list[dict[str, Any]
     if runtime.world_size == 1:
         return [own]
     own["buffers"] = [buffer.cpu() for buffer in networks.buffers()]
-    gathered: list[Any] = [None] * runtime.world_size
-    dist.all_gather_object(gathered, own)
-    return gathered
+    return runtime.gather(own)
 
 
 def restore_process(states: list[dict[str, Any]], networks: nn.Module, runtime: Runtime) -> None:

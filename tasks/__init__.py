@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from lab.task import Meter, Task
 
 DEFAULT = "classification"
-FIELDS = {"classification": "tasks.classification"}  # each with its module
+# Each with its module.
+FIELDS = {"classification": "tasks.classification", "detection": "tasks.detection"}
 SCRIPTS = {"style": "style.py"}  # tasks of runs that scripts of their own make and read
 
 
@@ -63,6 +64,7 @@ class Field:
             draws what a test has found.
         read_images: (test.py's flags, checkpoint, network, files, runtime) prints and draws what
             the network makes of pictures.
+        test_flags: those of test.py that no other field has a use for, without their dashes.
         views: what visualize.py can show of a network, by the names of `--type`.
         look: (visualize.py's flags, checkpoint or None for one of torchvision's networks, runtime)
             to the pictures of a view.
@@ -77,6 +79,7 @@ class Field:
     test_loader: Callable[[dict[str, Any], Path | None, int, "Runtime"], "DataLoader"]
     report: Callable[["Namespace", "Meter", "Dataset"], None]
     read_images: Callable[["Namespace", dict, "nn.Module", list[Path], "Runtime"], None]
+    test_flags: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
     look: Callable[["Namespace", dict | None, "Runtime"], Iterable["Picture"]] | None = None
     suggestions: Callable[["Namespace"], list[list[str]]] = lambda args: []

@@ -423,7 +423,7 @@ class KaggleTest(unittest.TestCase):
     def test_wrong_flags(self):
         for flags, word in (
             ((), "gtsrb"),
-            (("imagenet",), "gtsrb|kaggle"),
+            (("imagenet",), "gtsrb|kaggle|gtsdb|street"),
             (("kaggle", "--root", self.root), "--kind"),
             (("kaggle", "--kind", "cats", "--root", self.root), "cifar10"),
         ):

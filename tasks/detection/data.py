@@ -1,0 +1,468 @@
+"""Pictures with boxes: every source by name, and the one way from a folder of them to a loader.
+
+    source = SOURCES["street"]
+    root = find_data("street", None)                  # data/street
+    source.prepare(root)                              # where not None: in one process alone
+    splits = {mode: read_split("street", root, mode) for mode in modes_of("street", root)}
+    train = make_loader(splits["train"], 32, source.windows, seed=0)
+    val = make_loader(splits["val"], 4)
+
+A loader yields images, float32 (N, 3, H, W) in [-1, 1], and targets, a list of N dicts:
+
+    boxes    float32 (n, 4): left, top, right, bottom in pixels of the image, width and height > 0
+    labels   int64 (n,): 0 to C - 1, of loader.dataset.classes; the background has none
+    ignored  bool (n,): nobody can be asked to find it, and who finds it makes no mistake
+
+Training images are windows cut out of the pictures (`augment`), of one size. Those of val and test
+are whole pictures, in order; where pictures of a batch differ in size, the smaller ones have zeros
+at their right and bottom, as a convolution sees beyond a border. `loader.batch_sampler` is a
+datasets.BatchSampler, as `engine.fit` needs for an exact resume. Pictures are decoded once, into
+uint8 arrays.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datasets import CACHE_BUDGET, MODES, VAL_SHARE, BatchSampler, download, draw_street, held_out
+from lab.console import LabError, UsageError, progress, say
+from lab.folders import DATA_ROOT, near, printable
+from lab.images import open_image, say_left_out
+from tasks.detection.annotations import (
+    Annotated,
+    Box,
+    Listing,
+    read_bananas,
+    read_coco,
+    read_signs,
+    read_voc,
+)
+from tasks.detection.augment import (
+    DRAWS,
+    Windows,
+    choose_window,
+    cut,
+    move_boxes,
+    vary_windows,
+)
+
+Target = dict[str, Tensor]
+
+SEEN_SHARE = 0.5  # of a box's area: if less is inside a window, it is ignored there
+SMALLEST = 8.0  # pixels: a box whose longer side is shorter in a window is ignored there
+
+
+# ---------------------------------------------------------------- data sets by name
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that the scripts know by name.
+
+    Attributes:
+        read: (folder, mode) to what is annotated there; None where there is no such split.
+        folder: where it is looked for unless told otherwise; None where it has to be told.
+        windows: how training windows are cut.
+        longest: pictures are shrunk on reading until their longer side is at most so many pixels;
+            None keeps them as they are.
+        prepare: makes what is missing in a folder; None where nothing can be made.
+    """
+
+    read: Callable[[Path, str], Listing | None]
+    folder: Path | None
+    windows: Windows
+    longest: int | None = None
+    prepare: Callable[[Path], None] | None = None
+
+
+def draw_missing_street(root: Path) -> None:
+    """Draw the street where it belongs, unless it is there."""
+    if root.resolve() == STREET.resolve() and not (root / "train").is_dir():
+        draw_street(root)
+
+
+def download_missing_voc(root: Path) -> None:
+    """Have torchvision download VOC 2012 into the project's own folder, unless it is there."""
+    if root.resolve() == DATA_ROOT.resolve():
+        download("VOCDetection", "VOCdevkit", "street", root)
+
+
+STREET = DATA_ROOT / "street"
+# Objects of general data sets fill their pictures: shrunk, they fit into a window.
+GENERAL = Windows(zoom=(0.75, 1.33))
+SOURCES = {
+    # A drawn picture is a part, half as wide on the average, of a frame of 1,024 pixels.
+    "street": Source(
+        read_signs, STREET, Windows(zoom=(0.7, 2.0), around=0.7), prepare=draw_missing_street
+    ),
+    "gtsdb": Source(read_signs, DATA_ROOT / "gtsdb", Windows(around=0.7, each=4)),
+    "voc": Source(read_voc, DATA_ROOT, GENERAL, 320, download_missing_voc),
+    "coco": Source(read_coco, None, GENERAL, 320),
+    "banana": Source(read_bananas, DATA_ROOT / "banana-detection", GENERAL, 320),
+}
+
+
+def find_data(dataset: str, data_root: Path | None) -> Path:
+    """Return the folder that a data set is read from: the one given, or its own.
+
+    Raises:
+        UsageError: the data set needs a folder that is not given.
+    """
+    source = SOURCES[dataset]
+    if data_root is None and source.folder is None:
+        raise UsageError(f"--dataset {dataset} needs --data_root, the folder of the data set")
+    return data_root or near(source.folder)
+
+
+def modes_of(dataset: str, root: Path) -> tuple[str, ...]:
+    """Return the splits there are; without val, a share of train is held out."""
+    return MODES if SOURCES[dataset].read(root, "test") is not None else MODES[:2]
+
+
+# ---------------------------------------------------------------- splits
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures of one split with their boxes, as read.
+
+    Attributes:
+        classes: names; a label is an index into them.
+        paths: of the N pictures.
+        sizes: (height, width) of each, as read.
+        pictures: uint8 (H, W, 3) each; None where they would not fit `CACHE_BUDGET`.
+        boxes: float64 (n, 4) of each picture: left, top, right, bottom in its pixels, inside it.
+        labels: int64 (n,) of each.
+        ignored: bool (n,) of each.
+        longest: see `Source`.
+    """
+
+    classes: tuple[str, ...]
+    paths: list[Path]
+    sizes: list[tuple[int, int]]
+    pictures: list[np.ndarray] | None
+    boxes: list[np.ndarray]
+    labels: list[np.ndarray]
+    ignored: list[np.ndarray]
+    longest: int | None = None
+
+
+def read_split(
+    dataset: str,
+    root: Path,
+    mode: str,
+    classes: Sequence[str] | None = None,
+    val_share: float = VAL_SHARE,
+) -> Split:
+    """Read a split of a data set; what is wrong with single pictures and boxes is said.
+
+    Boxes are cut off at the picture's border. Boxes without area, outside the picture, or of
+    unknown classes are left out; so are pictures that cannot be read or have another size than the
+    annotation says. A picture without boxes is one in which nothing is to be found.
+
+    Args:
+        classes: those that a network knows; None for those of the training split.
+        val_share: of train, held out as val where there is no val.
+
+    Raises:
+        LabError: no such split, annotations that cannot be read, or nothing left to be found.
+    """
+    source = SOURCES[dataset]
+    if not root.is_dir():
+        raise LabError(f"no data folder {root}; --data_root takes that of --dataset {dataset}")
+    listing, parted = find_listing(source, root, mode, val_share)
+    if listing is None:
+        raise LabError(f"{root} holds no annotations of {mode} as --dataset {dataset} has them")
+    if parted and mode == "val":
+        count = len(listing.pictures)
+        say(f"{root} has no val: {count:,} pictures of train are held out (--val_share)")
+    if classes is None:
+        training = listing if mode == "train" or parted else source.read(root, "train")
+        classes = (training or listing).classes
+    return load_split(listing, tuple(classes), source.longest)
+
+
+def find_listing(
+    source: Source, root: Path, mode: str, val_share: float
+) -> tuple[Listing | None, bool]:
+    """Return what is annotated of a split, and whether it is train parted into two."""
+    if mode == "test" or source.read(root, "val") is not None:
+        return source.read(root, mode), False
+    listing = source.read(root, "train")
+    if listing is None:
+        return None, False
+    pictures = listing.pictures
+    held = held_out([0] * len(pictures), range(len(pictures)), val_share)
+    chosen = [p for p, out in zip(pictures, held, strict=True) if out == (mode == "val")]
+    return listing._replace(pictures=chosen), True
+
+
+def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) -> Split:
+    """Decode the pictures of a listing and judge their boxes; errors as in `read_split`."""
+    decoded, problems = decode(listing, longest)
+    folder = listing.source if listing.source.is_dir() else listing.source.parent
+    say_left_out(folder, len(listing.pictures), problems)
+    left_out = Complaints()
+    if listing.orphans:
+        left_out["of pictures that are not listed"] = [""] * listing.orphans
+    boxes, labels, ignored = [], [], []
+    for picture, kept in decoded:
+        whole = kept.whole
+        clear = judge(picture, whole, classes, left_out)
+        scale = np.array([kept.size[1] / whole[1], kept.size[0] / whole[0]] * 2)
+        boxes.append(np.array([box.corners for box in clear], float).reshape(-1, 4) * scale)
+        labels.append(np.array([classes.index(box.name) for box in clear], np.int64))
+        ignored.append(np.array([box.ignored for box in clear], bool))
+    if left_out:
+        say(f"{listing.source}: left out {left_out}")
+    if all(hidden.all() for hidden in ignored):
+        raise LabError(f"{listing.source} leaves nothing to find: no good box in a good picture")
+    pictures = [kept.pixels for _, kept in decoded]
+    if pictures[-1] is None:
+        say(
+            f"{folder}: {len(pictures):,} pictures would take more than "
+            f"{CACHE_BUDGET / 2**30:.1f} GiB of memory, so they are read from disk batch by batch "
+            "(see --num_workers)"
+        )
+        pictures = None
+    return Split(
+        tuple(map(printable, classes)),
+        [picture.path for picture, _ in decoded],
+        [kept.size for _, kept in decoded],
+        pictures,
+        boxes,
+        labels,
+        ignored,
+        longest,
+    )
+
+
+class Complaints(dict[str, list[str]]):
+    """What is wrong with boxes, and the names of the pictures that have such ones."""
+
+    def __str__(self) -> str:
+        kinds = [
+            f"{len(names):,} {what}" + (f" ({names[0]})" if names[0] else "")
+            for what, names in sorted(self.items(), key=lambda item: -len(item[1]))
+        ]
+        more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
+        return f"{sum(map(len, self.values())):,} boxes: {', '.join(kinds[:4])}{more}"
+
+
+def judge(
+    picture: Annotated, size: tuple[int, int], classes: Sequence[str], complaints: Complaints
+) -> list[Box]:
+    """Return the boxes that can be used, cut off at the picture's border; note the others."""
+    height, width = size
+    clear = []
+    for box in picture.boxes:
+        left, top, right, bottom = box.corners
+        inside = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
+        if not all(map(math.isfinite, box.corners)):
+            wrong = "whose corners are no numbers"
+        elif right <= left or bottom <= top:
+            wrong = "without area"
+        elif inside[2] <= inside[0] or inside[3] <= inside[1]:
+            wrong = "outside the picture"
+        elif box.name not in classes:
+            wrong = f"of the unknown class {printable(box.name)!r}"
+        else:
+            clear.append(box._replace(corners=inside))
+            continue
+        complaints.setdefault(wrong, []).append(printable(picture.path.name))
+    return clear
+
+
+# ---------------------------------------------------------------- files to pixels
+
+
+class Decoded(NamedTuple):
+    """A picture as read: (height, width) in its file and as kept, and its pixels if they are."""
+
+    whole: tuple[int, int]
+    size: tuple[int, int]
+    pixels: np.ndarray | None
+
+
+def decode(
+    listing: Listing, longest: int | None
+) -> tuple[list[tuple[Annotated, Decoded]], dict[Path, str]]:
+    """Decode the pictures of a listing.
+
+    Returns:
+        The readable ones, with pixels unless all together exceed `CACHE_BUDGET`; and what is wrong
+        with the others.
+    """
+
+    def read(picture: Annotated) -> Decoded | str:
+        if picture.problem:
+            return picture.problem
+        try:
+            image = open_image(picture.path)
+        except OSError as error:
+            return error.strerror or str(error)
+        whole = image.height, image.width
+        if picture.size not in (None, whole):
+            said = "x".join(map(str, reversed(picture.size)))
+            return f"is {image.width}x{image.height}, but annotated as {said}"
+        pixels = shrink(image, longest)
+        return Decoded(whole, pixels.shape[:2], pixels if room > 0 else None)
+
+    decoded, problems, room = [], {}, CACHE_BUDGET
+    pictures = listing.pictures
+    # Threads suffice: Pillow decodes and resizes outside the interpreter's lock.
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(read, pictures)
+        label = f"reading {listing.source}"
+        for picture, result in progress(
+            zip(pictures, results, strict=True), total=len(pictures), label=label
+        ):
+            if isinstance(result, str):
+                problems[picture.path] = result
+                continue
+            room -= 3 * math.prod(result.size)
+            if room < 0 and decoded and decoded[-1][1].pixels is not None:
+                decoded = [(each, kept._replace(pixels=None)) for each, kept in decoded]
+            decoded.append((picture, result if room >= 0 else result._replace(pixels=None)))
+    return decoded, problems
+
+
+def shrink(image: Image.Image, longest: int | None) -> np.ndarray:
+    """Return a picture's pixels, (H, W, 3) uint8, its longer side at most `longest` pixels."""
+    image = image.convert("RGB")
+    scale = min(1.0, (longest or math.inf) / max(image.size))
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in image.size]
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.array(image)
+
+
+# ---------------------------------------------------------------- the loader
+
+
+class DetectionDataset(Dataset):
+    """Pictures of one split; asked for a batch at a time (`__getitems__`).
+
+    Args:
+        split: what `read_split` returned.
+        windows: cut training windows so; None for whole pictures.
+        device: where batches are made.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        windows: Windows | None = None,
+        device: str | torch.device = "cpu",
+    ):
+        self.split, self.windows, self.device = split, windows, device
+        self.classes = split.classes
+
+    def __len__(self) -> int:
+        return len(self.split.paths) * (self.windows.each if self.windows else 1)
+
+    def picture(self, index: int) -> np.ndarray:
+        """Return a whole picture, uint8 (H, W, 3)."""
+        if self.split.pictures is not None:
+            return self.split.pictures[index]
+        return shrink(open_image(self.split.paths[index]), self.split.longest)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, list[Target]]:
+        if self.windows is None:
+            return self._whole(indices)
+        generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
+        pixels, targets = self._windows(
+            [index // self.windows.each for index in indices], generator
+        )
+        images = pixels.to(self.device).float().div_(127.5).sub_(1)
+        return vary_windows(images, generator) if self.windows.vary else images, targets
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        images, targets = self.__getitems__([index])
+        return images[0], targets[0]
+
+    def _windows(
+        self, indices: Sequence[int], generator: torch.Generator
+    ) -> tuple[Tensor, list[Target]]:
+        """Return a window of each picture, uint8 (N, 3, size, size), and what is in it."""
+        windows, split = self.windows, self.split
+        pixels = torch.empty(len(indices), 3, windows.size, windows.size, dtype=torch.uint8)
+        targets = []
+        draws = torch.rand(len(indices), DRAWS, generator=generator).tolist()
+        for k, (index, own) in enumerate(zip(indices, draws, strict=True)):
+            boxes, ignored = split.boxes[index], split.ignored[index]
+            window = choose_window(split.sizes[index], boxes[~ignored], windows, own)
+            pixels[k] = cut(self.picture(index), window, windows.size)
+            moved, share = move_boxes(boxes, window, windows.size)
+            here = share > 0
+            sides = moved[:, 2:] - moved[:, :2]
+            unclear = ignored | (share < SEEN_SHARE) | (sides.max(1, initial=0) < SMALLEST)
+            targets.append(self._target(moved[here], split.labels[index][here], unclear[here]))
+        return pixels, targets
+
+    def _whole(self, indices: Sequence[int]) -> tuple[Tensor, list[Target]]:
+        split = self.split
+        pictures = [self.picture(index) for index in indices]
+        height, width = (max(sides) for sides in zip(*(p.shape[:2] for p in pictures), strict=True))
+        images = torch.zeros(len(pictures), 3, height, width, device=self.device)
+        for image, picture in zip(images, pictures, strict=True):
+            pixels = torch.from_numpy(picture).to(self.device).permute(2, 0, 1)
+            image[:, : picture.shape[0], : picture.shape[1]] = pixels.float().div_(127.5).sub_(1)
+        return images, [
+            self._target(split.boxes[index], split.labels[index], split.ignored[index])
+            for index in indices
+        ]
+
+    def _target(self, boxes: np.ndarray, labels: np.ndarray, ignored: np.ndarray) -> Target:
+        return {
+            "boxes": torch.from_numpy(boxes).float().to(self.device),
+            "labels": torch.from_numpy(labels).to(self.device),
+            "ignored": torch.from_numpy(ignored).to(self.device),
+        }
+
+
+def make_loader(
+    split: Split,
+    batch_size: int,
+    windows: Windows | None = None,
+    num_workers: int = 0,
+    *,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    device: str | torch.device = "cpu",
+) -> DataLoader:
+    """Return a loader of a split, as this module's docstring says.
+
+    Args:
+        split: what `read_split` returned.
+        batch_size: images a batch, over all processes.
+        windows: train on windows cut so, shuffled; None for whole pictures, in order.
+        num_workers: processes that make batches; 0 for this one.
+        seed: of the order, the windows and their augmentation.
+        rank, world_size: this process's share of each batch is every `world_size`-th image.
+        device: where batches are made; with workers, the CPU.
+    """
+    dataset = DetectionDataset(split, windows, "cpu" if num_workers else device)
+    shuffle = windows is not None
+    sampler = BatchSampler(len(dataset), batch_size, shuffle, seed, rank, world_size)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_as_is,
+        generator=torch.Generator(),  # else each iteration would draw from dropout's generator
+    )
+
+
+def _as_is(batch: tuple[Tensor, list[Target]]) -> tuple[Tensor, list[Target]]:
+    return batch

@@ -1,0 +1,224 @@
+"""What visualize.py shows of a detector: truth and found, anchors, and what happens to a region."""
+
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou, roi_align, roi_pool
+
+from lab.console import LabError, UsageError, say
+from lab.images import image_path, open_image
+from lab.pictures import Colours, Grid, Picture, Tile, frame, shorten
+from lab.runtime import Runtime
+from tasks.detection import test_loader
+from tasks.detection.boxes import assign_anchor_to_bbox
+from tasks.detection.detector import Detector
+from tasks.detection.found import SURE, as_input, sure_ones
+from tasks.detection.published import Published
+from tasks.detection.ssd import TinySSD
+
+PICTURES = 4  # of the test split
+SHOWN_REGIONS = 30  # proposals drawn; R-CNN looked at 2,000
+TIMED_REGIONS = 100
+BINS = 7  # of a region, a side
+WARPED = 64  # pixels a side that R-CNN's crops are resized to
+FASTER = "fasterrcnn_mobilenet_v3_large_320_fpn"
+Shown = tuple[np.ndarray, dict[str, Tensor] | None, str]  # pixels, target where known, name
+
+
+def chosen_pictures(
+    args: Namespace, state: dict[str, Any], runtime: Runtime, most: int
+) -> list[Shown]:
+    """Return the picture that `--image` or `--image_idx` names; else some of the test split."""
+    if args.image is not None:
+        path = image_path(args.image, args.save_dir / "images")
+        try:
+            return [(np.array(open_image(path).convert("RGB")), None, path.name)]
+        except OSError as error:
+            raise LabError(f"{path}: {error.strerror or error}") from error
+    dataset = test_loader(state, args.data_root, 1, runtime).dataset
+    count = len(dataset)
+    if args.image_idx is not None:
+        if not 0 <= args.image_idx < count:
+            raise UsageError(
+                f"--image_idx {args.image_idx}: the pictures are 0 to {count - 1}"
+            )
+        chosen = [args.image_idx]
+    else:  # those that show the most
+        order = sorted(range(count), key=lambda index: -len(dataset.split.boxes[index]))
+        chosen = order[:most]
+    shown = []
+    for index in chosen:
+        _, (target,) = dataset.__getitems__([index])
+        target = {name: value.cpu() for name, value in target.items()}
+        shown.append((dataset.picture(index), target, dataset.split.paths[index].name))
+    return shown
+
+
+# ---------------------------------------------------------------- boxes
+
+
+@torch.inference_mode()
+def view_boxes(
+    args: Namespace, state: dict[str, Any], model: Detector, runtime: Runtime
+) -> Iterator[Picture]:
+    """Truth and found side by side; of what is found, the IoU with the nearest true box."""
+    classes, rows = state["class_names"], []
+    for picture, target, name in chosen_pictures(args, state, runtime, PICTURES):
+        (found,) = model.detect(as_input(picture).to(runtime.device))
+        truth = [] if target is None else zip(
+            target["boxes"].tolist(), target["labels"].tolist(), strict=True
+        )  # fmt: skip
+        there = tuple(frame(box, "lime", shorten(classes[label])) for box, label in truth)
+        marks = []
+        for box, score, label in sure_ones(found):
+            text = f"{shorten(classes[label])} {score:.0%}"
+            if target is not None and len(target["boxes"]):
+                overlap = box_iou(torch.tensor([box]), target["boxes"]).max()
+                text += f", IoU {overlap:.2f}"
+            marks.append(frame(box, "magenta", text))
+        rows.append(
+            [Tile(picture, shorten(name), marks=there), Tile(picture, marks=tuple(marks))]
+            if target is not None
+            else [Tile(picture, shorten(name), marks=tuple(marks))]
+        )
+    columns = ["what is there", f"what is found (score {SURE} and above)"] if target else []
+    yield Picture("boxes/boxes.jpg", "True boxes and found ones",
+                  (Grid(rows, columns=columns, side=3.2),))  # fmt: skip
+
+
+# ---------------------------------------------------------------- anchors
+
+
+@torch.inference_mode()
+def view_anchors(
+    args: Namespace, state: dict[str, Any], model: Detector, runtime: Runtime
+) -> Iterator[Picture]:
+    """The anchors of each scale in the middle of a picture, and those that have an object."""
+    if not isinstance(model, TinySSD):
+        raise LabError(f"{state['network']} has no anchors of ours to show: train tiny_ssd")
+    ((picture, target, name),) = chosen_pictures(args, state, runtime, 1)
+    images = as_input(picture).to(runtime.device)
+    filled, tiles = model.fill(images), []
+    scale = torch.tensor([filled.shape[3], filled.shape[2]] * 2, dtype=torch.float32)
+    truth = torch.zeros(0, 4) if target is None else target["boxes"][~target["ignored"]]
+    maps = model.anchors(model.maps(filled), filled.shape[2])
+    boxes = [anchors[0].cpu() * scale for anchors in maps]
+    assigned = assign_anchor_to_bbox(truth, torch.cat(boxes)).split([len(each) for each in boxes])
+    for anchors, own, sizes in zip(boxes, assigned, model.config.sizes, strict=True):
+        middle = (anchors[:, :2] + anchors[:, 2:] - scale[:2]) / 2
+        nearest = middle.square().sum(1).argsort(stable=True)[: len(sizes) + 2]
+        marks = [frame(box, "white") for box in anchors[nearest].tolist()]
+        marks += [frame(box, "yellow") for box in anchors[own >= 0].tolist()]
+        marks += [frame(box, "lime") for box in truth.tolist()]
+        sides = " and ".join(f"{256 * size:.0f}" for size in sizes)
+        note = f"{len(anchors):,} anchors, {sides} px; {int((own >= 0).sum())} with an object"
+        tiles.append([Tile(picture, note, marks=tuple(marks))])
+    title = f"{shorten(name)}: anchors of one place (white), with an object (yellow), true (green)"
+    yield Picture("anchors/anchors.jpg", title, (Grid(tiles, side=3.2),))
+
+
+# ---------------------------------------------------------------- regions
+
+
+@torch.inference_mode()
+def view_regions(
+    args: Namespace, state: dict[str, Any], model: Detector, runtime: Runtime
+) -> Iterator[Picture]:
+    """The R-CNN family: proposals, one region pooled and aligned, seconds a photograph."""
+    ((picture, _, name),) = chosen_pictures(args, state, runtime, 1)
+    images = as_input(picture).to(runtime.device)
+    (found,) = model.detect(images, threshold=0.0)
+    boxes = found["boxes"][:SHOWN_REGIONS]
+    if not len(boxes):
+        raise LabError("the network proposes no region in this picture")
+    features, stride = model.features(images)
+    rois = [boxes[:1].float()]
+    pooled = roi_pool(features.float(), rois, BINS, 1 / stride)[0]
+    aligned = roi_align(features.float(), rois, BINS, 1 / stride, 2, aligned=True)[0]
+    channel = int(aligned.std((1, 2)).argmax())  # the map that has most to say about it
+    whole = features[0, channel].float().cpu().numpy()
+    parts = [part[channel].cpu().numpy() for part in (pooled, aligned)]
+    high = max(float(whole.max()), 1e-6)
+    marks = [frame(box, "cyan") for box in boxes[1:].tolist()]
+    marks.append(frame(boxes[0].tolist(), "magenta", "the likeliest"))
+    on_map = frame([edge / stride for edge in boxes[0].tolist()], "magenta")
+    seconds = time_family(model, images, found["boxes"], runtime)
+    for method, value in seconds.items():
+        say(f"{method:70s} {value:7.3f} s a photograph")
+    table = "\n".join(f"{method}: {value:.3f} s" for method, value in seconds.items())
+    values = Grid(
+        [[Tile(whole, f"map {channel}, stride {stride}", marks=(on_map,)),
+          Tile(parts[0], "RoI pooling\nwhole positions"),
+          Tile(parts[1], "RoIAlign\nbetween positions")]],
+        side=2.5, colours=Colours("viridis", min(0.0, float(whole.min())), high, "activation"),
+    )  # fmt: skip
+    title = (
+        f"{shorten(name)}: {len(boxes)} proposals, and the likeliest on the feature map\n{table}"
+    )
+    yield Picture(
+        "regions/regions.jpg",
+        title,
+        (Grid([[Tile(picture, marks=tuple(marks))]], side=4), values),
+    )
+
+
+def time_family(
+    model: Detector, images: Tensor, boxes: Tensor, runtime: Runtime
+) -> dict[str, float]:
+    """Return seconds that ways to find objects take for a photograph, by name.
+
+    R-CNN and Fast R-CNN take the features of `model` at as many regions as a proposal method would
+    give them; the time of proposing is not counted. Faster R-CNN is torchvision's, untrained.
+
+    Args:
+        images: (1, 3, H, W).
+        boxes: (k, 4), repeated up to TIMED_REGIONS.
+    """
+    repeats = -(-TIMED_REGIONS // len(boxes))
+    regions = [boxes.float().repeat(repeats, 1)[:TIMED_REGIONS]]
+
+    def r_cnn() -> None:
+        # Every crop through the whole network. roi_align cuts and resizes them at once.
+        crops = roi_align(images, regions, WARPED, aligned=True)
+        for part in crops.split(25):
+            model.features(part)
+
+    def fast_r_cnn() -> None:
+        features, stride = model.features(images)
+        roi_align(features.float(), regions, BINS, 1 / stride, 2, aligned=True)
+
+    tiny = TinySSD(1).to(runtime.device, memory_format=torch.channels_last).eval()
+    faster = Published(FASTER, 1).to(runtime.device).eval()
+    ways: dict[str, Callable[[], Any]] = {
+        f"R-CNN ({TIMED_REGIONS} regions, each through the network)": r_cnn,
+        f"Fast R-CNN (one pass, RoIAlign of {TIMED_REGIONS} regions)": fast_r_cnn,
+        "Faster R-CNN (torchvision's mobilenet_v3_large_320_fpn)": lambda: faster.detect(images),
+        "TinySSD": lambda: tiny.detect(images),
+    }
+    if not isinstance(model, TinySSD):
+        ways[f"this network, {type(model).__name__}"] = lambda: model.detect(images)
+    return {name: seconds_of(way, runtime) for name, way in ways.items()}
+
+
+def seconds_of(way: Callable[[], Any], runtime: Runtime) -> float:
+    """Return the seconds of the faster of two calls, after one that warms up."""
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        way()
+        if runtime.device.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
+
+
+VIEWS: dict[str, Callable[..., Iterator[Picture]]] = {
+    "boxes": view_boxes,
+    "anchors": view_anchors,
+    "regions": view_regions,
+}

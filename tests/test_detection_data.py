@@ -1,0 +1,640 @@
+"""Pictures with boxes: formats, what is wrong in them, windows and their boxes, the loader."""
+
+import csv
+import io
+import json
+import os
+import tempfile
+import unittest
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+from xml.sax.saxutils import escape
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.datasets import VOCDetection
+
+from lab import layouts
+from lab.console import LabError, UsageError
+from tasks.detection import data
+from tasks.detection.augment import DRAWS, Windows, choose_window, cut, move_boxes
+from tasks.detection.data import SOURCES, find_data, make_loader, modes_of, read_split
+from tests.support import ScriptCase, script_here
+from world import street
+from world.faces import FACES
+
+PLAIN = Windows(64, vary=False)
+
+
+def picture(path, size=(80, 120), seed=0, mode="RGB"):
+    """Write a random picture of (height, width)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) << 8)
+    else:
+        image = Image.fromarray(pixels).convert(mode)
+    image.save(path)
+
+
+def box(image, corners, category=1, **more):
+    """Return COCO's entry of a box given by its corners."""
+    left, top, right, bottom = corners
+    bbox = [left, top, right - left, bottom - top]
+    return {"image_id": image, "category_id": category, "bbox": bbox, **more}
+
+
+def write_coco(file, entries, names=("cat", "dog"), count=3, size=(80, 120)):
+    """Write `count` pictures 0.png, ... of (height, width) and a file of boxes beside them."""
+    images = []
+    for k in range(count):
+        picture(file.parent / f"{k}.png", size, k)
+        images.append({"id": k, "file_name": f"{k}.png", "height": size[0], "width": size[1]})
+    categories = [{"id": k, "name": name} for k, name in enumerate(names, 1)]
+    content = {"images": images, "annotations": entries, "categories": categories}
+    file.write_text(json.dumps(content))
+    return content
+
+
+def write_xml(file, boxes, size=(80, 120)):
+    """Write VOC's file of (name, xmin, ymin, xmax, ymax, difficult)."""
+    objects = "".join(
+        f"<object><name>{escape(name)}</name><difficult>{difficult}</difficult><bndbox>"
+        f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        for name, x1, y1, x2, y2, difficult in boxes
+    )
+    shape = f"<size><width>{size[1]}</width><height>{size[0]}</height><depth>3</depth></size>"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"<annotation>{shape}{objects}</annotation>")
+
+
+class FolderCase(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.root = Path(holder.name)
+
+    def read(self, dataset, mode="train", *args, root=None, **options):
+        """Return a split and what was said while it was read."""
+        out = io.StringIO()
+        with redirect_stdout(out):
+            split = read_split(dataset, root or self.root, mode, *args, **options)
+        return split, out.getvalue()
+
+
+class CocoTest(FolderCase):
+    def test_reads(self):
+        """Classes in the order of ids, boxes as corners, crowds ignored, no box no problem."""
+        entries = [box(0, (10, 20, 40, 60), 2), box(0, (0, 0, 9, 9), 1, iscrowd=1)]
+        (self.root / "train").mkdir()
+        write_coco(self.root / "train" / "annotations.json", entries)
+        split, said = self.read("coco", val_share=1e-9)
+        self.assertEqual(split.classes, ("cat", "dog"))
+        kept = [path.name for path in split.paths].index("0.png") if len(split.paths) == 3 else 0
+        self.assertEqual(split.boxes[kept].tolist(), [[10, 20, 40, 60], [0, 0, 9, 9]])
+        self.assertEqual(split.labels[kept].tolist(), [1, 0])
+        self.assertEqual(split.ignored[kept].tolist(), [False, True])
+        self.assertEqual(said, "")
+
+    def test_layouts(self):
+        """COCO's own, Roboflow's, CVAT's, and a file alone; each picture is found."""
+        for file, folder in (
+            ("annotations/instances_train2017.json", "train2017"),
+            ("annotations/instances_train2017.json", "images/train2017"),
+            ("train/_annotations.coco.json", "train"),
+            ("annotations/instances_default.json", "images"),
+            ("labels.json", "."),
+        ):
+            with self.subTest(file=file, folder=folder), tempfile.TemporaryDirectory() as place:
+                root = Path(place)
+                target = root / file
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_coco(root / folder / "any", [box(k, (1, 2, 30, 40)) for k in range(3)])
+                (root / folder / "any").rename(target)
+                train, said = self.read("coco", root=root)
+                val, _ = self.read("coco", "val", root=root)
+                self.assertEqual((len(train.paths), len(val.paths)), (2, 1))
+                self.assertEqual(modes_of("coco", root), ("train", "val"))
+
+    def test_own_val(self):
+        """A val of its own is taken whole, with the classes of train."""
+        for mode, names in (("train", ("cat", "dog")), ("valid", ("dog", "cat"))):
+            (self.root / mode).mkdir()
+            write_coco(self.root / mode / "annotations.json", [box(0, (1, 2, 30, 40), 1)], names)
+        val, said = self.read("coco", "val")
+        self.assertEqual((val.classes, val.labels[0].tolist()), (("cat", "dog"), [1]))
+        self.assertEqual((len(val.paths), said), (3, ""))
+        self.assertEqual(len(self.read("coco", "train")[0].paths), 3)
+
+    def test_bad_files(self):
+        """What no box can be read from is one line."""
+        for content, *words in (
+            ("{", "is no COCO file"),
+            ("[]", "is no COCO file"),
+            ('{"images": [], "annotations": []}', "is no COCO file", "categories"),
+            (None, "leaves nothing to find"),
+        ):
+            with self.subTest(content=content):
+                if content is None:
+                    write_coco(self.root / "a.json", [])
+                else:
+                    (self.root / "a.json").write_text(content)
+                with self.assertRaises(LabError) as caught:
+                    self.read("coco")
+                for word in words:
+                    self.assertIn(word, str(caught.exception))
+                self.assertNotIn("\n", str(caught.exception))
+        content = write_coco(self.root / "a.json", [box(0, (1, 2, 30, 40))])
+        for part, field, word in (("images", "id", "one id"), ("categories", "name", "one name")):
+            for entry in (broken := json.loads(json.dumps(content)))[part]:
+                entry[field] = "same"
+            (self.root / "a.json").write_text(json.dumps(broken))
+            with self.assertRaisesRegex(LabError, word):
+                self.read("coco")
+        (self.root / "b.json").write_text("{}")
+        with self.assertRaisesRegex(LabError, "several files"):
+            self.read("coco")
+
+    def test_no_split(self):
+        with self.assertRaisesRegex(LabError, "no annotations of train"):
+            self.read("coco")
+        with self.assertRaisesRegex(LabError, "no data folder"):
+            self.read("coco", root=self.root / "none")
+        with self.assertRaisesRegex(UsageError, "--data_root"):
+            find_data("coco", None)
+        self.assertEqual(find_data("coco", self.root), self.root)
+
+
+class BadAnnotationTest(FolderCase):
+    """Each of these comes from somebody's data set; the loader outlives two epochs of all."""
+
+    BAD = (
+        (box(0, (10, 10, 10, 40)), "1 without area"),
+        (box(0, (10, 40, 30, 10)), "1 without area"),
+        (box(0, (200, 10, 230, 40)), "1 outside the picture"),
+        (box(0, (-30, 10, 0, 40)), "1 outside the picture"),
+        (box(0, (10, 10, 30, 40), 9), "1 of the unknown class 'category 9'"),
+        ({"image_id": 0, "category_id": 1, "bbox": [1, 2, 3]}, "corners are no numbers"),
+        ({"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, "x"]}, "corners are no numbers"),
+        ({"image_id": 0, "category_id": 1, "bbox": [1, 2, float("nan"), 4]}, "are no numbers"),
+        ({"image_id": 0, "category_id": 1}, "corners are no numbers"),
+        (box(77, (10, 10, 30, 40)), "1 of pictures that are not listed"),
+    )
+
+    def drain(self, split):
+        """Draw two epochs of windows and the whole pictures; return all targets."""
+        targets = []
+        for windows in (Windows(64), None):
+            loader = make_loader(split, 2, windows)
+            for _ in range(2):
+                for images, batch in loader:
+                    self.assertTrue(images.isfinite().all())
+                    targets += batch
+        for target in targets:
+            self.assertTrue((target["boxes"][:, 2:] > target["boxes"][:, :2]).all())
+        return targets
+
+    def test_boxes(self):
+        """One is left out and named, the good ones stay."""
+        good = [box(k, (10, 10, 60, 60), 2) for k in range(3)]
+        (self.root / "test").mkdir()
+        for bad, words in self.BAD:
+            with self.subTest(bad=bad):
+                write_coco(self.root / "test" / "annotations.json", [*good, bad])
+                split, said = self.read("coco", "test")
+                self.assertEqual(sum(map(len, split.boxes)), 3)
+                self.assertIn("left out 1 boxes", said)
+                self.assertIn(words, said)
+                self.assertEqual(said.count("\n"), 1)
+                self.drain(split)
+
+    def test_many(self):
+        """Together they are one line, too, the commonest first, with a picture's name."""
+        good = [box(k, (10, 10, 60, 60), 2) for k in range(3)]
+        (self.root / "test").mkdir()
+        write_coco(self.root / "test" / "annotations.json", good + [bad for bad, _ in self.BAD])
+        split, said = self.read("coco", "test")
+        self.assertEqual(said.count("\n"), 1)
+        self.assertIn("left out 10 boxes: 4 whose corners are no numbers (0.png)", said)
+        self.drain(split)
+
+    def test_cut_at_the_border(self):
+        (self.root / "test").mkdir()
+        write_coco(self.root / "test" / "annotations.json", [box(0, (-5, 60, 500, 90))])
+        split, said = self.read("coco", "test")
+        self.assertEqual((split.boxes[0].tolist(), said), ([[0, 60, 120, 80]], ""))
+
+    def test_pictures(self):
+        """Missing, damaged, of another size: left out and named; any mode of colour is read."""
+        place = self.root / "test"
+        place.mkdir()
+        content = write_coco(place / "annotations.json", [], count=6)
+        for name, mode in (("0.png", "RGBA"), ("1.png", "I;16"), ("2.png", "P"), ("3.png", "L")):
+            picture(place / name, mode=mode)
+        (place / "4.png").write_bytes((place / "5.png").read_bytes()[:500])
+        picture(place / "5.png", (40, 60))
+        content["images"].append({"id": 6, "file_name": "none.png"})
+        content["annotations"] = [box(k, (10, 10, 60, 60)) for k in range(7)]
+        (place / "annotations.json").write_text(json.dumps(content))
+        split, said = self.read("coco", "test")
+        self.assertEqual([path.name for path in split.paths], [f"{k}.png" for k in range(4)])
+        self.assertTrue(all(pixels.shape == (80, 120, 3) for pixels in split.pictures))
+        self.assertGreater(split.pictures[1].std(), 50)  # 16 bits are not clipped to white
+        self.assertIn("left out 3 of 7 files", said)
+        for words in (
+            "4.png (damaged",
+            "5.png (is 60x40, but annotated as 120x80)",
+            "none.png (No",
+        ):
+            self.assertIn(words, said)
+        self.drain(split)
+
+    def test_voc(self):
+        """XML that is none, pictures without XML, XML without a picture, names of no class."""
+        for k in range(3):
+            picture(self.root / f"{k}.jpg", seed=k)
+        write_xml(self.root / "0.xml", [("cat", 1, 1, 50, 60, 0), ("", 1, 1, 9, 9, 0)], (0, 0))
+        (self.root / "1.xml").write_text("<annotation>")
+        write_xml(self.root / "9.xml", [("cat", 1, 1, 50, 60, 0)])
+        split, said = self.read("voc", val_share=1e-9)
+        self.assertEqual(split.classes, ("cat",))
+        # One picture of four is held out; three are named.
+        with mock.patch.object(data, "find_listing", lambda s, r, m, v: (s.read(r, m), False)):
+            split, said = self.read("voc")
+        self.assertEqual([path.name for path in split.paths], ["0.jpg"])
+        self.assertEqual(split.boxes[0].tolist(), [[0, 0, 50, 60]])
+        for words in ("1.xml is no XML", "2.jpg (no XML beside it)", "9.jpg", "class '' (0.jpg)"):
+            self.assertIn(words, said)
+        self.drain(split)
+
+
+class VocTest(FolderCase):
+    def write(self, root):
+        """Lay two pictures out as VOC 2012 has them."""
+        for k, mode in enumerate(("train", "val")):
+            name = f"2008_00000{k}"
+            picture(root / "JPEGImages" / f"{name}.jpg", seed=k)
+            objects = [("dog", 5, 6, 50, 60, 0), ("cat", 1, 1, 9, 9, 1)]
+            write_xml(root / "Annotations" / f"{name}.xml", objects)
+            table = root / "ImageSets" / "Main" / f"{mode}.txt"
+            table.parent.mkdir(parents=True, exist_ok=True)
+            table.write_text(f"{name}\n")
+
+    def test_devkit(self):
+        """The files torchvision reads, with its boxes; pixels counted from 0."""
+        self.write(self.root / "VOCdevkit" / "VOC2012")
+        for mode in ("train", "val"):
+            split, _ = self.read("voc", mode)
+            theirs = VOCDetection(self.root, image_set=mode)
+            self.assertEqual([str(path) for path in split.paths], theirs.images)
+            ((_, tree),) = theirs
+            entries = tree["annotation"]["object"]
+            self.assertEqual(split.classes, ("cat", "dog"))
+            names = [split.classes[label] for label in split.labels[0]]
+            self.assertEqual(names, [entry["name"] for entry in entries])
+            self.assertEqual(split.boxes[0].tolist(), [[4, 5, 50, 60], [0, 0, 9, 9]])
+            self.assertEqual(split.ignored[0].tolist(), [False, True])
+        self.assertEqual(modes_of("voc", self.root), ("train", "val"))
+
+    def test_beside(self):
+        """Pictures with XML beside them, in folders of splits."""
+        for mode in ("train", "test"):
+            picture(self.root / mode / "a b.PNG")
+            write_xml(self.root / mode / "a b.xml", [("dog", 1, 1, 50, 60, 0)])
+        split, said = self.read("voc", "test")
+        self.assertEqual((split.paths[0].name, said), ("a b.PNG", ""))
+        self.assertEqual(modes_of("voc", self.root), ("train", "val", "test"))
+
+    def test_shrinks(self):
+        """Large pictures are shrunk to the longer side of 320, their boxes with them."""
+        picture(self.root / "test" / "a.png", (400, 640))
+        write_xml(self.root / "test" / "a.xml", [("dog", 101, 51, 400, 200, 0)], (400, 640))
+        split, _ = self.read("voc", "test")
+        self.assertEqual(split.sizes, [(200, 320)])
+        self.assertEqual(split.boxes[0].tolist(), [[50, 25, 200, 100]])
+
+    def test_is_not_downloaded_into_others(self):
+        """Only the project's own folder is downloaded into."""
+        with mock.patch.object(data, "download") as download:
+            SOURCES["voc"].prepare(self.root)
+            download.assert_not_called()
+            SOURCES["voc"].prepare(data.DATA_ROOT)
+            download.assert_called_once()
+
+
+class BananaTest(FolderCase):
+    def write(self, rows, columns=("img_name", "label", "xmin", "ymin", "xmax", "ymax")):
+        for mode in ("train", "val"):
+            folder = self.root / f"bananas_{mode}"
+            for name in {row[0] for row in rows}:
+                picture(folder / "images" / name)
+            with (folder / "label.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([columns, *rows])
+
+    def test_reads(self):
+        self.write(
+            [("0.png", 0, 10, 20, 30, 40), ("1.png", 0, 1, 2, 3, 4), ("1.png", 5, 1, 2, 3, 4)]
+        )
+        split, said = self.read("banana", "val")
+        self.assertEqual((split.classes, len(split.paths)), (("banana",), 2))
+        self.assertEqual(split.boxes[0].tolist(), [[10, 20, 30, 40]])
+        self.assertIn("1 of the unknown class 'label 5' (1.png)", said)
+        self.write([("0.png", 0)], ("img_name", "label"))
+        with self.assertRaisesRegex(LabError, "has not the columns"):
+            self.read("banana")
+
+
+class GtsdbTest(FolderCase, ScriptCase):
+    SIGNS = "00001.jpg;10;20;50.5;60;14\n00003.ppm;0;0;30;30;0\n\n00003.ppm;50;0;80;30;42\n"
+
+    def setUp(self):
+        super().setUp()
+        self.enterContext(mock.patch.multiple(layouts, GTSDB_COUNT=4, GTSDB_TRAIN=2))
+        self.source = self.root / "source"
+        for k, ending in enumerate(("jpg", "jpg", "ppm", "ppm")):
+            picture(self.source / f"{k:05d}.{ending}", seed=k)
+        (self.source / "gt.txt").write_text(self.SIGNS)
+
+    def prepare(self, *flags):
+        where = ("--root", self.root, "--data_root", self.source)
+        return script_here("datasets.py", "gtsdb", *where, *flags)
+
+    def test_lays_out(self):
+        done = self.prepare()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        test, said = self.read("gtsdb", "test", root=self.root / "gtsdb")
+        self.assertEqual([path.name for path in test.paths], ["00002.ppm", "00003.ppm"])
+        self.assertEqual(test.boxes[1].tolist(), [[0, 0, 30, 30], [50, 0, 80, 30]])
+        names = [test.classes[label] for label in test.labels[1]]
+        self.assertEqual(names, ["speed_limit_20", "end_of_no_overtaking_by_trucks"])
+        self.assertEqual((said, test.classes), ("", layouts.GTSRB_CLASSES))
+        with mock.patch.object(data, "find_listing", lambda s, r, m, v: (s.read(r, m), False)):
+            train, _ = self.read("gtsdb", root=self.root / "gtsdb")
+        self.assertEqual(train.boxes[1].tolist(), [[10, 20, 50.5, 60]])
+        self.assert_refused(self.prepare(), 1, "exists already")
+        self.assertEqual(self.prepare("--all_test").returncode, 0)
+        every, _ = self.read("gtsdb", "test", root=self.root / "gtsdb_all")
+        self.assertEqual(len(every.paths), 4)
+        self.assertIn("gtsdb_all", self.prepare("--all_test").stderr)
+
+    def test_bad_files(self):
+        for line in ("00001.jpg;10;20;50;60", "00001.jpg;10;20;50;x;3", "00001.jpg;1;2;3;4;43"):
+            (self.source / "gt.txt").write_text(f"{self.SIGNS}{line}\n")
+            self.assert_refused(self.prepare(), 1, "line 4", repr(line))
+        (self.source / "gt.txt").unlink()
+        self.assert_refused(self.prepare(), 1, "cannot read", "gt.txt")
+        (self.source / "gt.txt").write_text(self.SIGNS)
+        (self.source / "00002.ppm").write_bytes(b"P6")
+        self.assert_refused(self.prepare(), 1, "00002.ppm")
+        (self.source / "00002.ppm").unlink()
+        self.assert_refused(self.prepare(), 1, "lacks photograph 00002")
+        self.assertEqual(os.listdir(self.root), ["source"])
+
+
+class StreetTest(FolderCase):
+    def test_reads(self):
+        """Signs alone, with the classes of all faces; those that are not clear are ignored."""
+        street.draw_street_dataset(self.root, splits={"test": 6}, size=(184, 320), workers=1)
+        split, said = self.read("street", "test")
+        content = json.loads((self.root / "test" / "annotations.json").read_text())
+        names = {entry["id"]: entry["name"] for entry in content["categories"]}
+        signs = [e for e in content["annotations"] if names[e["category_id"]] in FACES]
+        self.assertEqual((split.classes, said), (tuple(FACES), ""))
+        self.assertLess(len(signs), len(content["annotations"]))
+        labels = np.concatenate(split.labels).tolist()
+        self.assertEqual(
+            [split.classes[k] for k in labels], [names[e["category_id"]] for e in signs]
+        )
+        ignored = np.concatenate(split.ignored).tolist()
+        self.assertEqual(ignored, [bool(entry["iscrowd"]) for entry in signs])
+
+    def test_is_drawn_where_it_belongs(self):
+        with mock.patch.object(data, "draw_street") as draw:
+            SOURCES["street"].prepare(self.root)
+            draw.assert_not_called()
+            with mock.patch.object(data, "STREET", self.root):
+                SOURCES["street"].prepare(self.root)
+                draw.assert_called_once_with(self.root)
+                (self.root / "train").mkdir()
+                SOURCES["street"].prepare(self.root)
+                draw.assert_called_once()
+
+
+class WindowTest(unittest.TestCase):
+    def test_boxes_move_as_masks_do(self):
+        """A box is around the pixels it was around, to a pixel, wherever the window lies."""
+        rng = np.random.default_rng(0)
+        windows = Windows(64, (0.5, 2.0), 0.2)
+        for _ in range(200):
+            size = rng.integers(40, 150, 2)
+            corner = (rng.random(2) * (size - 12)).astype(int)
+            top, left = corner
+            bottom, right = np.minimum(corner + rng.integers(8, 50, 2), size)
+            mask = np.zeros((*size, 3), np.uint8)
+            mask[top:bottom, left:right] = 255
+            boxes = np.array([[left, top, right, bottom]], float)
+            window = choose_window(tuple(size), boxes, windows, rng.random(DRAWS))
+            moved, share = move_boxes(boxes, window, 64)
+            seen = cut(mask, window, 64)[0] > 127
+            if share[0] == 0:
+                self.assertFalse(seen.any())
+                continue
+            # A border between two pixels is mixed: half a pixel, and the size of one drawn.
+            scale = 64 / min(window.width, window.height)
+            rows, columns = np.nonzero(seen.any(1).numpy())[0], np.nonzero(seen.any(0).numpy())[0]
+            if len(rows):
+                around = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+                np.testing.assert_allclose(moved[0], around, atol=0.6 + 0.1 * scale)
+            part = mask[window.top :, window.left :][: window.height, : window.width, 0]
+            self.assertAlmostEqual(share[0], (part > 0).sum() / (mask[..., 0] > 0).sum(), places=9)
+
+    def test_windows_show_what_they_are_cut_around(self):
+        """The whole box, wherever it lies and however large; else some windows miss it."""
+        rng = np.random.default_rng(0)
+        missed = 0
+        for _ in range(500):
+            size = rng.integers(30, 400, 2)
+            ends = np.sort(rng.random((2, 2)) * size[::-1], axis=0)
+            boxes = ends.reshape(1, 4)
+            for around in (1.0, 0.0):
+                windows = Windows(64, (0.6, 1.5), around=around)
+                window = choose_window(tuple(size), boxes, windows, rng.random(DRAWS))
+                left, top, width, height = window
+                self.assertTrue(left >= 0 and left + width <= size[1])
+                self.assertTrue(top >= 0 and top + height <= size[0])
+                self.assertTrue(width > 0 and height > 0)
+                if around:
+                    self.assertLessEqual(left, boxes[0, 0])
+                    self.assertLessEqual(top, boxes[0, 1])
+                    self.assertGreaterEqual(left + width, boxes[0, 2])
+                    self.assertGreaterEqual(top + height, boxes[0, 3])
+                else:
+                    missed += move_boxes(boxes, window, 64)[1][0] < 1
+        self.assertGreater(missed, 50)
+
+    def test_zoom_and_places(self):
+        """Magnified between the limits, both reached; windows reach every border."""
+        rng = np.random.default_rng(0)
+        windows = Windows(64, (0.5, 2.0), stretch=0.1, around=0)
+        none = np.zeros((0, 4))
+        cut_out = [choose_window((300, 400), none, windows, rng.random(DRAWS)) for _ in range(2000)]
+        zooms = [64 / (w.width * w.height) ** 0.5 for w in cut_out]
+        self.assertTrue(0.49 < min(zooms) < 0.52 and 1.95 < max(zooms) < 2.05)
+        self.assertAlmostEqual(np.mean(np.log(zooms)), 0, delta=0.05)
+        self.assertTrue(all(1 / 1.25 < w.width / w.height < 1.25 for w in cut_out))
+        self.assertEqual(min(w.left for w in cut_out), 0)
+        self.assertEqual(max(w.left + w.width for w in cut_out), 400)
+        self.assertEqual(max(w.top + w.height for w in cut_out), 300)
+        still = replace(windows, vary=False)
+        sizes = {choose_window((300, 400), none, still, rng.random(DRAWS))[2:] for _ in range(20)}
+        self.assertEqual(sizes, {(64, 64)})
+
+
+class LoaderTest(FolderCase):
+    def setUp(self):
+        super().setUp()
+        (self.root / "test").mkdir()
+        entries = [box(k, (10 + k, 10, 40 + k, 40), 1 + k % 2) for k in range(10)]
+        entries += [box(0, (100, 60, 119, 79), 1, iscrowd=1)]
+        write_coco(self.root / "test" / "annotations.json", entries, count=10)
+        self.split, _ = self.read("coco", "test")
+
+    def epoch(self, split=None, batch_size=4, windows=Windows(64), start=0, epoch=1, **options):  # noqa: B008
+        loader = make_loader(split or self.split, batch_size, windows, **options)
+        loader.batch_sampler.epoch, loader.batch_sampler.start = epoch, start
+        return list(loader)
+
+    def assert_same(self, first, second):
+        self.assertEqual(len(first), len(second))
+        for (images, targets), (others, theirs) in zip(first, second, strict=True):
+            self.assertTrue(torch.equal(images, others))
+            self.assertEqual(len(targets), len(theirs))
+            for target, other in zip(targets, theirs, strict=True):
+                for name in ("boxes", "labels", "ignored"):
+                    self.assertTrue(torch.equal(target[name], other[name]), name)
+
+    def test_contract(self):
+        loader = make_loader(self.split, 4, replace(Windows(64), each=2))
+        self.assertEqual((len(loader), len(loader.dataset)), (5, 20))
+        self.assertEqual(loader.dataset.classes, ("cat", "dog"))
+        seen = 0
+        for images, targets in loader:
+            self.assertEqual((images.dtype, images.shape[1:]), (torch.float32, (3, 64, 64)))
+            self.assertTrue(images.min() >= -1 and images.max() <= 1 and images.std() > 0.1)
+            self.assertEqual(len(images), len(targets))
+            for target in targets:
+                boxes, labels, ignored = target["boxes"], target["labels"], target["ignored"]
+                self.assertEqual((boxes.dtype, boxes.shape), (torch.float32, (len(labels), 4)))
+                self.assertEqual((labels.dtype, ignored.dtype), (torch.int64, torch.bool))
+                self.assertEqual(ignored.shape, labels.shape)
+                self.assertTrue(((boxes >= 0) & (boxes <= 64)).all())
+                seen += len(boxes)
+        self.assertGreater(seen, 10)
+        image, target = loader.dataset[3]
+        self.assertEqual((image.shape, set(target)), ((3, 64, 64), {"boxes", "labels", "ignored"}))
+
+    def test_whole_pictures(self):
+        """In order, pixels as they are; smaller ones have zeros at their right and bottom."""
+        picture(self.root / "test" / "1.png", (60, 90), seed=1)
+        file = self.root / "test" / "annotations.json"
+        content = json.loads(file.read_text())
+        content["images"][1] |= {"height": 60, "width": 90}
+        file.write_text(json.dumps(content))
+        split, _ = self.read("coco", "test")
+        batches = self.epoch(split, windows=None)
+        self.assertEqual([len(images) for images, _ in batches], [4, 4, 2])
+        images, targets = batches[0]
+        self.assertEqual(images.shape, (4, 3, 80, 120))
+        self.assertTrue((images[1, :, 60:] == 0).all() and (images[1, :, :, 90:] == 0).all())
+        for k, path in enumerate(split.paths[:4]):
+            pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+            height, width = pixels.shape[1:]
+            torch.testing.assert_close(images[k, :, :height, :width], pixels / 127.5 - 1)
+            self.assertEqual(targets[k]["boxes"][0].tolist(), [10 + k, 10, 40 + k, 40])
+        self.assertEqual(targets[0]["ignored"].tolist(), [False, True])
+
+    def test_windows_come_from_their_pictures(self):
+        """Without variation a window is a part of its picture, where its box says."""
+        windows = replace(PLAIN, around=1.0)
+        for images, targets in self.epoch(windows=windows):
+            for image, target in zip(images, targets, strict=True):
+                clear = ~target["ignored"]
+                left, top, right, bottom = target["boxes"][clear][0].int().tolist()
+                self.assertEqual((right - left, bottom - top), (30, 30))
+                found = image[:, top:bottom, left:right]
+                parts = [
+                    torch.from_numpy(pixels[10:40, 10 + k : 40 + k]).permute(2, 0, 1) / 127.5 - 1
+                    for k, pixels in enumerate(self.split.pictures)
+                ]
+                same = [k for k, part in enumerate(parts) if torch.allclose(found, part, atol=1e-6)]
+                self.assertEqual([k % 2 for k in same], target["labels"][clear].tolist())
+
+    def test_parts_of_boxes(self):
+        """Of a box less than half inside, or tiny in the window, nobody is asked to find it."""
+        seen = {True: 0, False: 0}
+        sides = {True: 0, False: 0}
+        for epoch in range(1, 30):
+            windows = replace(PLAIN, around=0.0, size=32)
+            for _, targets in self.epoch(windows=windows, epoch=epoch):
+                for target in targets:
+                    for corners, label, ignored in zip(*target.values(), strict=True):
+                        left, top, right, bottom = corners.tolist()
+                        share = (right - left) * (bottom - top) / 900
+                        if label == 0 and left > 0 and share < 0.4 and right == 32:
+                            continue  # may be the crowd's
+                        tiny = max(right - left, bottom - top) < 8
+                        if share < 0.5 or tiny:
+                            seen[True] += 1
+                            self.assertTrue(ignored)
+                        else:
+                            seen[False] += 1
+                            self.assertFalse(ignored)
+        self.assertTrue(min(seen.values()) > 20, (seen, sides))
+
+    def test_repeats(self):
+        """The same seed and epoch draw the same windows, others others."""
+        self.assert_same(self.epoch(), self.epoch())
+        first = self.epoch()[0][0]
+        for other in (self.epoch(seed=1), self.epoch(epoch=2)):
+            self.assertFalse(torch.equal(first, other[0][0]))
+
+    def test_resumes_within_an_epoch(self):
+        """After `start` images, what is left is what the whole epoch would have drawn."""
+        self.assert_same(self.epoch(start=4), self.epoch()[1:])
+        self.assert_same(self.epoch(start=8), self.epoch()[2:])
+
+    def test_workers_change_nothing(self):
+        self.assert_same(self.epoch(num_workers=2), self.epoch())
+
+    def test_processes_share_a_batch(self):
+        """The windows of two processes are of the pictures of one."""
+        whole = self.epoch(windows=None)
+        shares = [self.epoch(windows=None, rank=rank, world_size=2) for rank in (0, 1)]
+        for (images, _), *parts in zip(whole, *shares, strict=True):
+            for rank, (own, _) in enumerate(parts):
+                self.assertTrue(torch.equal(own, images[rank::2]))
+
+    def test_too_many_for_memory(self):
+        """Read from disk, the batches are the same, and it is said."""
+        with mock.patch.object(data, "CACHE_BUDGET", 5 * 80 * 120 * 3):
+            split, said = self.read("coco", "test")
+        self.assertIsNone(split.pictures)
+        self.assertIn("read from disk", said)
+        self.assert_same(self.epoch(split), self.epoch())
+        self.assert_same(self.epoch(split, windows=None), self.epoch(windows=None))
+        with mock.patch.object(data, "CACHE_BUDGET", 10 * 80 * 120 * 3):
+            self.assertEqual(len(self.read("coco", "test")[0].pictures), 10)
+
+    def test_light_is_varied(self):
+        """Each window differently; nothing in it moves."""
+        grey = [np.full((80, 120, 3), 128, np.uint8)] * 10
+        split = replace(self.split, pictures=grey)
+        images = torch.cat([images for images, _ in self.epoch(split)])
+        means = images.mean((1, 2, 3))
+        self.assertEqual(len(means.unique()), 10)
+        deviations = images.std((1, 2, 3))
+        self.assertTrue(0 < (deviations > 0.002).sum() < 10, deviations)  # grain, in some
