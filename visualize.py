@@ -76,10 +76,10 @@ def main() -> None:
     if args.image is not None and args.image_idx is not None:
         raise UsageError("--image and --image_idx both name the picture to look at: give one")
 
-    views = {name: tasks.load(name).views for name in tasks.FIELDS}
-    if not any(args.type in names for names in views.values()):
-        there_are = ", ".join(sorted(set().union(*views.values())))
-        raise UsageError(f"--type {args.type}: there are {there_are}")
+    if args.type not in tasks.load(tasks.DEFAULT).views:  # to load the other fields takes a while
+        views = {view for name in tasks.FIELDS for view in tasks.load(name).views}
+        if args.type not in views:
+            raise UsageError(f"--type {args.type}: there are {', '.join(sorted(views))}")
 
     from lab import checkpoint
     from lab.pictures import draw, publish, show_figures
@@ -91,7 +91,8 @@ def main() -> None:
         state = checkpoint.load(path)
         field = tasks.field_of(state, path)
     if args.type not in field.views:
-        raise UsageError(f"--type {args.type} is not for {path}: try {', '.join(field.views)}")
+        whose = args.model or path
+        raise UsageError(f"--type {args.type} is not for {whose}: try {', '.join(field.views)}")
     for picture in field.look(args, state, start(args.device, "fp32")):
         publish(draw(picture), args.save_dir / picture.path)
     if not args.no_show:
