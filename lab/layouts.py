@@ -342,12 +342,14 @@ def _as_coco(
     photographs: Sequence[Path], signs: dict[str, list[tuple[int, list[float]]]]
 ) -> dict[str, list[dict]]:
     """Return what COCO's annotations.json holds of photographs."""
-    from PIL import Image
+    from lab.images import open_image
 
     images, annotations = [], []
     for image_id, path in enumerate(photographs, 1):
-        with Image.open(path) as image:
-            width, height = image.size
+        try:
+            width, height = open_image(path).size
+        except OSError as error:
+            raise LabError(f"{path}: {error.strerror or error}") from error
         images.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
         for label, (left, top, right, bottom) in signs.get(path.stem, []):
             annotations.append(
