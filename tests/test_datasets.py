@@ -335,7 +335,7 @@ class AugmentationTest(unittest.TestCase):
 
     def test_digits_are_never_mirrored(self):
         """A bright left half stays on the left; only data sets where left is right are mirrored."""
-        images = torch.full((256, 1, 28, 28), -1.0)
+        images = torch.full((256, 3, 28, 28), -1.0)
         images[..., :14] = 1
         for name, mirrors in (("mnist", 0), ("digits", 0), ("signs", 0), ("cifar10", 128)):
             result = SOURCES[name].augment(images, torch.Generator().manual_seed(0))

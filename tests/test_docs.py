@@ -35,7 +35,8 @@ class CommandTest(unittest.TestCase):
     def parse(self, name, flags):
         """Read flags as the script does, and go no further."""
         if name == "train.py":  # with --resume it would first read a checkpoint
-            train.make_parser(tasks.load(tasks.DEFAULT)).parse_args(flags)
+            task = flags[flags.index("--task") + 1] if "--task" in flags else tasks.DEFAULT
+            train.make_parser(tasks.load(task)).parse_args(flags)
             return
         parse = Parser.parse_args
 
