@@ -1,13 +1,40 @@
 """Detectors: parts, shapes and losses against loops; what they find; training through the loop."""
 
+import json
+import math
+import signal
+import tempfile
 import unittest
+from argparse import Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+from torchvision.ops import box_iou, generalized_box_iou
 
+from lab import checkpoint
+from lab.console import LabError
+from networks import Classifier
+from tasks.detection.augment import Windows
 from tasks.detection.boxes import multibox_target
+from tasks.detection.centernet import (
+    CenterNet,
+    box_loss,
+    focal_loss,
+    middles,
+    peaks,
+    questions,
+)
+from tasks.detection.data import SOURCES
 from tasks.detection.detector import as_rows, part
+from tasks.detection.found import Reader
+from tasks.detection.networks import build_network, load_fitting, make_configs
+from tasks.detection.published import Published
 from tasks.detection.ssd import (
     SIGN_SIZES,
     TinySSD,
@@ -19,6 +46,8 @@ from tasks.detection.ssd import (
     flatten_pred,
     multibox_loss,
 )
+from tests.support import ScriptCase, script_here
+from world.faces import FACES
 
 
 def target(*boxes: tuple[float, float, float, float, int]) -> dict[str, Tensor]:
@@ -182,6 +211,365 @@ class TestTinySSD(unittest.TestCase):
             found[0]["boxes"][order], truth[0]["boxes"], atol=1e-2, rtol=1e-3
         )
         self.assertEqual(len(found[1]["boxes"]), 0)
+
+
+class TestCenterNet(unittest.TestCase):
+    def test_shapes(self):
+        network = CenterNet(5, width=8).eval()
+        with torch.no_grad():
+            heat, distances, features = network(torch.zeros(2, 3, 64, 96))
+        self.assertEqual((heat.shape, distances.shape), ((2, 1, 16, 24), (2, 4, 16, 24)))
+        self.assertEqual([each.shape for each in features], [(2, 8, 16, 24), (2, 16, 8, 12)])
+        self.assertTrue((distances > 0).all())
+        # A new network takes nearly nothing for a sign, so that the first steps are no shock.
+        self.assertLess(heat.sigmoid().max(), 0.02)
+
+    def test_a_whole_picture_is_searched_as_its_crops_are(self):
+        """Away from the crop's edges, positions and boxes say the same."""
+        network = trained(CenterNet(3, width=8))
+        torch.manual_seed(0)
+        picture = torch.randn(1, 3, 704, 704)
+        with torch.no_grad():
+            whole = network(picture)
+            crop = network(picture[..., 96:608, 96:608])
+            inner, own = slice(344 // 4, 360 // 4), slice(248 // 4, 264 // 4)
+            for ours, of_crop in zip(whole[:2], crop[:2], strict=True):
+                expected = of_crop[..., own, own]
+                torch.testing.assert_close(ours[..., inner, inner], expected, atol=1e-4, rtol=1e-4)
+            box = torch.tensor([[340.0, 345, 362, 366]])
+            ours, expected = network.read(whole[2], [box]), network.read(crop[2], [box - 96])
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+    def test_focal_loss_against_a_loop(self):
+        torch.manual_seed(0)
+        heat = torch.randn(1, 10, 12)
+        targets = [target((8, 8, 28, 20, 0), (21, 10, 29, 34, 0), (0, 24, 18, 40, -1))]
+        sought, ignored = part(targets)
+        centres = middles(heat[:, None])
+        expected = 0.0
+        for j in range(10):
+            for i in range(12):
+                x, y, bell = 4 * i + 2, 4 * j + 2, 0.0
+                for left, top, right, bottom in sought[0]["boxes"].tolist():
+                    cx, cy = (left + right) / 2, (top + bottom) / 2
+                    sx, sy = max(2, 0.09 * (right - left)), max(2, 0.09 * (bottom - top))
+                    near = math.exp(-(((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) / 2)
+                    bell = max(bell, min(near, 1 - 1e-4))
+                    if (i, j) == (cx // 4, cy // 4):
+                        bell = 1
+                p = 1 / (1 + math.exp(-float(heat[0, j, i])))
+                if bell == 1:
+                    expected -= (1 - p) ** 2 * math.log(p)
+                elif not (x < 18 and 24 <= y < 40):
+                    expected -= (1 - bell) ** 4 * p**2 * math.log(1 - p)
+        self.assertAlmostEqual(
+            float(focal_loss(heat, centres, sought, ignored)), expected, places=3
+        )
+
+    def test_box_loss_against_a_loop(self):
+        """The 3x3 positions next to a centre learn, where they are within the box."""
+        torch.manual_seed(0)
+        distances = torch.rand(2, 4, 8, 8) * 12 + 1
+        sought, _ = part([target((6, 5, 25, 22, 0), (20, 20, 25, 30, 1)), target()])
+        expected = 0.0
+        for box in sought[0]["boxes"]:
+            each = []
+            for j in range(8):
+                for i in range(8):
+                    x, y = 4.0 * i + 2, 4.0 * j + 2
+                    near = max(abs(x - float(box[0] + box[2]) / 2),
+                               abs(y - float(box[1] + box[3]) / 2)) < 6  # fmt: skip
+                    if near and box[0] < x < box[2] and box[1] < y < box[3]:
+                        a, b, c, d = distances[0, :, j, i].tolist()
+                        found = torch.tensor([[x - a, y - b, x + c, y + d]])
+                        each.append(1 - float(generalized_box_iou(found, box[None])))
+            self.assertIn(len(each), range(1, 10))
+            expected += sum(each) / len(each)
+        loss = box_loss(distances, middles(distances), sought)
+        self.assertAlmostEqual(float(loss), expected, places=4)
+        self.assertEqual(float(box_loss(distances, middles(distances), part([target()] * 2)[0])), 0)
+
+    def test_what_is_asked_of_the_second_look(self):
+        """True boxes and clear ones; half a sign, and what is ignored, are left out."""
+        (sought,), (ignored,) = part([target((10, 10, 30, 30, 2), (60, 60, 90, 90, -1))])
+        likeliest = torch.tensor(
+            [[11.0, 11, 31, 31], [20, 10, 40, 30], [62, 62, 88, 88], [100, 0, 120, 20]]
+        )
+        boxes, answers = questions(likeliest, sought, ignored, no_sign=5)
+        self.assertEqual(answers.tolist(), [2, 2, 5])
+        expected = torch.stack((sought["boxes"][0], likeliest[0], likeliest[3]))
+        torch.testing.assert_close(boxes, expected)
+        boxes, answers = questions(likeliest[:0], *(each[0] for each in part([target()])), 5)
+        self.assertEqual((len(boxes), len(answers)), (0, 0))
+
+    def test_peaks_are_the_highest_around(self):
+        heat = torch.full((1, 1, 6, 7), -9.0)
+        heat[0, 0, 2, 3], heat[0, 0, 2, 4], heat[0, 0, 5, 0] = 2.0, 1.0, 0.0
+        distances = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1, 1).expand(1, 4, 6, 7)
+        boxes, scores = peaks(heat, distances, 3)
+        torch.testing.assert_close(scores[0, :2], torch.tensor([2.0, 0.0]).sigmoid())
+        self.assertLess(scores[0, 2], 0.01)
+        expected = torch.tensor([[13.0, 8, 17, 14], [1, 20, 5, 26]])
+        torch.testing.assert_close(boxes[0, :2], expected)
+
+    def test_pictures_without_a_sign(self):
+        """All is background there; what is ignored is nothing at all."""
+        network = CenterNet(2, width=8)
+        losses = network(torch.randn(2, 3, 64, 64), [target(), target((0, 0, 64, 64, -1))])
+        sum(losses.values()).backward()
+        self.assertTrue(all(value.isfinite() for value in losses.values()))
+        self.assertEqual(float(losses["box_loss"]), 0)
+        found = network.eval().detect(torch.randn(1, 3, 50, 70), threshold=0.9)
+        self.assertEqual({name: len(value) for name, value in found[0].items()},
+                         {"boxes": 0, "scores": 0, "labels": 0})  # fmt: skip
+
+    def test_learns_a_sign(self):
+        """By heart, in a few steps: where it is, how large, and which of two."""
+        torch.manual_seed(0)
+        images, targets = -torch.ones(4, 3, 64, 64), []
+        for k, (x, y, side) in enumerate([(10, 12, 20), (30, 20, 28), (24, 36, 16), (4, 4, 40)]):
+            images[k, k % 2, y : y + side, x : x + side] = 1
+            targets.append(target((x, y, x + side, y + side, k % 2)))
+        network = CenterNet(2, width=16)
+        optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+        for _ in range(60):
+            optimizer.zero_grad()
+            sum(network(images, targets).values()).backward()
+            optimizer.step()
+        for module in network.modules():  # statistics of the four, not of what came before them
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+                module.reset_running_stats()
+        with torch.no_grad():
+            network(images)
+            found = network.eval().detect(images, threshold=0.3)
+        for each, truth in zip(found, targets, strict=True):
+            self.assertEqual(each["labels"].tolist(), truth["labels"].tolist())
+            self.assertGreater(float(box_iou(each["boxes"], truth["boxes"])), 0.7)
+
+
+class TestPublished(unittest.TestCase):
+    def test_losses_and_detections(self):
+        """In either mode losses, batch norms left alone in evaluation; classes begin at 0."""
+        targets = [target((30, 30, 60, 60, 1), (80, 70, 90, 95, -1)), target()]
+        torch.manual_seed(0)
+        network = Published("ssdlite320_mobilenet_v3_large", 2)
+        images = torch.rand(2, 3, 96, 128) * 2 - 1
+        self.assertTrue(all(loss.isfinite() for loss in network(images, targets).values()))
+        network.eval()
+        before = {name: value.clone() for name, value in network.named_buffers()}
+        with torch.inference_mode():
+            self.assertTrue(all(loss.isfinite() for loss in network(images, targets).values()))
+            found = network.detect(images, threshold=0.0)
+        self.assertFalse(any(module.training for module in network.modules()))
+        for name, value in network.named_buffers():
+            torch.testing.assert_close(value, before[name])
+        self.assertEqual(set(found[0]["labels"].tolist()), {0, 1})
+
+    def test_sees_what_torchvision_would(self):
+        """Pixels in [-1, 1] come to the network as its weights expect them; sizes are kept."""
+        network = Published("fasterrcnn_mobilenet_v3_large_320_fpn", 1).eval()
+        pixels = torch.rand(1, 3, 64, 96)
+        seen = []
+        network.network.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        with torch.inference_mode():
+            network.detect(pixels * 2 - 1)
+        mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+        std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        torch.testing.assert_close(seen[0], (pixels - mean) / std, atol=1e-5, rtol=1e-5)
+
+
+class TestNetworks(unittest.TestCase):
+    def test_start_from_other_classes(self):
+        """All but what tells classes apart is loaded."""
+        old = build_network("center_net", {"num_classes": 4, "width": 8})
+        new = build_network("center_net", {"num_classes": 7, "width": 8})
+        names = load_fitting(new, old.state_dict())
+        self.assertEqual(names, ["reader.2.weight", "reader.2.bias"])
+        torch.testing.assert_close(new.head[1].weight, old.head[1].weight)
+        with self.assertRaisesRegex(LabError, "fit 0 of"):
+            load_fitting(new, {"conv.weight": torch.zeros(3)})
+
+    def test_signs_get_small_anchors(self):
+        self.assertEqual(make_configs("tiny_ssd", 43, signs=True)["sizes"], SIGN_SIZES)
+        self.assertEqual(make_configs("tiny_ssd", 1, signs=False)["sizes"][0], (0.2, 0.272))
+
+
+# ---------------------------------------------------------------- through the scripts
+
+NAMES = tuple(FACES)
+
+
+def write_signs(root: Path, counts: dict[str, int], side: int = 96) -> Path:
+    """Write pictures with a red or a blue square each, which count as two of the signs: COCO."""
+    rng = np.random.default_rng(0)
+    for mode, count in counts.items():
+        (root / mode).mkdir(parents=True)
+        images, boxes = [], []
+        for k in range(count):
+            pixels = rng.integers(0, 60, (side, side, 3)).astype(np.uint8)
+            label, size = int(k % 2), int(rng.integers(20, 40))
+            x, y = rng.integers(0, side - size, 2).tolist()
+            pixels[y : y + size, x : x + size, 2 * label] = 255
+            Image.fromarray(pixels).save(root / mode / f"{k}.png")
+            images.append({"id": k, "file_name": f"{k}.png", "height": side, "width": side})
+            boxes.append(
+                {"id": k, "image_id": k, "category_id": label + 1, "bbox": [x, y, size, size]}
+            )
+        categories = [{"id": k, "name": name} for k, name in enumerate(NAMES[:2], 1)]
+        content = {"images": images, "annotations": boxes, "categories": categories}
+        (root / mode / "annotations.json").write_text(json.dumps(content))
+    return root
+
+
+class TestScripts(ScriptCase):
+    """The real scripts on a few small pictures."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.addClassCleanup(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        cls.data = write_signs(cls.base / "data", {"train": 12, "val": 2, "test": 3})
+        cls.flags = ("--task", "detection", "--dataset", "gtsdb", "--data_root", cls.data,
+                     "--batch_size", "4", "--epoch", "2", "--no_show")  # fmt: skip
+        # Four windows a picture are for photographs.
+        source = replace(SOURCES["gtsdb"], windows=Windows(size=64, around=1.0))
+        patch = mock.patch.dict(SOURCES, gtsdb=source)
+        patch.start()
+        cls.addClassCleanup(patch.stop)
+        for network in ("tiny_ssd", "center_net"):
+            cls.train(cls.base / network, *cls.flags, "--network", network)
+
+    @classmethod
+    def train(cls, folder, *flags):
+        done = script_here("train.py", *flags, "--ckpt_path", folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def tested(self, *flags):
+        done = script_here("test.py", "--epoch", "last", "--no_show", *flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def test_trains_and_tests(self):
+        for network in ("tiny_ssd", "center_net"):
+            folder = self.base / network
+            rows = checkpoint.load(folder / "ckpt_epoch_2.pth")["history"]
+            self.assertTrue({"class_loss", "box_loss", "val_sign_ap50"} <= rows[1].keys())
+            said = self.tested("--ckpt_path", folder, "--save")
+            self.assertIn("sign ap50", said)
+            self.assertTrue((folder / "precision_recall.jpg").is_file())
+            self.assertEqual(len(list((folder / "results").glob("*.jpg"))), 3)
+
+    def test_stops_and_goes_on_exactly(self):
+        """Stopped within the second epoch, it comes to the same weights, bit by bit."""
+        steps, made = iter(range(99)), torch.optim.AdamW.step
+
+        def step(*arguments, **options):
+            if next(steps) == 4:
+                signal.raise_signal(signal.SIGINT)
+            return made(*arguments, **options)
+
+        folder = self.base / "stopped"
+        flags = (*self.flags, "--network", "center_net", "--ckpt_path", folder)
+        with mock.patch.object(torch.optim.AdamW, "step", step):
+            done = script_here("train.py", *flags)
+        self.assertEqual(done.returncode, 130, done.stderr)
+        self.assertIn("epoch 2, 8 of 12 images", done.stdout)
+        self.train(folder, "--resume", folder, "--no_show")
+        straight = checkpoint.load(self.base / "center_net" / "ckpt_epoch_2.pth")
+        gone_on = checkpoint.load(folder / "ckpt_epoch_2.pth")
+        for name, value in straight["model_state"].items():
+            self.assertTrue(torch.equal(value, gone_on["model_state"][name]), name)
+
+    def test_a_picture_of_ones_own(self):
+        folder = self.base / "center_net"
+        self.tested("--ckpt_path", folder, "--image", str(self.data / "test" / "0.png"))
+        self.assertTrue((folder / "found_000_0.jpg").is_file())
+
+    def test_views(self):
+        for network, kinds in {
+            "tiny_ssd": ("boxes", "anchors", "regions"),
+            "center_net": ("boxes", "regions"),
+        }.items():
+            for kind in kinds:
+                with self.subTest(network=network, kind=kind):
+                    done = script_here(
+                        "visualize.py", "--type", kind, "--ckpt_path", self.base / network,
+                        "--epoch", "last", "--save_dir", self.base / "seen", "--no_show",
+                    )  # fmt: skip
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    self.assertTrue((self.base / "seen" / kind / f"{kind}.jpg").is_file())
+
+    def test_refusals(self):
+        done = script_here("train.py", *self.flags, "--network", "tiny_sdd")
+        self.assert_refused(done, 2, "tiny_sdd", "center_net", "ssdlite320_mobilenet_v3_large")
+        done = script_here("train.py", *self.flags, "--network", "tiny_ssd", "--pretrained",
+                           "--ckpt_path", self.base / "no")  # fmt: skip
+        self.assert_refused(done, 2, "--pretrained", "--weights PATH")
+        done = script_here("train.py", "--resume", self.base / "tiny_ssd", "--epoch", 3,
+                           "--network", "center_net")  # fmt: skip
+        self.assert_refused(done, 1, "holds tiny_ssd")
+        done = script_here("visualize.py", "--type", "anchors", "--epoch", "last",
+                           "--ckpt_path", self.base / "center_net")  # fmt: skip
+        self.assert_refused(done, 1, "center_net", "anchors")
+        done = script_here("test.py", "--epoch", "last", "--ckpt_path", self.base / "tiny_ssd",
+                           "--read", self.base / "center_net")  # fmt: skip
+        self.assert_refused(done, 1, "--read", "no checkpoint of a classifier")
+
+    def test_fine_tuning(self):
+        said = self.train(
+            self.base / "tuned", *self.flags, "--weights", self.base / "center_net", "--epoch", "1"
+        ).stdout
+        self.assertIn("every layer", said)
+        state = checkpoint.load(self.base / "tuned" / "ckpt_epoch_1.pth")
+        self.assertEqual(state["network"], "center_net")
+
+
+class TestReader(ScriptCase):
+    """A classifier reads what a detector has found."""
+
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.path = Path(holder.name) / "ckpt_epoch_1.pth"
+        self.args = Namespace(device="cpu", precision="fp32")
+
+    def save(self, *class_names):
+        """Save a classifier that takes what is red for the first class, else for the second."""
+        network = Classifier(3, len(class_names))
+        torch.nn.init.zeros_(network.fc_net[-1].weight)
+        configs = asdict(network.config)
+        state = {"model_state": network.state_dict(), "configs": configs}
+        checkpoint.save(self.path, state | {"class_names": list(class_names)})
+
+    def test_classes_by_name(self):
+        """Its numbering is its own; the certainty of the reading multiplies the score."""
+        self.save("00_stop", "01_yield")
+        reader = Reader(self.path, ("yield", "no_entry", "stop"), self.args)
+        reader.model.forward = lambda images: torch.where(
+            images[:, :1].mean((2, 3)) > 0, torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+        )
+        picture = np.zeros((60, 80, 3), np.uint8)
+        picture[10:30, 10:30, 0] = 255
+        found = {
+            "boxes": torch.tensor([[10.0, 10, 30, 30], [40, 20, 60, 50]]),
+            "scores": torch.tensor([0.9, 0.5]),
+            "labels": torch.tensor([1, 1]),
+        }
+        read = reader(picture, found)
+        self.assertEqual(read["labels"].tolist(), [2, 0])
+        sure = 1 / (1 + math.exp(-2))
+        torch.testing.assert_close(read["scores"], torch.tensor([0.9, 0.5]) * sure)
+        torch.testing.assert_close(read["boxes"], found["boxes"])
+
+    def test_unknown_classes(self):
+        self.save("00_stop", "01_penguin")
+        with self.assertRaisesRegex(LabError, "penguin"):
+            Reader(self.path, ("stop", "yield"), self.args)
 
 
 if __name__ == "__main__":

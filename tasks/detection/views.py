@@ -44,9 +44,7 @@ def chosen_pictures(
     count = len(dataset)
     if args.image_idx is not None:
         if not 0 <= args.image_idx < count:
-            raise UsageError(
-                f"--image_idx {args.image_idx}: the pictures are 0 to {count - 1}"
-            )
+            raise UsageError(f"--image_idx {args.image_idx}: the pictures are 0 to {count - 1}")
         chosen = [args.image_idx]
     else:  # those that show the most
         order = sorted(range(count), key=lambda index: -len(dataset.split.boxes[index]))
