@@ -449,7 +449,7 @@ class TestScripts(ScriptCase):
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def tested(self, *flags):
+    def report(self, *flags):
         done = script_here("test.py", "--epoch", "last", "--no_show", *flags)
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
@@ -459,7 +459,7 @@ class TestScripts(ScriptCase):
             folder = self.base / network
             rows = checkpoint.load(folder / "ckpt_epoch_2.pth")["history"]
             self.assertTrue({"class_loss", "box_loss", "val_sign_ap50"} <= rows[1].keys())
-            said = self.tested("--ckpt_path", folder, "--save")
+            said = self.report("--ckpt_path", folder, "--save")
             self.assertIn("sign ap50", said)
             self.assertTrue((folder / "precision_recall.jpg").is_file())
             self.assertEqual(len(list((folder / "results").glob("*.jpg"))), 3)
@@ -487,7 +487,7 @@ class TestScripts(ScriptCase):
 
     def test_a_picture_of_ones_own(self):
         folder = self.base / "center_net"
-        self.tested("--ckpt_path", folder, "--image", str(self.data / "test" / "0.png"))
+        self.report("--ckpt_path", folder, "--image", str(self.data / "test" / "0.png"))
         self.assertTrue((folder / "found_000_0.jpg").is_file())
 
     def test_views(self):

@@ -14,8 +14,8 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset
 
 import tasks
-from datasets import BatchSampler
 from lab import checkpoint, engine
+from lab.batches import BatchSampler
 from lab.console import positive_int, say
 from lab.run import Run
 from lab.runtime import Runtime, to_device

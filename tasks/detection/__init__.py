@@ -150,7 +150,8 @@ def prepare(
     weights: dict[str, Any] | None,
 ) -> Job:
     """Read the data and build the network that the flags ask for."""
-    from datasets import check_classes, check_count
+    from datasets import check_classes
+    from lab.batches import check_count
     from networks import load_weights
 
     args.network = args.network or "tiny_ssd"

@@ -33,7 +33,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets import CACHE_BUDGET, MODES, VAL_SHARE, BatchSampler, download, draw_street, held_out
+from datasets import CACHE_BUDGET, MODES, VAL_SHARE, download, draw_street, held_out
+from lab.batches import BatchSampler
 from lab.console import LabError, UsageError, progress, say
 from lab.folders import DATA_ROOT, near, printable
 from lab.images import open_image, say_left_out
