@@ -16,7 +16,7 @@ A loader yields images, float32 (N, 3, H, W) in [-1, 1], and targets, a list of 
 Training images are windows cut out of the pictures (`augment`), of one size. Those of val and test
 are whole pictures, in order; where pictures of a batch differ in size, the smaller ones have zeros
 at their right and bottom, as a convolution sees beyond a border. `loader.batch_sampler` is a
-datasets.BatchSampler, as `engine.fit` needs for an exact resume. Pictures are decoded once, into
+lab.batches.BatchSampler, as `engine.fit` needs for an exact resume. Pictures are decoded once, into
 uint8 arrays.
 """
 
