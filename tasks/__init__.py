@@ -33,7 +33,7 @@ class Job:
     """What is to be trained on what.
 
     Attributes:
-        loaders: by mode: train, with a `lab.batches.BatchSampler`; val and test where there are such.
+        loaders: by mode: train, with a `lab.batches.BatchSampler`; val and test where they exist.
         identity: what every checkpoint holds besides the state: configs, class names and so on.
         parameters: groups of the model's, as `lab.optimizers.make_optimizer` takes them.
         subject: what the inputs are, in words ("images of 26 classes from data").
