@@ -124,13 +124,13 @@ def train(
             f"to go on, give one above {finished}"
         )
     settings = settings_of(args)
-    run = None if args.overfit_batch else Run(args.ckpt_path, runtime)
     job = field.prepare(args, runtime, resumed, weights)
-    if run is None:
+    if args.overfit_batch:
         batch = next(iter(job.loaders["train"]))
         engine.overfit(job.task, job.model, batch, settings, runtime, job.parameters)
         return
 
+    run = Run(args.ckpt_path, runtime)  # whose folder is made once the flags are found good
     run.begin(runtime, args.seed, args.resume, finished)
     if job.preview is not None and resumed is None and runtime.rank == 0:
         job.preview(args.ckpt_path)

@@ -404,6 +404,15 @@ class RecordTest(RunCase):
         done = script_here("test.py", "--ckpt_path", self.base / "no such")
         self.assertIn(f"python train.py --ckpt_path '{self.base / 'no such'}'", done.stderr)
 
+    def test_refused_flags_leave_no_folder(self):
+        folder = self.base / "never"
+        done = script_here(
+            "train.py", "--data_root", self.data, "--ckpt_path", folder, "--network", "mnist_cnn",
+            "--stn",
+        )  # fmt: skip
+        self.assert_refused(done, 2, "--stn")
+        self.assertFalse(folder.exists())
+
     def test_a_folder_that_cannot_be_written(self):
         blocked = self.base / "a_file"
         blocked.write_text("in the way")
