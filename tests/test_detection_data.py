@@ -21,7 +21,14 @@ from lab import layouts
 from lab.console import LabError, UsageError
 from tasks.detection import data
 from tasks.detection.augment import DRAWS, Windows, choose_window, cut, move_boxes
-from tasks.detection.data import SOURCES, find_data, make_loader, modes_of, read_split
+from tasks.detection.data import (
+    SOURCES,
+    DetectionDataset,
+    find_data,
+    make_loader,
+    modes_of,
+    read_split,
+)
 from tests.support import ScriptCase, script_here
 from world import street
 from world.faces import FACES
@@ -314,6 +321,10 @@ class VocTest(FolderCase):
         split, _ = self.read("voc", "test")
         self.assertEqual(split.sizes, [(200, 320)])
         self.assertEqual(split.boxes[0].tolist(), [[50, 25, 200, 100]])
+        picture(self.root / "test" / "a.png", (100, 3000))  # 10.67 rows, rounded
+        write_xml(self.root / "test" / "a.xml", [("dog", 1, 1, 1500, 100, 0)], (100, 3000))
+        split, _ = self.read("voc", "test")
+        np.testing.assert_allclose(split.boxes[0], [[0, 0, 160, 11]])
 
     def test_is_not_downloaded_into_others(self):
         """Only the project's own folder is downloaded into."""
@@ -535,6 +546,16 @@ class LoaderTest(FolderCase):
         image, target = loader.dataset[3]
         self.assertEqual((image.shape, set(target)), ((3, 64, 64), {"boxes", "labels", "ignored"}))
 
+    def test_windows_of_every_picture(self):
+        """An epoch takes as many of each as it is told to."""
+        read = DetectionDataset.picture
+        with mock.patch.object(
+            DetectionDataset, "picture", autospec=True, side_effect=read
+        ) as asked:
+            self.epoch(windows=replace(PLAIN, each=3))
+        indices = [call.args[1] for call in asked.call_args_list]
+        self.assertEqual(sorted(indices), [k for k in range(10) for _ in range(3)])
+
     def test_whole_pictures(self):
         """In order, pixels as they are; smaller ones have zeros at their right and bottom."""
         picture(self.root / "test" / "1.png", (60, 90), seed=1)
@@ -585,8 +606,8 @@ class LoaderTest(FolderCase):
                         share = (right - left) * (bottom - top) / 900
                         tiny = max(right - left, bottom - top) < 8
                         self.assertEqual(bool(ignored), share < 0.5 or tiny)
-                        seen.append(bool(ignored))
-        self.assertTrue(20 < sum(seen) < len(seen) - 20, seen)
+                        seen.append(share)
+        self.assertTrue(0 < min(seen) < 0.05 and max(seen) > 0.95)
         for side, expected in ((7.9, True), (8.0, False)):
             boxes = [np.array([[20, 20, 20 + side, 24]])] * 10
             windows = replace(PLAIN, around=1.0)

@@ -114,7 +114,7 @@ class SignTest(unittest.TestCase):
     def test_read_wrong(self):
         """A sign taken for another is found; in its category if that is the same."""
         targets = [truth((0, A), (2, B), (3, C))]
-        found = [(0.9, 1, A), (0.9, 3, B), (0.8, 3, C)]
+        found = [(0.9, 1, A), (0.9, 3, B), (0.8, 3, (200, 0, 231, 50))]  # an IoU of 0.62
         meter, figures = measured(self.CLASSES, targets, found)
         self.assertEqual(figures["sign_ap50"], 1)
         self.assertEqual(figures["other_ap50"], 1)

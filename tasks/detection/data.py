@@ -300,8 +300,8 @@ def decode(
     """Decode the pictures of a listing.
 
     Returns:
-        The readable ones, with pixels unless all together exceed `CACHE_BUDGET`; and what is wrong
-        with the others.
+        The readable ones, with pixels as long as `CACHE_BUDGET` lasts; and what is wrong with the
+        others.
     """
 
     def read(picture: Annotated) -> Decoded | str:
@@ -331,8 +331,6 @@ def decode(
                 problems[picture.path] = result
                 continue
             room -= 3 * math.prod(result.size)
-            if room < 0 and decoded and decoded[-1][1].pixels is not None:
-                decoded = [(each, kept._replace(pixels=None)) for each, kept in decoded]
             decoded.append((picture, result if room >= 0 else result._replace(pixels=None)))
     return decoded, problems
 
