@@ -194,11 +194,17 @@ class CompareTest(unittest.TestCase):
 
     def test_computes_as_the_run_did(self):
         """In the precision of the run, unless told otherwise."""
-        folder = self.copy("half", lambda state, _: state["settings"].update(precision="bf16"))
-        for flags, expected in (((), torch.bfloat16), (("--precision", "fp32"), None)):
-            with mock.patch.object(engine, "evaluate", return_value={"accuracy": 1.0}) as evaluate:
-                self.compare(folder, *flags)
-            self.assertEqual(evaluate.call_args.args[3].autocast_dtype, expected)
+        kinds = {"bf16": torch.bfloat16, "fp32": None}
+        for own in kinds:
+            folder = self.copy(
+                own, lambda state, _, own=own: state["settings"].update(precision=own)
+            )
+            for flags in ((), ("--precision", "bf16"), ("--precision", "fp32")):
+                figures = {"accuracy": 1.0}
+                with mock.patch.object(engine, "evaluate", return_value=figures) as evaluate:
+                    self.compare(folder, *flags)
+                expected = kinds[flags[1] if flags else own]
+                self.assertEqual(evaluate.call_args.args[3].autocast_dtype, expected)
 
     def test_names(self):
         """The shortest end of a path that no other shares; a folder named twice counts once."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -117,10 +118,16 @@ class LineageTest(RunCase):
         self.assertIn("of the last epoch, 2: ", said)
 
     def test_gone_back_behind_later_epochs(self):
-        """They are set aside, and a later --resume of the folder goes on from the new ones."""
+        """They are set aside, and a later --resume of the folder goes on from the new ones.
+
+        TensorBoard shows one curve, of the epochs that are left.
+        """
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
         folder = self.base / "back"
         self.train(folder, "--epoch", 4, "--seed", 1)
         old = {path.name: path.read_bytes() for path in checkpoint.epochs(folder).values()}
+        time.sleep(1)  # TensorBoard reads files in the order of the seconds in their names
         said = self.resume(folder / "ckpt_epoch_2.pth", "--epoch", 3, "--seed", 2)
         place = folder / "previous_1"
         self.assertIn(f"what came after it is now in {place}", said)
@@ -129,6 +136,10 @@ class LineageTest(RunCase):
                          ["ckpt_epoch_3.pth", "ckpt_epoch_4.pth"])  # fmt: skip
         for path in place.iterdir():
             self.assertEqual(path.read_bytes(), old[path.name])
+        history = checkpoint.load(folder / "ckpt_epoch_3.pth")["history"]
+        events = EventAccumulator(str(folder)).Reload().Scalars("loss")
+        self.assertEqual([event.step for event in events], [1, 2, 3])
+        self.assertAlmostEqual(events[2].value, history[2]["loss"], places=5)
         self.resume(folder, "--epoch", 4)
         self.assertEqual(self.seeds(folder), {1: 1, 2: 1, 3: 2, 4: 2})
         third, fourth = (checkpoint.load(folder / f"ckpt_epoch_{n}.pth") for n in (3, 4))
@@ -164,6 +175,16 @@ class LineageTest(RunCase):
         (folder / checkpoint.INTERRUPTED).mkdir()
         self.resume(folder, "--epoch", 2)
         self.assertEqual(self.epochs(folder), [1, 2])
+
+    def test_the_best_is_kept(self):
+        """Beyond the newest ones that are kept, the best is as well, until another is."""
+        folder = self.base / "kept"
+        run = Run(folder, CPU)
+        for epoch, best, left in ((1, 1, [1]), (2, 1, [1, 2]), (3, 1, [1, 3]), (4, 4, [4])):
+            history = [{"epoch": epoch, "loss": 0.5}]
+            run.save_epoch({"epoch": epoch, "best_epoch": best, "history": history}, "accuracy", 1)
+            self.assertEqual(self.epochs(folder), left)
+        run.close()
 
 
 class SchedulesTest(RunCase):

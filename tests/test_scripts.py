@@ -336,6 +336,10 @@ class TestScriptTest(ScriptTest):
 
     def test_computes_as_the_run_did(self):
         """In the precision of the run, unless told otherwise."""
+        whole = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")["settings"]
+        folder = self.copy_run("whole", best_epoch=2, settings=whole | {"precision": "fp32"})
+        done = script_here("test.py", "--ckpt_path", folder)
+        self.assertIn("(fp32)", done.stdout, done.stderr)
         folder = self.base / "half"
         self.train("--epoch", 1, "--precision", "bf16", "--ckpt_path", folder)
         for flags, name, kind in (

@@ -1,6 +1,7 @@
 """A new field: all that it takes is in this module, and one line of `tasks.FIELDS`."""
 
 import csv
+import math
 import re
 import signal
 import tempfile
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 import tasks
 from lab import checkpoint, engine
 from lab.batches import BatchSampler
-from lab.console import positive_int, say
+from lab.console import LabError, positive_int, say
 from lab.run import Run
 from lab.runtime import Runtime, to_device
 from lab.settings import TrainSettings
@@ -301,6 +302,9 @@ class BatchTest(unittest.TestCase):
             history = engine.fit(
                 task, model, loader, loader if val else None, settings, CPU, Run(folder, CPU), {}
             )
+        state = torch.load(folder / "ckpt_epoch_2.pth", weights_only=True)
+        for name, value in model.state_dict().items():  # also where it is an average
+            self.assertTrue(torch.equal(value, state["model_state"][name]), name)
         return folder, history, [call.args[0] for call in said.call_args_list]
 
     def test_clips_with_a_list_of_dictionaries(self):
@@ -325,6 +329,23 @@ class BatchTest(unittest.TestCase):
         state = torch.load(folder / "ckpt_epoch_2.pth", weights_only=True)
         self.assertIsNone(state["best_epoch"])
         self.assertRegex(said[1], r"^Epoch  2/2: loss \d+\.\d+, [\d,]+ images/s")
+
+    def test_weights_that_are_lost_without_a_loss(self):
+        """What no loss shows is not saved either: a weight that takes no part in it."""
+
+        class Losing(NothingTask):
+            def loss(self, model, inputs, targets):
+                with torch.no_grad():
+                    model[1].running_mean[0] = math.inf
+                return super().loss(nn.Sequential(*model[2:]), inputs[:, :1, :2, :6, :6], targets)
+
+        model = nn.Sequential(nn.Identity(), nn.BatchNorm3d(4), nn.Flatten(), nn.Linear(72, 1))
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        loader = loader_of(Clips(), 7, collate_fn=lambda batch: (
+            torch.stack([clip for clip, _ in batch]), None))  # fmt: skip
+        with self.assertRaisesRegex(LabError, "the weights are no longer finite after epoch 1/"):
+            engine.fit(Losing(), model, loader, None, TrainSettings(), CPU, Run(folder, CPU), {})
+        self.assertEqual(checkpoint.epochs(folder), {})
 
     def test_to_device(self):
         """Tensors of every kind of nest are brought; images and clips in convolutions' layout."""

@@ -24,8 +24,9 @@ from lab.batches import BatchSampler
 from lab.console import LabError, as_text
 from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
 from lab.run import best_epoch
-from lab.runtime import Runtime, seed_epoch
+from lab.runtime import Runtime, place, seed_epoch, start_as
 from lab.settings import OPTIMIZERS, SCHEDULES, TrainSettings
+from networks import load_network
 from tasks.classification import Classification
 from tests.support import PROJECT, environment, make_images, script_here
 
@@ -336,8 +337,8 @@ class LossTest(unittest.TestCase):
     def test_dropout_is_drawn_anew(self):
         """In each epoch and each process, by each seed; the same again where all are the same."""
         drawn = set()
-        for place in ((0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1), (0, 1, 0)):
-            seed_epoch(*place)
+        for numbers in ((0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1), (0, 1, 0)):
+            seed_epoch(*numbers)
             drawn.add(torch.rand(1).item())
         self.assertEqual(len(drawn), 4)
 
@@ -510,6 +511,10 @@ class AveragedRunTest(ScriptRuns):
         """`model_state` is the average, not the raw weights; gone on with, all is bit-identical."""
         state = checkpoint.load(self.straight / "ckpt_epoch_2.pth")
         self.assertEqual(state["averaged"], 2 * 48 // 16)
+        meter, runtime = Classification().meter(), start_as(state, "cpu", None)
+        val = datasets.get_data_loader(self.data, "val", 32, batch_size=256)
+        figures = engine.evaluate(place(load_network(state), runtime), meter, val, runtime)
+        self.assertAlmostEqual(figures["loss"], state["history"][1]["val_loss"], places=5)
         for name, value in state["raw_state"].items():
             if value.is_floating_point():
                 self.assertFalse(torch.equal(value, state["model_state"][name]), name)
@@ -544,7 +549,7 @@ class AveragedRunTest(ScriptRuns):
 class InterruptTest(ScriptRuns):
     """Ctrl-C within an epoch, after the step that is asked for."""
 
-    images, epochs = 20, 2
+    images, epochs, more = 20, 2, ("--schedule", "cosine")
 
     def interrupt(self, step, *more, signals=1):
         """Run train.py, and send it a signal within one of its steps, counted over epochs."""
@@ -563,7 +568,7 @@ class InterruptTest(ScriptRuns):
     def test_saves_and_goes_on_exactly(self):
         """In the middle of an epoch it saves, says how to go on, and that is exact as well."""
         folder = self.base / "with space"
-        flags = (*FLAGS, "--data_root", self.data, "--epoch", 2, "--ckpt_path", folder)
+        flags = (*FLAGS, *self.more, "--data_root", self.data, "--epoch", 2, "--ckpt_path", folder)
         done = self.interrupt(6, *flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         interrupted = folder / checkpoint.INTERRUPTED
@@ -587,7 +592,7 @@ class InterruptTest(ScriptRuns):
     def test_at_the_end_of_an_epoch(self):
         """Nothing is left of it to do: it is validated and saved as a whole one."""
         folder = self.base / "end"
-        flags = (*FLAGS, "--data_root", self.data, "--epoch", 2, "--ckpt_path", folder)
+        flags = (*FLAGS, *self.more, "--data_root", self.data, "--epoch", 2, "--ckpt_path", folder)
         done = self.interrupt(4, *flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertEqual(list(checkpoint.epochs(folder)), [1])
@@ -598,7 +603,7 @@ class InterruptTest(ScriptRuns):
 
     def test_once_more_stops_at_once(self):
         folder = self.base / "at_once"
-        flags = (*FLAGS, "--data_root", self.data, "--epoch", 2, "--ckpt_path", folder)
+        flags = (*FLAGS, *self.more, "--data_root", self.data, "--epoch", 2, "--ckpt_path", folder)
         done = self.interrupt(6, *flags, signals=2)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertFalse((folder / checkpoint.INTERRUPTED).exists())
