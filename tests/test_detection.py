@@ -3,6 +3,8 @@
 import json
 import math
 import signal
+import subprocess
+import sys
 import tempfile
 import unittest
 from argparse import Namespace
@@ -17,9 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
-from lab import checkpoint
+from lab import checkpoint, engine
 from lab.console import LabError
+from lab.runtime import Runtime
 from networks import Classifier
+from tasks.detection import restore
 from tasks.detection.augment import Windows
 from tasks.detection.boxes import multibox_target
 from tasks.detection.centernet import (
@@ -30,7 +34,7 @@ from tasks.detection.centernet import (
     peaks,
     questions,
 )
-from tasks.detection.data import SOURCES
+from tasks.detection.data import SOURCES, make_loader, read_split
 from tasks.detection.detector import as_rows, part
 from tasks.detection.found import Reader
 from tasks.detection.networks import build_network, load_fitting, make_configs
@@ -46,7 +50,7 @@ from tasks.detection.ssd import (
     flatten_pred,
     multibox_loss,
 )
-from tests.support import ScriptCase, script_here
+from tests.support import PROJECT, ScriptCase, environment, script_here
 from world.faces import FACES
 
 
@@ -65,6 +69,22 @@ def trained(network: torch.nn.Module) -> torch.nn.Module:
             module.running_mean.copy_(0.1 * torch.randn(len(module.weight), generator=generator))
             module.running_var.copy_(0.5 + torch.rand(len(module.weight), generator=generator))
     return network.eval()
+
+
+def by_heart(network: torch.nn.Module, images: Tensor, targets: list[dict[str, Tensor]]) -> None:
+    """Have a network learn a batch; its batch norms then have the statistics of that batch."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(network(images, targets).values()).backward()
+        optimizer.step()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean over all batches, from here on
+            module.reset_running_stats()
+    with torch.no_grad():
+        network(images)
 
 
 class TestParts(unittest.TestCase):
@@ -331,17 +351,8 @@ class TestCenterNet(unittest.TestCase):
             images[k, k % 2, y : y + side, x : x + side] = 1
             targets.append(target((x, y, x + side, y + side, k % 2)))
         network = CenterNet(2, width=16)
-        optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-        for _ in range(60):
-            optimizer.zero_grad()
-            sum(network(images, targets).values()).backward()
-            optimizer.step()
-        for module in network.modules():  # statistics of the four, not of what came before them
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = None
-                module.reset_running_stats()
-        with torch.no_grad():
-            network(images)
+        by_heart(network, images, targets)
+        with torch.inference_mode():
             found = network.eval().detect(images, threshold=0.3)
         for each, truth in zip(found, targets, strict=True):
             self.assertEqual(each["labels"].tolist(), truth["labels"].tolist())
@@ -528,6 +539,38 @@ class TestScripts(ScriptCase):
         self.assertIn("every layer", said)
         state = checkpoint.load(self.base / "tuned" / "ckpt_epoch_1.pth")
         self.assertEqual(state["network"], "center_net")
+
+
+class TestProcesses(ScriptCase):
+    """Two processes of torchrun share the pictures, and all of them count."""
+
+    def test_figures_are_those_of_all_pictures(self):
+        with tempfile.TemporaryDirectory() as base:
+            folder, weights = Path(base) / "run", Path(base) / "weights.pth"
+            data = write_signs(Path(base) / "data", {"train": 9, "val": 5, "test": 2})
+            split = read_split("gtsdb", data, "val")
+            loader = make_loader(split, 5)
+            network = CenterNet(len(NAMES), width=16)
+            by_heart(network, *next(iter(loader)))
+            state = {"network": "center_net", "configs": asdict(network.config)}
+            checkpoint.save(weights, state | {"model_state": network.state_dict()})
+            flags = ("--task", "detection", "--dataset", "gtsdb", "--network", "center_net",
+                     "--weights", weights, "--lr", "1e-12", "--batch_size", "36", "--epoch", "1",
+                     "--precision", "fp32", "--no_show", "--data_root", data,
+                     "--ckpt_path", folder)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                 "--nproc_per_node=2", "train.py", *map(str, flags)],
+                cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stdout.count("Epoch  1/1"), 1)
+            state = checkpoint.load(folder / "ckpt_epoch_1.pth")
+            task, network = restore(state)
+            figures = engine.evaluate(network, task.meter(), loader, Runtime(torch.device("cpu")))
+            self.assertGreater(figures["ap50"], 0.1)
+            for name, value in figures.items():
+                self.assertAlmostEqual(state["history"][0][f"val_{name}"], value, places=4)
 
 
 class TestReader(ScriptCase):
