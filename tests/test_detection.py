@@ -35,7 +35,7 @@ from tasks.detection.centernet import (
     questions,
 )
 from tasks.detection.data import SOURCES, make_loader, read_split
-from tasks.detection.detector import as_rows, part
+from tasks.detection.detector import as_rows, fold, part
 from tasks.detection.found import Reader
 from tasks.detection.networks import build_network, load_fitting, make_configs
 from tasks.detection.published import Published
@@ -133,15 +133,18 @@ class TestTinySSD(unittest.TestCase):
     def test_anchors_have_one_size_in_pixels(self):
         network = trained(TinySSD(1))
         sides = []
-        for height, width in ((256, 256), (512, 768)):
+        for height, width in ((256, 256), (512, 768), (352, 416)):
             with torch.no_grad():
-                anchors = network(torch.zeros(1, 3, height, width))[0][0]
-            boxes = anchors * torch.tensor([width, height, width, height])
-            sides.append(boxes[:, 2:] - boxes[:, :2])
-            first = (boxes[0, :2] + boxes[0, 2:]) / 2
-            torch.testing.assert_close(first, torch.tensor([4.0, 4.0]))
-        torch.testing.assert_close(sides[0][:4], sides[1][:4])
-        torch.testing.assert_close(sides[0][-4:], sides[1][-4:])
+                maps = network.maps(torch.zeros(1, 3, height, width))
+            for anchors, stride in zip(
+                network.anchors(maps, height, width), (8, 16, 32, 64, 256), strict=True
+            ):
+                boxes = anchors[0] * torch.tensor([width, height, width, height])
+                sides.append((boxes[:, 2:] - boxes[:, :2])[:4])
+                first = (boxes[0, :2] + boxes[0, 2:]) / 2
+                torch.testing.assert_close(first, torch.full((2,), stride / 2))
+        torch.testing.assert_close(sides[:5], sides[5:10])
+        torch.testing.assert_close(sides[:5], sides[10:])
 
     def test_a_whole_picture_is_searched_as_its_crops_are(self):
         """Away from the crop's edges, each scale says the same of its anchors."""
@@ -219,9 +222,9 @@ class TestTinySSD(unittest.TestCase):
         network = TinySSD(2, SIGN_SIZES).eval()
         images = torch.zeros(2, 3, 200, 300)
         with torch.no_grad():
-            filled = F.pad(images, (0, 212, 0, 56))
+            filled = F.pad(images, (0, 20, 0, 24))
             anchors, classes, _ = network(filled)
-        offsets, _, kinds = multibox_target(anchors, as_rows(truth, 256, 512))
+        offsets, _, kinds = multibox_target(anchors, as_rows(truth, 224, 320))
         logits = 20.0 * F.one_hot(kinds, 3)
         network.forward = lambda images: (anchors, logits.view_as(classes), offsets)
         found = network.detect(images)
@@ -400,6 +403,18 @@ class TestNetworks(unittest.TestCase):
         torch.testing.assert_close(new.head[1].weight, old.head[1].weight)
         with self.assertRaisesRegex(LabError, "fit 0 of"):
             load_fitting(new, {"conv.weight": torch.zeros(3)})
+
+    def test_folded_it_finds_the_same(self):
+        """Batch norms are gone, and nothing else has changed."""
+        torch.manual_seed(0)
+        for network in (TinySSD(2, SIGN_SIZES), CenterNet(2, width=8)):
+            network, images = trained(network), torch.randn(1, 3, 128, 128)
+            with torch.no_grad():
+                expected = network(images)
+                found = fold(network)(images)
+            self.assertFalse(any("BatchNorm" in type(each).__name__ for each in network.modules()))
+            for ours, unfolded in zip(found[:2], expected[:2], strict=True):
+                torch.testing.assert_close(ours, unfolded, atol=1e-4, rtol=1e-4)
 
     def test_signs_get_small_anchors(self):
         self.assertEqual(make_configs("tiny_ssd", 43, signs=True)["sizes"], SIGN_SIZES)

@@ -16,7 +16,7 @@ from lab.pictures import Colours, Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
 from tasks.detection import test_loader
 from tasks.detection.boxes import assign_anchor_to_bbox
-from tasks.detection.detector import Detector
+from tasks.detection.detector import Detector, fold
 from tasks.detection.found import SURE, as_input, sure_ones
 from tasks.detection.published import Published
 from tasks.detection.ssd import RATIOS, TinySSD
@@ -105,7 +105,7 @@ def view_anchors(
     middle = torch.tensor([images.shape[3], images.shape[2]]) / 2
     scale = torch.tensor([filled.shape[3], filled.shape[2]] * 2, dtype=torch.float32)
     truth = torch.zeros(0, 4) if target is None else target["boxes"][~target["ignored"]]
-    maps = model.anchors(model.maps(filled), filled.shape[2])
+    maps = model.anchors(model.maps(filled), *filled.shape[2:])
     boxes = [anchors[0].cpu() * scale for anchors in maps]
     assigned = assign_anchor_to_bbox(truth, torch.cat(boxes)).split([len(each) for each in boxes])
     for anchors, own, sizes in zip(boxes, assigned, model.config.sizes, strict=True):
@@ -190,7 +190,7 @@ def time_family(
         features, stride = model.features(images)
         roi_align(features.float(), regions, BINS, 1 / stride, 2, aligned=True)
 
-    tiny = TinySSD(1).to(runtime.device, memory_format=torch.channels_last).eval()
+    tiny = fold(TinySSD(1)).to(runtime.device, memory_format=torch.channels_last)
     faster = Published(FASTER, 1).to(runtime.device).eval()
     ways: dict[str, Callable[[], Any]] = {
         f"R-CNN ({TIMED_REGIONS} regions, each through the network)": r_cnn,
