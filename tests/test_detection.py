@@ -136,6 +136,8 @@ class TestTinySSD(unittest.TestCase):
         for height, width in ((256, 256), (512, 768), (352, 416)):
             with torch.no_grad():
                 maps = network.maps(torch.zeros(1, 3, height, width))
+            whole = (math.ceil(height / 256), math.ceil(width / 256))
+            self.assertEqual(tuple(maps[-1].shape[-2:]), whole)
             for anchors, stride in zip(
                 network.anchors(maps, height, width), (8, 16, 32, 64, 256), strict=True
             ):
@@ -379,6 +381,15 @@ class TestPublished(unittest.TestCase):
         for name, value in network.named_buffers():
             torch.testing.assert_close(value, before[name])
         self.assertEqual(set(found[0]["labels"].tolist()), {0, 1})
+
+    def test_what_it_is_to_learn(self):
+        """Classes begin at 1 there, and what is ignored is left out."""
+        network = Published("ssdlite320_mobilenet_v3_large", 2)
+        with mock.patch.object(network.network, "forward", return_value={}) as forward:
+            network(torch.zeros(1, 3, 64, 64), [target((3, 3, 6, 6, 1), (8, 7, 9, 9, -1))])
+        (_, (sought,)), _ = forward.call_args
+        self.assertEqual(sought["labels"].tolist(), [2])
+        self.assertEqual(sought["boxes"].tolist(), [[3, 3, 6, 6]])
 
     def test_sees_what_torchvision_would(self):
         """Pixels in [-1, 1] come to the network as its weights expect them; sizes are kept."""
