@@ -175,7 +175,7 @@ class TestTinySSD(unittest.TestCase):
 
     def test_images_of_any_size(self):
         network = trained(TinySSD(3))
-        for size in ((64, 64), (100, 333), (300, 200)):
+        for size in ((20, 30), (64, 64), (100, 333), (300, 200)):
             with torch.no_grad():
                 found = network.detect(torch.randn(2, 3, *size), threshold=0.0)
             for each in found:
@@ -635,6 +635,11 @@ class TestReader(ScriptCase):
         sure = 1 / (1 + math.exp(-2))
         torch.testing.assert_close(read["scores"], torch.tensor([0.9, 0.5]) * sure)
         torch.testing.assert_close(read["boxes"], found["boxes"])
+
+    def test_no_detector_to_read_for(self):
+        self.save("00_stop", "01_yield")
+        done = script_here("test.py", "--ckpt_path", self.path.parent, "--read", self.path)
+        self.assert_refused(done, 2, "--read", self.path)
 
     def test_unknown_classes(self):
         self.save("00_stop", "01_penguin")
