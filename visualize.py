@@ -38,8 +38,8 @@ def make_parser() -> ArgumentParser:
         "--type",
         default="filter",
         metavar="VIEW",
-        help="filter, feature, tsne, stn, saliency, fooling, class, invert or attention "
-        "(default %(default)s)",
+        help="filter, feature, tsne, stn, saliency, fooling, class, invert or attention; of a "
+        "detector boxes, anchors or regions (default %(default)s)",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="a network of torchvision's instead of --ckpt_path"

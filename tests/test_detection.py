@@ -3,6 +3,8 @@
 import json
 import math
 import signal
+import subprocess
+import sys
 import tempfile
 import unittest
 from argparse import Namespace
@@ -17,9 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
-from lab import checkpoint
+from lab import checkpoint, engine
 from lab.console import LabError
+from lab.runtime import Runtime
 from networks import Classifier
+from tasks.detection import restore
 from tasks.detection.augment import Windows
 from tasks.detection.boxes import multibox_target
 from tasks.detection.centernet import (
@@ -30,8 +34,8 @@ from tasks.detection.centernet import (
     peaks,
     questions,
 )
-from tasks.detection.data import SOURCES
-from tasks.detection.detector import as_rows, part
+from tasks.detection.data import SOURCES, make_loader, read_split
+from tasks.detection.detector import as_rows, fold, part
 from tasks.detection.found import Reader
 from tasks.detection.networks import build_network, load_fitting, make_configs
 from tasks.detection.published import Published
@@ -46,7 +50,7 @@ from tasks.detection.ssd import (
     flatten_pred,
     multibox_loss,
 )
-from tests.support import ScriptCase, script_here
+from tests.support import PROJECT, ScriptCase, environment, script_here
 from world.faces import FACES
 
 
@@ -65,6 +69,22 @@ def trained(network: torch.nn.Module) -> torch.nn.Module:
             module.running_mean.copy_(0.1 * torch.randn(len(module.weight), generator=generator))
             module.running_var.copy_(0.5 + torch.rand(len(module.weight), generator=generator))
     return network.eval()
+
+
+def by_heart(network: torch.nn.Module, images: Tensor, targets: list[dict[str, Tensor]]) -> None:
+    """Have a network learn a batch; its batch norms then have the statistics of that batch."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(network(images, targets).values()).backward()
+        optimizer.step()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean over all batches, from here on
+            module.reset_running_stats()
+    with torch.no_grad():
+        network(images)
 
 
 class TestParts(unittest.TestCase):
@@ -113,15 +133,20 @@ class TestTinySSD(unittest.TestCase):
     def test_anchors_have_one_size_in_pixels(self):
         network = trained(TinySSD(1))
         sides = []
-        for height, width in ((256, 256), (512, 768)):
+        for height, width in ((256, 256), (512, 768), (352, 416)):
             with torch.no_grad():
-                anchors = network(torch.zeros(1, 3, height, width))[0][0]
-            boxes = anchors * torch.tensor([width, height, width, height])
-            sides.append(boxes[:, 2:] - boxes[:, :2])
-            first = (boxes[0, :2] + boxes[0, 2:]) / 2
-            torch.testing.assert_close(first, torch.tensor([4.0, 4.0]))
-        torch.testing.assert_close(sides[0][:4], sides[1][:4])
-        torch.testing.assert_close(sides[0][-4:], sides[1][-4:])
+                maps = network.maps(torch.zeros(1, 3, height, width))
+            whole = (math.ceil(height / 256), math.ceil(width / 256))
+            self.assertEqual(tuple(maps[-1].shape[-2:]), whole)
+            for anchors, stride in zip(
+                network.anchors(maps, height, width), (8, 16, 32, 64, 256), strict=True
+            ):
+                boxes = anchors[0] * torch.tensor([width, height, width, height])
+                sides.append((boxes[:, 2:] - boxes[:, :2])[:4])
+                first = (boxes[0, :2] + boxes[0, 2:]) / 2
+                torch.testing.assert_close(first, torch.full((2,), stride / 2))
+        torch.testing.assert_close(sides[:5], sides[5:10])
+        torch.testing.assert_close(sides[:5], sides[10:])
 
     def test_a_whole_picture_is_searched_as_its_crops_are(self):
         """Away from the crop's edges, each scale says the same of its anchors."""
@@ -150,7 +175,7 @@ class TestTinySSD(unittest.TestCase):
 
     def test_images_of_any_size(self):
         network = trained(TinySSD(3))
-        for size in ((64, 64), (100, 333), (300, 200)):
+        for size in ((20, 30), (64, 64), (100, 333), (300, 200)):
             with torch.no_grad():
                 found = network.detect(torch.randn(2, 3, *size), threshold=0.0)
             for each in found:
@@ -199,9 +224,9 @@ class TestTinySSD(unittest.TestCase):
         network = TinySSD(2, SIGN_SIZES).eval()
         images = torch.zeros(2, 3, 200, 300)
         with torch.no_grad():
-            filled = F.pad(images, (0, 212, 0, 56))
+            filled = F.pad(images, (0, 20, 0, 24))
             anchors, classes, _ = network(filled)
-        offsets, _, kinds = multibox_target(anchors, as_rows(truth, 256, 512))
+        offsets, _, kinds = multibox_target(anchors, as_rows(truth, 224, 320))
         logits = 20.0 * F.one_hot(kinds, 3)
         network.forward = lambda images: (anchors, logits.view_as(classes), offsets)
         found = network.detect(images)
@@ -318,7 +343,7 @@ class TestCenterNet(unittest.TestCase):
         losses = network(torch.randn(2, 3, 64, 64), [target(), target((0, 0, 64, 64, -1))])
         sum(losses.values()).backward()
         self.assertTrue(all(value.isfinite() for value in losses.values()))
-        self.assertEqual(float(losses["box_loss"]), 0)
+        self.assertEqual(float(losses["box_loss"].detach()), 0)
         found = network.eval().detect(torch.randn(1, 3, 50, 70), threshold=0.9)
         self.assertEqual({name: len(value) for name, value in found[0].items()},
                          {"boxes": 0, "scores": 0, "labels": 0})  # fmt: skip
@@ -331,17 +356,8 @@ class TestCenterNet(unittest.TestCase):
             images[k, k % 2, y : y + side, x : x + side] = 1
             targets.append(target((x, y, x + side, y + side, k % 2)))
         network = CenterNet(2, width=16)
-        optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-        for _ in range(60):
-            optimizer.zero_grad()
-            sum(network(images, targets).values()).backward()
-            optimizer.step()
-        for module in network.modules():  # statistics of the four, not of what came before them
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = None
-                module.reset_running_stats()
-        with torch.no_grad():
-            network(images)
+        by_heart(network, images, targets)
+        with torch.inference_mode():
             found = network.eval().detect(images, threshold=0.3)
         for each, truth in zip(found, targets, strict=True):
             self.assertEqual(each["labels"].tolist(), truth["labels"].tolist())
@@ -366,6 +382,15 @@ class TestPublished(unittest.TestCase):
             torch.testing.assert_close(value, before[name])
         self.assertEqual(set(found[0]["labels"].tolist()), {0, 1})
 
+    def test_what_it_is_to_learn(self):
+        """Classes begin at 1 there, and what is ignored is left out."""
+        network = Published("ssdlite320_mobilenet_v3_large", 2)
+        with mock.patch.object(network.network, "forward", return_value={}) as forward:
+            network(torch.zeros(1, 3, 64, 64), [target((3, 3, 6, 6, 1), (8, 7, 9, 9, -1))])
+        (_, (sought,)), _ = forward.call_args
+        self.assertEqual(sought["labels"].tolist(), [2])
+        self.assertEqual(sought["boxes"].tolist(), [[3, 3, 6, 6]])
+
     def test_sees_what_torchvision_would(self):
         """Pixels in [-1, 1] come to the network as its weights expect them; sizes are kept."""
         network = Published("fasterrcnn_mobilenet_v3_large_320_fpn", 1).eval()
@@ -389,6 +414,18 @@ class TestNetworks(unittest.TestCase):
         torch.testing.assert_close(new.head[1].weight, old.head[1].weight)
         with self.assertRaisesRegex(LabError, "fit 0 of"):
             load_fitting(new, {"conv.weight": torch.zeros(3)})
+
+    def test_folded_it_finds_the_same(self):
+        """Batch norms are gone, and nothing else has changed."""
+        torch.manual_seed(0)
+        for network in (TinySSD(2, SIGN_SIZES), CenterNet(2, width=8)):
+            network, images = trained(network), torch.randn(1, 3, 128, 128)
+            with torch.no_grad():
+                expected = network(images)
+                found = fold(network)(images)
+            self.assertFalse(any("BatchNorm" in type(each).__name__ for each in network.modules()))
+            for ours, unfolded in zip(found[:2], expected[:2], strict=True):
+                torch.testing.assert_close(ours, unfolded, atol=1e-4, rtol=1e-4)
 
     def test_signs_get_small_anchors(self):
         self.assertEqual(make_configs("tiny_ssd", 43, signs=True)["sizes"], SIGN_SIZES)
@@ -490,6 +527,7 @@ class TestScripts(ScriptCase):
         self.report("--ckpt_path", folder, "--image", str(self.data / "test" / "0.png"))
         self.assertTrue((folder / "found_000_0.jpg").is_file())
 
+    @mock.patch("tasks.detection.views.TIMED_REGIONS", 4)  # of 100, for the sake of time
     def test_views(self):
         for network, kinds in {
             "tiny_ssd": ("boxes", "anchors", "regions"),
@@ -529,6 +567,38 @@ class TestScripts(ScriptCase):
         self.assertEqual(state["network"], "center_net")
 
 
+class TestProcesses(ScriptCase):
+    """Two processes of torchrun share the pictures, and all of them count."""
+
+    def test_figures_are_those_of_all_pictures(self):
+        with tempfile.TemporaryDirectory() as base:
+            folder, weights = Path(base) / "run", Path(base) / "weights.pth"
+            data = write_signs(Path(base) / "data", {"train": 9, "val": 5, "test": 2})
+            split = read_split("gtsdb", data, "val")
+            loader = make_loader(split, 5)
+            network = CenterNet(len(NAMES), width=16)
+            by_heart(network, *next(iter(loader)))
+            state = {"network": "center_net", "configs": asdict(network.config)}
+            checkpoint.save(weights, state | {"model_state": network.state_dict()})
+            flags = ("--task", "detection", "--dataset", "gtsdb", "--network", "center_net",
+                     "--weights", weights, "--lr", "1e-12", "--batch_size", "36", "--epoch", "1",
+                     "--precision", "fp32", "--no_show", "--data_root", data,
+                     "--ckpt_path", folder)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                 "--nproc_per_node=2", "train.py", *map(str, flags)],
+                cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stdout.count("Epoch  1/1"), 1)
+            state = checkpoint.load(folder / "ckpt_epoch_1.pth")
+            task, network = restore(state)
+            figures = engine.evaluate(network, task.meter(), loader, Runtime(torch.device("cpu")))
+            self.assertGreater(figures["ap50"], 0.1)
+            for name, value in figures.items():
+                self.assertAlmostEqual(state["history"][0][f"val_{name}"], value, places=4)
+
+
 class TestReader(ScriptCase):
     """A classifier reads what a detector has found."""
 
@@ -565,6 +635,11 @@ class TestReader(ScriptCase):
         sure = 1 / (1 + math.exp(-2))
         torch.testing.assert_close(read["scores"], torch.tensor([0.9, 0.5]) * sure)
         torch.testing.assert_close(read["boxes"], found["boxes"])
+
+    def test_no_detector_to_read_for(self):
+        self.save("00_stop", "01_yield")
+        done = script_here("test.py", "--ckpt_path", self.path.parent, "--read", self.path)
+        self.assert_refused(done, 2, "--read", self.path)
 
     def test_unknown_classes(self):
         self.save("00_stop", "01_penguin")

@@ -41,9 +41,9 @@ from tasks.detection.data import (
     modes_of,
     read_split,
 )
-from tasks.detection.detector import Detector, Targets
+from tasks.detection.detector import Detector, Targets, fold
 from tasks.detection.meter import DetectionMeter
-from tasks.detection.networks import build_network, load_fitting, make_configs
+from tasks.detection.networks import NETWORKS, build_network, load_fitting, make_configs
 from tasks.detection.ssd import (
     TinySSD,
     base_net,
@@ -245,12 +245,13 @@ def suggestions(args: Namespace) -> list[list[str]]:
 
 
 def restore(state: dict[str, Any]) -> tuple[Detection, Detector]:
-    """Return the task and the trained network of a loaded checkpoint."""
+    """Return the task and the trained network of a loaded checkpoint, to search pictures with."""
     from networks import load_weights
 
     model = build_network(state["network"], state["configs"])
     load_weights(model, state["model_state"])
-    return Detection(state["class_names"]), model
+    # torchvision's do not all list their layers in the order of use.
+    return Detection(state["class_names"]), fold(model) if state["network"] in NETWORKS else model
 
 
 def test_loader(

@@ -140,8 +140,9 @@ class CenterNet(Detector):
 
     def _find(self, images: Tensor, threshold: float) -> list[Detections]:
         heat, distances, features = self(images)
+        # Of both looks, the score is the geometric mean: at most the root of the first one's.
         likely = [
-            (boxes[scores >= threshold], scores[scores >= threshold])
+            (boxes[scores >= threshold**2], scores[scores >= threshold**2])
             for boxes, scores in zip(*peaks(heat, distances, MOST_FOUND), strict=True)
         ]
         logits = self.read(features, [boxes for boxes, _ in likely])
@@ -149,7 +150,7 @@ class CenterNet(Detector):
         detections = []
         for (boxes, scores), share in zip(likely, shares, strict=True):
             certainty, labels = share.max(1)
-            scores = scores * certainty
+            scores = (scores * certainty).sqrt()
             kept = nms(boxes, scores, SAME)
             kept = kept[scores[kept] >= threshold]
             detections.append(

@@ -15,6 +15,7 @@ from tasks.detection.boxes import multibox_detection, multibox_prior, multibox_t
 from tasks.detection.detector import Detections, Detector, Targets, as_rows, inside, part
 
 SIDE = 256  # height in pixels of the pictures that sizes are shares of
+STRIDES = (8, 16, 32, 64, SIDE)  # pixels from one position of each map to the next
 RATIOS = (1.0, 2.0, 0.5)
 # Of the anchors on each map. The book's suit an object that fills a quarter of the picture or more.
 BOOK_SIZES = ((0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961))
@@ -51,16 +52,19 @@ def concat_preds(preds: Sequence[Tensor]) -> Tensor:
 def down_sample_blk(in_channels: int, out_channels: int) -> nn.Sequential:
     """Return two convolutions and a pooling that halves height and width.
 
+    The book pools what the last ReLU returns. The other way round is the same, of a fourth as much.
+
     Shape: (N, in_channels, H, W) to (N, out_channels, H/2, W/2).
     """
-    layers: list[nn.Module] = []
-    for channels in (in_channels, out_channels):
-        layers += [
-            nn.Conv2d(channels, out_channels, kernel_size=3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-        ]
-    return nn.Sequential(*layers, nn.MaxPool2d(2))
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1),
+        nn.BatchNorm2d(out_channels),
+        nn.MaxPool2d(2),
+        nn.ReLU(inplace=True),
+    )
 
 
 def base_net() -> nn.Sequential:
@@ -91,7 +95,7 @@ class TinySSD(Detector):
     and offsets (N, A * 4); with targets to losses.
     """
 
-    stride = SIDE
+    stride = 32
 
     def __init__(self, num_classes: int, sizes: Sequence[Sequence[float]] = BOOK_SIZES):
         super().__init__()
@@ -118,7 +122,7 @@ class TinySSD(Detector):
         for index, features in enumerate(maps):
             class_maps.append(self.get_submodule(f"cls_{index}")(features))
             offset_maps.append(self.get_submodule(f"bbox_{index}")(features))
-        anchors = torch.cat(self.anchors(maps, images.shape[-2]), 1)
+        anchors = torch.cat(self.anchors(maps, *images.shape[-2:]), 1)
         classes = concat_preds(class_maps).view(len(images), anchors.shape[1], -1)
         offsets = concat_preds(offset_maps)
         if targets is None:
@@ -132,12 +136,18 @@ class TinySSD(Detector):
             maps.append(self.get_submodule(f"blk_{index}")(maps[-1]))
         return maps[1:]
 
-    def anchors(self, maps: Sequence[Tensor], height: int) -> list[Tensor]:
-        """Return the anchors of each map, (1, A, 4), in shares of a picture so tall."""
-        return [
-            multibox_prior(features, [size * SIDE / height for size in sizes], RATIOS)
-            for features, sizes in zip(maps, self.config.sizes, strict=True)
-        ]
+    def anchors(self, maps: Sequence[Tensor], height: int, width: int) -> list[Tensor]:
+        """Return the anchors of each map, (1, A, 4), in shares of a picture of (height, width).
+
+        A map need not cover it: of what is left over after the last whole stride, it has none.
+        """
+        anchors = []
+        for features, stride, sizes in zip(maps, STRIDES, self.config.sizes, strict=True):
+            covered = [stride * side for side in features.shape[-2:]]  # pixels
+            own = multibox_prior(features, [size * SIDE / covered[0] for size in sizes], RATIOS)
+            scale = (covered[1] / width, covered[0] / height)
+            anchors.append(own * own.new_tensor(scale * 2))
+        return anchors
 
     def _features(self, images: Tensor) -> Tensor:
         return self.blk_0(images)

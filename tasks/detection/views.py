@@ -16,10 +16,10 @@ from lab.pictures import Colours, Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
 from tasks.detection import test_loader
 from tasks.detection.boxes import assign_anchor_to_bbox
-from tasks.detection.detector import Detector
+from tasks.detection.detector import Detector, fold
 from tasks.detection.found import SURE, as_input, sure_ones
 from tasks.detection.published import Published
-from tasks.detection.ssd import TinySSD
+from tasks.detection.ssd import RATIOS, TinySSD
 
 PICTURES = 4  # of the test split
 SHOWN_REGIONS = 30  # proposals drawn; R-CNN looked at 2,000
@@ -102,15 +102,17 @@ def view_anchors(
     ((picture, target, name),) = chosen_pictures(args, state, runtime, 1)
     images = as_input(picture).to(runtime.device)
     filled, tiles = model.fill(images), []
+    middle = torch.tensor([images.shape[3], images.shape[2]]) / 2
     scale = torch.tensor([filled.shape[3], filled.shape[2]] * 2, dtype=torch.float32)
     truth = torch.zeros(0, 4) if target is None else target["boxes"][~target["ignored"]]
-    maps = model.anchors(model.maps(filled), filled.shape[2])
+    maps = model.anchors(model.maps(filled), *filled.shape[2:])
     boxes = [anchors[0].cpu() * scale for anchors in maps]
     assigned = assign_anchor_to_bbox(truth, torch.cat(boxes)).split([len(each) for each in boxes])
     for anchors, own, sizes in zip(boxes, assigned, model.config.sizes, strict=True):
-        middle = (anchors[:, :2] + anchors[:, 2:] - scale[:2]) / 2
-        nearest = middle.square().sum(1).argsort(stable=True)[: len(sizes) + 2]
-        marks = [frame(box, "white") for box in anchors[nearest].tolist()]
+        places = anchors.view(-1, len(sizes) + len(RATIOS) - 1, 4)
+        away = (places[:, 0, :2] + places[:, 0, 2:]) / 2 - middle
+        nearest = places[away.square().sum(1).argmin()]
+        marks = [frame(box, "white") for box in nearest.tolist()]
         marks += [frame(box, "yellow") for box in anchors[own >= 0].tolist()]
         marks += [frame(box, "lime") for box in truth.tolist()]
         sides = " and ".join(f"{256 * size:.0f}" for size in sizes)
@@ -155,9 +157,7 @@ def view_regions(
           Tile(parts[1], "RoIAlign\nbetween positions")]],
         side=2.5, colours=Colours("viridis", min(0.0, float(whole.min())), high, "activation"),
     )  # fmt: skip
-    title = (
-        f"{shorten(name)}: {len(boxes)} proposals, and the likeliest on the feature map\n{table}"
-    )
+    title = f"{shorten(name)}: regions proposed, the likeliest on a feature map\n{table}"
     yield Picture(
         "regions/regions.jpg",
         title,
@@ -190,7 +190,7 @@ def time_family(
         features, stride = model.features(images)
         roi_align(features.float(), regions, BINS, 1 / stride, 2, aligned=True)
 
-    tiny = TinySSD(1).to(runtime.device, memory_format=torch.channels_last).eval()
+    tiny = fold(TinySSD(1)).to(runtime.device, memory_format=torch.channels_last)
     faster = Published(FASTER, 1).to(runtime.device).eval()
     ways: dict[str, Callable[[], Any]] = {
         f"R-CNN ({TIMED_REGIONS} regions, each through the network)": r_cnn,
