@@ -316,7 +316,7 @@ def decode(
             said = "x".join(map(str, reversed(picture.size)))
             return f"is {image.width}x{image.height}, but annotated as {said}"
         pixels = shrink(image, longest)
-        return Decoded(whole, pixels.shape[:2], pixels if room > 0 else None)
+        return Decoded(whole, pixels.shape[:2], pixels)
 
     decoded, problems, room = [], {}, CACHE_BUDGET
     pictures = listing.pictures
