@@ -6,7 +6,6 @@ A face, worn and seen at an angle, before a backdrop, through the camera of a ca
     draw_dataset(Path("data/signs"))                     # train/ val/ test/ CLASS/ NNNNN.jpg
 """
 
-import io
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from world.camera import GAMMA, LINEAR, expose, misread, noise, shade, wear
+from world.camera import GAMMA, LINEAR, compress, expose, misread, noise, shade, wear
 from world.faces import BLACK, FACES, WHITE, draw_face, num_variants
 from world.parallel import build, map_chunks
 
@@ -185,9 +184,8 @@ def draw_sign(label: int, rng: np.random.Generator) -> Image.Image:
     if scale != 1:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     if rng.random() < 0.3:
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=int(rng.integers(30, 90)))
-        image = Image.open(file).convert("RGB")
+        pixels = compress(np.asarray(image), int(rng.integers(30, 90)))
+        image = Image.fromarray(pixels)
     return image
 
 
