@@ -159,19 +159,3 @@ def compress(pixels: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file).convert("RGB"))
-
-
-def misread(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
-    """A fault of the camera in about a fifth of the frames: the colour filter read one step off.
-
-    Red plates turn green and blue ones red; rarely the other way round, or only below some row.
-    """
-    kind = rng.random()
-    if kind < 0.17:
-        return np.roll(pixels, 1, axis=2)
-    if kind < 0.19:
-        return np.roll(pixels, -1, axis=2)
-    if kind < 0.21:
-        row = int(rng.integers(pixels.shape[0]))
-        return np.concatenate([pixels[:row], np.roll(pixels[row:], 1, axis=2)])
-    return pixels

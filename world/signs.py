@@ -15,8 +15,18 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from world.camera import GAMMA, LINEAR, compress, expose, misread, noise, shade, wear
-from world.faces import BLACK, FACES, WHITE, draw_face, num_variants
+from world.camera import GAMMA, LINEAR, compress, expose, noise, shade, wear
+from world.faces import (
+    BLACK,
+    BLUE,
+    FACES,
+    GREEN,
+    RED,
+    WHITE,
+    YELLOW,
+    draw_face,
+    num_variants,
+)  # fmt: skip
 from world.parallel import build, map_chunks
 
 FURTHER = (  # faces that the course's data set leaves out
@@ -149,8 +159,35 @@ def view(
 # ---------------------------------------------------------------------------------------------
 
 
+INKS = np.array((WHITE, BLACK, RED, BLUE, YELLOW, GREEN), np.float32)
+LEGIBLE = 10  # grey levels between a face's inks; few real photographs have less
+
+
 def draw_sign(label: int, rng: np.random.Generator) -> Image.Image:
-    """One photograph of class `label`: an RGB crop of 25 to 64 pixels a side around the sign."""
+    """One photograph of class `label`: an RGB crop of 25 to 64 pixels a side around the sign.
+
+    One that nobody can read, burnt out or all black, is taken again.
+    """
+    while True:
+        image, plate = photograph(label, rng)
+        if contrast(np.asarray(image), plate) >= LEGIBLE:
+            return image
+
+
+def contrast(photo: np.ndarray, plate: Image.Image) -> float:
+    """The least difference between a plate's white and another of its inks, in grey levels."""
+    height, width = photo.shape[:2]
+    clean = np.asarray(plate.resize((width, height), Image.Resampling.BOX), np.float32)
+    distance = np.abs(clean[..., None, :3] - INKS).sum(3)
+    pure = (clean[..., 3] > 250) & (distance.min(2) < 60)
+    printed, seen = distance.argmin(2)[pure], photo[pure]
+    shares = np.bincount(printed, minlength=len(INKS)) / max(1, len(printed))
+    white, *others = [seen[printed == ink].mean(0) for ink in np.flatnonzero(shares > 0.03)]
+    return min((np.abs(white - other).max() for other in others), default=0.0)
+
+
+def photograph(label: int, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+    """A photograph of class `label`, and the plate in it, SCENE pixels a side and clean."""
     size = int(np.clip(25 + rng.gamma(2.0, 10), 25, 64))
     left, top, right, bottom = cached_face(label, 0).getbbox()
     tall = (right - left) / (bottom - top)  # photographs are cut to the plate, and so is the scene
@@ -164,15 +201,15 @@ def draw_sign(label: int, rng: np.random.Generator) -> Image.Image:
         (SCENE, SCENE), Image.Transform.PERSPECTIVE, view(rng, x, y, radius, tall),
         Image.Resampling.BILINEAR,
     )  # fmt: skip
-    plate = np.asarray(plate)
-    alpha = plate[..., 3:] * np.float32(1 / 255)
-    face = wear(rng, LINEAR.take(plate[..., :3]))
+    clean = np.asarray(plate)
+    alpha = clean[..., 3:] * np.float32(1 / 255)
+    face = wear(rng, LINEAR.take(clean[..., :3]))
 
     brightness = min(max(math.exp(rng.normal(math.log(0.65), 0.65)), 0.07), 1.8) ** GAMMA
     # Background against sign; a bright sky behind a plate leaves it dark.
-    contrast = math.exp(rng.normal(-0.5, 0.8) if rng.random() < 0.8 else rng.normal(1.3, 1))
+    behind = math.exp(rng.normal(-0.5, 0.8) if rng.random() < 0.8 else rng.normal(1.3, 1))
     cast = np.exp(rng.normal(0, 0.1, 3) + rng.normal(0, 0.15) * np.array([1, 0, -1]))
-    scene = face * (alpha * shade(rng, SCENE)) + LINEAR.take(background) * (contrast * (1 - alpha))
+    scene = face * (alpha * shade(rng, SCENE)) + LINEAR.take(background) * (behind * (1 - alpha))
     scene = scene * (brightness * cast).astype(np.float32)
 
     shape = size * np.array([1, tall]) / math.sqrt(tall) * np.exp(rng.normal(0, 0.02, 2))
@@ -180,13 +217,13 @@ def draw_sign(label: int, rng: np.random.Generator) -> Image.Image:
     # Far signs fill few pixels of the sensor and are enlarged.
     scale = 1.0 if rng.random() < 0.8 else rng.uniform(15, 26) / max(height, width)
     pixels = expose(rng, scene, (round(height * scale), round(width * scale)))
-    image = Image.fromarray(misread(rng, pixels))
+    image = Image.fromarray(pixels)
     if scale != 1:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     if rng.random() < 0.3:
         pixels = compress(np.asarray(image), int(rng.integers(30, 90)))
         image = Image.fromarray(pixels)
-    return image
+    return image, plate
 
 
 class Chunk(NamedTuple):
