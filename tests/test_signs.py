@@ -11,9 +11,11 @@ import unittest
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from tests.support import PROJECT
 from world import signs
+from world.parallel import map_chunks
 
 LABELS = range(len(signs.CLASSES))
 # Mean grey levels of photographs drawn one after the other, one a class.
@@ -175,6 +177,16 @@ class DataSets(unittest.TestCase):
 
         signs.draw_dataset(root, 0, self.SMALL, workers=1)
         self.assertEqual(sorted(p.name for p in root.iterdir()), sorted(self.SMALL))
+
+
+def threads_of_products(chunk: int) -> set[int]:
+    """How many threads each library in this process may take."""
+    return {library["num_threads"] for library in threadpool_info()}
+
+
+class Workers(unittest.TestCase):
+    def test_do_not_fight_for_the_cores(self):
+        self.assertEqual(list(map_chunks(threads_of_products, range(2), 2)), [{1}, {1}])
 
 
 class Import(unittest.TestCase):

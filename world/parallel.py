@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import numpy  # noqa: F401  (limits hold for the libraries that are loaded by then)
+from threadpoolctl import threadpool_limits
+
 from lab.folders import unfinished
 
 Chunk = TypeVar("Chunk")
@@ -28,21 +31,24 @@ def map_chunks(
         return
     # 'spawn' behaves the same on every system and beside the threads of torch.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_work)
     try:
         yield from pool.map(draw, chunks)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def die_with_parent() -> None:
-    """Ends a worker whose parent was killed; it would wait for work for ever."""
+def begin_work() -> None:
+    """Makes a worker end with its parent, for whom it would wait for ever, and leave room."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    # Threads of numpy's matrix products, as many a worker as there are cores, would wait for each
+    # other in a loop and cost several times what they bring.
+    threadpool_limits(1)
 
 
 @contextmanager
