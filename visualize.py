@@ -92,7 +92,10 @@ def main() -> None:
         field = tasks.field_of(state, path)
     if args.type not in field.views:
         whose = args.model or path
-        raise UsageError(f"--type {args.type} is not for {whose}: try {', '.join(field.views)}")
+        others = ", ".join(field.views)
+        raise UsageError(
+            f"--type {args.type} is not for {whose}: " + (f"try {others}" if others else "none is")
+        )
     for picture in field.look(args, state, start(args.device, "fp32")):
         publish(draw(picture), args.save_dir / picture.path)
     if not args.no_show:

@@ -26,7 +26,7 @@ REQUIRED = ("model_state", "configs")
 KINDS = {"configs": dict, "optimizer_state": dict, "settings": dict, "flags": dict,
          "preprocess": dict, "class_names": list | tuple, "history": list,
          "epoch": int}  # fmt: skip
-ASSIGNED = 10  # the epoch that the assignment tests
+ASSIGNED = 10  # the epoch that the assignment trains to, and tests
 EPOCH_FILE = re.compile(r"ckpt_epoch_(\d+)\.pth")
 
 
@@ -148,16 +148,14 @@ def find(folder: Path, which: int | str | None) -> Path:
     """Return the file of an epoch, of the `best` by validation, or of the `last`.
 
     Args:
-        which: None for the assignment's epoch 10, or `best_or_last` where there is none.
+        which: None for the assignment's epoch 10 where it is the last, else for `best_or_last`.
 
     Raises:
         LabError: there is none; lists those there are.
     """
     found = _epochs_of_run(folder)
-    if which is None and ASSIGNED not in found:
-        say(f"No epoch {ASSIGNED} in {folder}")
-        return best_or_last(folder)
-    which = ASSIGNED if which is None else which
+    if which is None:
+        return found[ASSIGNED] if max(found) == ASSIGNED else best_or_last(folder)
     if isinstance(which, int):
         if which not in found:
             raise LabError(

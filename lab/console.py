@@ -159,8 +159,8 @@ def add_epoch_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epoch",
         type=epoch_choice,
-        help="checkpoint to read: an epoch's number, best or last (default 10; the best where "
-        "there is no epoch 10)",
+        help="checkpoint to read: an epoch's number, best or last (default: 10 of a run "
+        "that ends with it, as the course's, else the best)",
     )
 
 
