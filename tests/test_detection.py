@@ -29,6 +29,7 @@ from tasks.detection.boxes import multibox_target
 from tasks.detection.centernet import (
     CenterNet,
     box_loss,
+    certainty,
     focal_loss,
     middles,
     peaks,
@@ -348,6 +349,27 @@ class TestCenterNet(unittest.TestCase):
         self.assertEqual({name: len(value) for name, value in found[0].items()},
                          {"boxes": 0, "scores": 0, "labels": 0})  # fmt: skip
 
+    def test_certainty_is_the_mean_of_three_shares(self):
+        scores, shares = torch.tensor([0.5, 0.9]), torch.tensor([[0.6, 0.3, 0.1], [0.0, 0.2, 0.8]])
+        found, labels = certainty(scores, shares)
+        self.assertEqual(labels.tolist(), [0, 1])
+        wanted = [(0.5**2 * 0.9**2 * 0.6) ** (1 / 5), (0.9**2 * 0.2**2 * 0.2) ** (1 / 5)]
+        torch.testing.assert_close(found, torch.tensor(wanted))
+
+    def test_the_threshold_leaves_out_nothing_else(self):
+        """What the first look alone lets pass is all that both would."""
+        torch.manual_seed(0)
+        network = CenterNet(2, width=8).eval()
+        torch.nn.init.normal_(network.head[1].weight, std=0.5)
+        images = torch.randn(1, 3, 96, 96)
+        (every,) = network.detect(images, threshold=0.0)
+        least = float(every["scores"].median())
+        (most,) = network.detect(images, threshold=least)
+        kept = every["scores"] >= least
+        self.assertTrue(0 < kept.sum() < len(kept))
+        for name, value in most.items():
+            torch.testing.assert_close(value, every[name][kept])
+
     def test_learns_a_sign(self):
         """By heart, in a few steps: where it is, how large, and which of two."""
         torch.manual_seed(0)
@@ -358,7 +380,7 @@ class TestCenterNet(unittest.TestCase):
         network = CenterNet(2, width=16)
         by_heart(network, images, targets)
         with torch.inference_mode():
-            found = network.eval().detect(images, threshold=0.3)
+            found = network.eval().detect(images, threshold=0.5)
         for each, truth in zip(found, targets, strict=True):
             self.assertEqual(each["labels"].tolist(), truth["labels"].tolist())
             self.assertGreater(float(box_iou(each["boxes"], truth["boxes"])), 0.7)

@@ -1,6 +1,7 @@
 """What the street promises: picture, boxes, labels and words of one scene that agree."""
 
 import json
+import math
 import tempfile
 import unittest
 from dataclasses import replace
@@ -239,6 +240,34 @@ class Geometry(unittest.TestCase):
         kinds = [seen.kind for seen in street.see(hidden, frame(400, 600)).objects]
         self.assertEqual(kinds, ["bus"])
 
+    def test_nobody_is_asked_for_what_cannot_be_seen(self):
+        """Too small, more than half hidden, or of one colour with the haze before it."""
+
+        def look(z=10.0, haze=0.0, *more):
+            post = thing("post", z=z, plates=(sign("no_entry", y=1.0, radius=0.3),))
+            scene = place(post, *more, weather=replace(NOON, haze=haze))
+            view = street.see(scene, frame(400, 600))
+            (seen,) = (s for s in view.objects if s.kind == "sign")
+            pixels = view.picture[view.surfaces == seen.surface].astype(float)
+            spread = max(
+                math.sqrt(sum((x - channel.mean()) ** 2 for x in channel) / len(channel))
+                for channel in pixels.T
+            )
+            self.assertAlmostEqual(seen.contrast, spread, places=3)
+            return seen
+
+        self.assertTrue(look().clear)
+        far = look(z=40)
+        self.assertLess(far.box[2] - far.box[0], 14)
+        self.assertGreater(far.contrast, 8)
+        self.assertFalse(far.clear)
+        hidden = look(20, 0, thing("box", x=0.9, z=15))
+        self.assertTrue(0.2 < hidden.share < 0.5, hidden)
+        self.assertFalse(hidden.clear)
+        pale = look(haze=0.5)
+        self.assertLess(pale.contrast, 8)
+        self.assertFalse(pale.clear)
+
     def test_a_plate_seen_from_behind_is_no_sign(self):
         post = thing("post", plates=(sign("no_entry", behind=True),))
         view = street.see(place(post), frame(200, 300))
@@ -425,8 +454,7 @@ class DataSet(unittest.TestCase):
                     self.assertTrue(0 < entry["area"] <= width * height)
                     name = seen.name if seen.kind == "sign" else seen.kind
                     self.assertEqual(names[entry["category_id"]], name)
-                    clear = seen.share >= 0.35 and max(width, height) >= 8
-                    self.assertEqual(entry["iscrowd"], 0 if clear else 1)
+                    self.assertEqual(entry["iscrowd"], 0 if seen.clear else 1)
         self.assertGreater(shown, 40)
 
     def test_refuses_to_overwrite_and_leaves_nothing_after_an_error(self):

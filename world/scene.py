@@ -382,7 +382,7 @@ def traffic(rng: np.random.Generator, place: str, road: Road) -> list[Thing]:
 def put_up_signs(rng: np.random.Generator, camera: Camera, road: Road, built: bool) -> list[Thing]:
     """Posts with none to six signs, plates that are no sign, and signs for those who come back."""
     posts: list[Thing] = []
-    wanted, signs = choose(rng, range(7), (0.08, 0.24, 0.24, 0.18, 0.12, 0.08, 0.06)), 0
+    wanted, signs = choose(rng, range(7), (0.06, 0.1, 0.16, 0.2, 0.2, 0.16, 0.12)), 0
     while signs < wanted:
         plates, radius = hang(rng, wanted - signs)
         # As many far signs as a drive shows: their sides are spread as in photographs.
@@ -390,7 +390,7 @@ def put_up_signs(rng: np.random.Generator, camera: Camera, road: Road, built: bo
         z = float(np.clip(2 * radius * camera.focal / side, 4, 60))
         posts.append(stand(rng, camera, road, z, plates, built))
         signs += sum(plate.name in FACES for plate in plates)
-    for _ in range(rng.poisson(1.6)):
+    for _ in range(rng.poisson(1.0)):
         name = choose(rng, OTHERS)
         plate = Plate(name, int(rng.integers(3)), 0.0, rng.uniform(0.25, 0.5), 0, 0)
         if "direction" in name:

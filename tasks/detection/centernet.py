@@ -33,6 +33,7 @@ RARE = 0.01  # share of the positions that a new network takes for centres
 SPREAD = 0.09  # deviation of the bell around a centre, of its box's sides (Liu et al. 2020, TTFNet)
 LOOKED_AT = 8  # boxes an image that training looks at again, besides the true ones
 SAME, OTHER = 0.5, 0.3  # IoU with a true box: from here on it is found, below it is missed
+WEIGHTS = (2, 2, 1)  # of the shares in a score, see `certainty`
 FINE_BINS, COARSE_BINS = 8, 4  # of the second look, a side, at strides 4 and 8
 
 
@@ -140,17 +141,17 @@ class CenterNet(Detector):
 
     def _find(self, images: Tensor, threshold: float) -> list[Detections]:
         heat, distances, features = self(images)
-        # Of both looks, the score is the geometric mean: at most the root of the first one's.
+        # As `certainty`'s first factor alone would allow.
+        least = threshold ** (sum(WEIGHTS) / WEIGHTS[0])
         likely = [
-            (boxes[scores >= threshold**2], scores[scores >= threshold**2])
+            (boxes[scores >= least], scores[scores >= least])
             for boxes, scores in zip(*peaks(heat, distances, MOST_FOUND), strict=True)
         ]
         logits = self.read(features, [boxes for boxes, _ in likely])
-        shares = logits.softmax(1)[:, :-1].split([len(boxes) for boxes, _ in likely])
+        shares = logits.softmax(1).split([len(boxes) for boxes, _ in likely])
         detections = []
         for (boxes, scores), share in zip(likely, shares, strict=True):
-            certainty, labels = share.max(1)
-            scores = (scores * certainty).sqrt()
+            scores, labels = certainty(scores, share)
             kept = nms(boxes, scores, SAME)
             kept = kept[scores[kept] >= threshold]
             detections.append(
@@ -185,6 +186,22 @@ class CenterNet(Detector):
             "box_loss": box_loss(distances, centres, sought) / len(targets),
             "class_loss": class_losses.sum() / len(targets),
         }
+
+
+def certainty(scores: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores of boxes after both looks, and their labels, (B,) each.
+
+    The geometric mean of three shares: that a centre is there, that it is of anything, and of its
+    likeliest class. Which class it is weighs least: two much alike are still one or the other.
+
+    Args:
+        scores: of the first look, (B,).
+        shares: of the second look, (B, C + 1), the last one of what is nothing.
+    """
+    likeliest, labels = shares[:, :-1].max(1)
+    centre, any_class, this_class = (weight / sum(WEIGHTS) for weight in WEIGHTS)
+    anything = (1 - shares[:, -1]).clamp(min=0)
+    return scores**centre * anything**any_class * likeliest**this_class, labels
 
 
 def middles(heat: Tensor) -> Tensor:

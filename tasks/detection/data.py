@@ -23,7 +23,7 @@ uint8 arrays.
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,12 +100,13 @@ def download_missing_voc(root: Path) -> None:
 STREET = DATA_ROOT / "street"
 # Objects of general data sets fill their pictures: shrunk, they fit into a window.
 GENERAL = Windows(zoom=(0.75, 1.33))
+SIGNS = Windows(size=192, around=0.8)  # signs are small, and few
 SOURCES = {
     # A drawn picture is a part, half as wide on the average, of a frame of 1,024 pixels.
     "street": Source(
-        read_signs, STREET, Windows(zoom=(0.7, 2.0), around=0.7), prepare=draw_missing_street
+        read_signs, STREET, replace(SIGNS, zoom=(0.7, 2.0)), prepare=draw_missing_street
     ),
-    "gtsdb": Source(read_signs, DATA_ROOT / "gtsdb", Windows(around=0.7, each=4)),
+    "gtsdb": Source(read_signs, DATA_ROOT / "gtsdb", replace(SIGNS, each=4)),
     "voc": Source(read_voc, DATA_ROOT, GENERAL, 320, download_missing_voc),
     "coco": Source(read_coco, None, GENERAL, 320),
     "banana": Source(read_bananas, DATA_ROOT / "banana-detection", GENERAL, 320),
