@@ -56,6 +56,12 @@ def draw_street(root: Path, seed: int = 0) -> None:
         say(f"{near(root / split)}: {count:,} pictures, annotations.json, SegmentationClass/")
 
 
+def draw_missing_street(root: Path) -> None:
+    """Draw the street where it belongs, unless it is there."""
+    if root.resolve() == (DATA_ROOT / "street").resolve() and not (root / "train").is_dir():
+        draw_street(root)
+
+
 def main() -> None:
     """Do what `python datasets.py` is asked for."""
     from lab import layouts
@@ -179,6 +185,26 @@ def held_out(labels: Sequence[int], groups: Sequence[Hashable], share: float) ->
         for chosen in rng.permutation(len(indices))[:count]:
             held[indices[chosen]] = True
     return held
+
+
+def find_listing(
+    read: Callable[[Path, str], Any], root: Path, mode: str, share: float
+) -> tuple[Any, bool]:
+    """Return what `read(root, mode)` lists of a split, and whether it is train parted into two.
+
+    Args:
+        read: to a NamedTuple with `pictures`, a list; to None where there is no such split.
+        share: of train, held out as val where there is no val.
+    """
+    if mode == "test" or read(root, "val") is not None:
+        return read(root, mode), False
+    listing = read(root, "train")
+    if listing is None:
+        return None, False
+    pictures = listing.pictures
+    held = held_out([0] * len(pictures), range(len(pictures)), share)
+    chosen = [p for p, out in zip(pictures, held, strict=True) if out == (mode == "val")]
+    return listing._replace(pictures=chosen), True
 
 
 def hold_out(split: Split, share: float) -> tuple[Split, Split]:

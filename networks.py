@@ -11,12 +11,14 @@ import math
 import re
 import warnings
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lab.console import LabError
 from lab.images import Preprocess
@@ -72,6 +74,47 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn(self.conv(x)))
         return out + x if self.use_residual else out
+
+
+def conv_bn(
+    inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """Return convolution, batch normalisation and ReLU; without a stride, sizes stay."""
+    padding = dilation * (kernel_size - 1) // 2
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel_size, stride, padding, dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Residual(nn.Module):
+    """Two convolutions whose result is added to the input (He et al. 2016)."""
+
+    def __init__(self, channels: int, dilation: int = 1):
+        super().__init__()
+        self.first = conv_bn(channels, channels, dilation=dilation)
+        self.second = nn.Conv2d(
+            channels, channels, 3, padding=dilation, dilation=dilation, bias=False
+        )
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm(self.second(self.first(x))), inplace=True)
+
+
+def fold(network: nn.Module) -> nn.Module:
+    """Multiply batch norms into the convolutions before them, in place; return the network.
+
+    In evaluation they are one linear map, of which the convolution alone takes less time.
+    """
+    for module in network.eval().modules():
+        children = list(module.named_children())
+        for (name, layer), (norm_name, norm) in pairwise(children):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                setattr(module, norm_name, nn.Identity())
+    return network
 
 
 class STN(nn.Module):
@@ -605,3 +648,24 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         lines = str(error).strip().splitlines()
         first = lines[min(1, len(lines) - 1)].strip()
         raise LabError(f"the weights do not fit the network: {first[:200]}") from error
+
+
+def load_fitting(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
+    """Load weights for fine-tuning; what tells other classes apart is left out.
+
+    Returns:
+        The names of the parameters that are new, i.e. untrained.
+
+    Raises:
+        LabError: less than half of the network is among them.
+    """
+    own = model.state_dict()
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and value.shape == own[name].shape
+    }
+    if 2 * len(fitting) < len(own):
+        raise LabError(f"the weights fit {len(fitting)} of the network's {len(own)} tensors")
+    model.load_state_dict(fitting, strict=False)
+    return [name for name, _ in model.named_parameters() if name not in fitting]

@@ -8,7 +8,9 @@ Images are (N, C, H, W) in [-1, 1], on any device; the parameters are drawn on t
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -76,6 +78,42 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
         soft = F.avg_pool2d(sharp, 3, 1, 1, count_include_pad=False)
         images[blurred] = torch.lerp(sharp, soft, strength)
     return images.clamp_(-1, 1)
+
+
+def add_grain(images: Tensor, generator: torch.Generator, share: float, most: float) -> Tensor:
+    """Add noise to a share of the images (N, C, H, W) in [-1, 1], in place; return them.
+
+    Args:
+        generator: of the CPU.
+        most: of the noise's deviation, which differs from image to image.
+    """
+    amount = torch.rand(len(images), generator=generator) / share
+    grainy = (amount < 1).nonzero()[:, 0]
+    # One pattern a batch: to draw one for each image would cost more than all else.
+    grain = torch.randn(images.shape[1:], generator=generator).to(images.device)
+    for index in grainy.tolist():
+        images[index].add_(grain, alpha=most * float(amount[index])).clamp_(-1, 1)
+    return images
+
+
+class Window(NamedTuple):
+    """A part of a picture; pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def cut(picture: np.ndarray, window: Window, size: tuple[int, int]) -> Tensor:
+    """Cut a window out of a picture, (H, W, 3) uint8, and resize it: (3, *size) uint8."""
+    left, top, width, height = window
+    part = torch.from_numpy(picture[top : top + height, left : left + width])
+    # In channels_last memory, bytes are resized several times faster than floats.
+    part = part.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+    if (height, width) != size:
+        part = F.interpolate(part, size, mode="bilinear", antialias=True)
+    return part[0]
 
 
 def augment_digits(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "classification"
 # Each with its module.
-FIELDS = {"classification": "tasks.classification", "detection": "tasks.detection"}
+FIELDS = {"classification": "tasks.classification", "detection": "tasks.detection",
+          "segmentation": "tasks.segmentation"}  # fmt: skip
 SCRIPTS = {"style": "style.py"}  # tasks of runs that scripts of their own make and read
 
 

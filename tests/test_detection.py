@@ -22,7 +22,7 @@ from torchvision.ops import box_iou, generalized_box_iou
 from lab import checkpoint, engine
 from lab.console import LabError
 from lab.runtime import Runtime
-from networks import Classifier
+from networks import Classifier, fold, load_fitting
 from tasks.detection import restore
 from tasks.detection.augment import Windows
 from tasks.detection.boxes import multibox_target
@@ -36,9 +36,9 @@ from tasks.detection.centernet import (
     questions,
 )
 from tasks.detection.data import SOURCES, make_loader, read_split
-from tasks.detection.detector import as_rows, fold, part
+from tasks.detection.detector import as_rows, part
 from tasks.detection.found import Reader
-from tasks.detection.networks import build_network, load_fitting, make_configs
+from tasks.detection.networks import build_network, make_configs
 from tasks.detection.published import Published
 from tasks.detection.ssd import (
     SIGN_SIZES,

@@ -17,10 +17,12 @@ import torch
 from PIL import Image
 from torchvision.datasets import VOCDetection
 
+import datasets
 from lab import layouts
+from lab.augmentation import cut
 from lab.console import LabError, UsageError
 from tasks.detection import data
-from tasks.detection.augment import DRAWS, Windows, choose_window, cut, move_boxes
+from tasks.detection.augment import DRAWS, Windows, choose_window, move_boxes
 from tasks.detection.data import (
     SOURCES,
     DetectionDataset,
@@ -266,7 +268,7 @@ class BadAnnotationTest(FolderCase):
         write_xml(self.root / "0.xml", [("cat", 1, 1, 50, 60, 0), ("", 1, 1, 9, 9, 0)], (0, 0))
         (self.root / "1.xml").write_text("<annotation>")
         write_xml(self.root / "9.xml", [("cat", 1, 1, 50, 60, 0)])
-        with mock.patch.object(data, "find_listing", lambda s, r, m, v: (s.read(r, m), False)):
+        with mock.patch.object(data, "find_listing", lambda read, r, m, v: (read(r, m), False)):
             split, said = self.read("voc")
         self.assertEqual(
             ([path.name for path in split.paths], split.classes), (["0.jpg"], ("cat",))
@@ -381,7 +383,7 @@ class GtsdbTest(FolderCase, ScriptCase):
         names = [test.classes[label] for label in test.labels[1]]
         self.assertEqual(names, ["speed_limit_20", "end_of_no_overtaking_by_trucks"])
         self.assertEqual((said, test.classes), ("", layouts.GTSRB_CLASSES))
-        with mock.patch.object(data, "find_listing", lambda s, r, m, v: (s.read(r, m), False)):
+        with mock.patch.object(data, "find_listing", lambda read, r, m, v: (read(r, m), False)):
             train, _ = self.read("gtsdb", root=self.root / "gtsdb")
         self.assertEqual(train.boxes[1].tolist(), [[10, 20, 50.5, 60]])
         self.assert_refused(self.prepare(), 1, "exists already")
@@ -422,14 +424,15 @@ class StreetTest(FolderCase):
         self.assertEqual(ignored, [bool(entry["iscrowd"]) for entry in signs])
 
     def test_is_drawn_where_it_belongs(self):
-        with mock.patch.object(data, "draw_street") as draw:
-            SOURCES["street"].prepare(self.root)
+        root = self.root / "street"
+        with mock.patch.object(datasets, "draw_street") as draw:
+            SOURCES["street"].prepare(root)
             draw.assert_not_called()
-            with mock.patch.object(data, "STREET", self.root):
-                SOURCES["street"].prepare(self.root)
-                draw.assert_called_once_with(self.root)
-                (self.root / "train").mkdir()
-                SOURCES["street"].prepare(self.root)
+            with mock.patch.object(datasets, "DATA_ROOT", self.root):
+                SOURCES["street"].prepare(root)
+                draw.assert_called_once_with(root)
+                (root / "train").mkdir(parents=True)
+                SOURCES["street"].prepare(root)
                 draw.assert_called_once()
 
 
@@ -448,7 +451,7 @@ class WindowTest(unittest.TestCase):
             boxes = np.array([[left, top, right, bottom]], float)
             window = choose_window(tuple(size), boxes, windows, rng.random(DRAWS))
             moved, share = move_boxes(boxes, window, 64)
-            seen = cut(mask, window, 64)[0] > 127
+            seen = cut(mask, window, (64, 64))[0] > 127
             if share[0] == 0:
                 self.assertFalse(seen.any())
                 continue

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from lab.console import LabError, UsageError, say
 from lab.folders import located, stored
 from lab.runtime import Runtime, check_batch_size
+from networks import fold, load_fitting
 from tasks import Field, Job
 from tasks.detection.boxes import (
     assign_anchor_to_bbox,
@@ -41,9 +42,9 @@ from tasks.detection.data import (
     modes_of,
     read_split,
 )
-from tasks.detection.detector import Detector, Targets, fold
+from tasks.detection.detector import Detector, Targets
 from tasks.detection.meter import DetectionMeter
-from tasks.detection.networks import NETWORKS, build_network, load_fitting, make_configs
+from tasks.detection.networks import NETWORKS, build_network, make_configs
 from tasks.detection.ssd import (
     TinySSD,
     base_net,

@@ -1,7 +1,7 @@
 """Training windows: which part of a picture is learned from, and what becomes of its boxes.
 
     window = choose_window((368, 640), boxes, settings, draws)
-    pixels = cut(picture, window, 256)
+    pixels = cut(picture, window, (256, 256))         # lab.augmentation
     boxes, seen = move_boxes(boxes, window, 256)
 
 A window is cut at another size than the network's and resized, which is how objects come larger
@@ -12,14 +12,12 @@ one that points right. Light, colours and blur are those of the sign lab (`lab.a
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lab.augmentation import vary_light
+from lab.augmentation import Window, add_grain, vary_light
 
 NOISE_SHARE = 0.3  # of the windows that get grain
 NOISE = 0.08  # the most, a deviation of pixels in [-1, 1]
@@ -45,15 +43,6 @@ class Windows:
     around: float = 0.5
     vary: bool = True
     each: int = 1
-
-
-class Window(NamedTuple):
-    """A part of a picture; pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
 
 
 def choose_window(
@@ -92,17 +81,6 @@ def choose_window(
     return Window(left, top, width, height)
 
 
-def cut(picture: np.ndarray, window: Window, size: int) -> Tensor:
-    """Cut a window out of a picture, (H, W, 3) uint8, and resize it: (3, size, size) uint8."""
-    left, top, width, height = window
-    part = torch.from_numpy(picture[top : top + height, left : left + width])
-    # In channels_last memory, bytes are resized several times faster than floats.
-    part = part.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
-    if (height, width) != (size, size):
-        part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
-    return part[0]
-
-
 def move_boxes(boxes: np.ndarray, window: Window, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Move boxes with their picture through `cut`, and clip them to the window.
 
@@ -126,11 +104,4 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
 
 def vary_windows(images: Tensor, generator: torch.Generator) -> Tensor:
     """Vary light, colours, sharpness and grain of windows (N, 3, H, W) in [-1, 1]."""
-    images = vary_light(images, generator)
-    amount = torch.rand(len(images), generator=generator) / NOISE_SHARE
-    grainy = (amount < 1).nonzero()[:, 0]
-    # One pattern a batch: to draw one for each window would cost more than all else.
-    grain = torch.randn(images.shape[1:], generator=generator).to(images.device)
-    for index in grainy.tolist():
-        images[index].add_(grain, alpha=NOISE * float(amount[index])).clamp_(-1, 1)
-    return images
+    return add_grain(vary_light(images, generator), generator, NOISE_SHARE, NOISE)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou, generalized_box_iou_loss, roi_align
 
+from networks import Residual, conv_bn
 from tasks.detection.boxes import nms
 from tasks.detection.detector import MOST_FOUND, Detections, Detector, Targets, inside, part
 
@@ -35,29 +36,6 @@ LOOKED_AT = 8  # boxes an image that training looks at again, besides the true o
 SAME, OTHER = 0.5, 0.3  # IoU with a true box: from here on it is found, below it is missed
 WEIGHTS = (2, 2, 1)  # of the shares in a score, see `certainty`
 FINE_BINS, COARSE_BINS = 8, 4  # of the second look, a side, at strides 4 and 8
-
-
-def conv_bn(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:
-    """Return convolution, batch normalisation and ReLU."""
-    padding = (kernel_size - 1) // 2
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel_size, stride, padding, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
-class Residual(nn.Module):
-    """Two convolutions whose result is added to the input (He et al. 2016)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.first = conv_bn(channels, channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.norm(self.second(self.first(x))), inplace=True)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets import CACHE_BUDGET, MODES, VAL_SHARE, download, draw_street, held_out
+from datasets import CACHE_BUDGET, MODES, VAL_SHARE, download, draw_missing_street, find_listing
+from lab.augmentation import cut
 from lab.batches import BatchSampler
 from lab.console import LabError, UsageError, progress, say
 from lab.folders import DATA_ROOT, near, printable
@@ -51,7 +52,6 @@ from tasks.detection.augment import (
     DRAWS,
     Windows,
     choose_window,
-    cut,
     move_boxes,
     vary_windows,
 )
@@ -85,26 +85,22 @@ class Source:
     prepare: Callable[[Path], None] | None = None
 
 
-def draw_missing_street(root: Path) -> None:
-    """Draw the street where it belongs, unless it is there."""
-    if root.resolve() == STREET.resolve() and not (root / "train").is_dir():
-        draw_street(root)
-
-
 def download_missing_voc(root: Path) -> None:
     """Have torchvision download VOC 2012 into the project's own folder, unless it is there."""
     if root.resolve() == DATA_ROOT.resolve():
         download("VOCDetection", "VOCdevkit", "street", root)
 
 
-STREET = DATA_ROOT / "street"
 # Objects of general data sets fill their pictures: shrunk, they fit into a window.
 GENERAL = Windows(zoom=(0.75, 1.33))
 SIGNS = Windows(size=192, around=0.8)  # signs are small, and few
 SOURCES = {
     # A drawn picture is a part, half as wide on the average, of a frame of 1,024 pixels.
     "street": Source(
-        read_signs, STREET, replace(SIGNS, zoom=(0.7, 2.0)), prepare=draw_missing_street
+        read_signs,
+        DATA_ROOT / "street",
+        replace(SIGNS, zoom=(0.7, 2.0)),
+        prepare=draw_missing_street,
     ),
     "gtsdb": Source(read_signs, DATA_ROOT / "gtsdb", replace(SIGNS, each=4)),
     "voc": Source(read_voc, DATA_ROOT, GENERAL, 320, download_missing_voc),
@@ -181,7 +177,7 @@ def read_split(
     source = SOURCES[dataset]
     if not root.is_dir():
         raise LabError(f"no data folder {root}; --data_root takes that of --dataset {dataset}")
-    listing, parted = find_listing(source, root, mode, val_share)
+    listing, parted = find_listing(source.read, root, mode, val_share)
     if listing is None:
         raise LabError(f"{root} holds no annotations of {mode} as --dataset {dataset} has them")
     if parted and mode == "val":
@@ -191,21 +187,6 @@ def read_split(
         training = listing if mode == "train" or parted else source.read(root, "train")
         classes = (training or listing).classes
     return load_split(listing, tuple(classes), source.longest)
-
-
-def find_listing(
-    source: Source, root: Path, mode: str, val_share: float
-) -> tuple[Listing | None, bool]:
-    """Return what is annotated of a split, and whether it is train parted into two."""
-    if mode == "test" or source.read(root, "val") is not None:
-        return source.read(root, mode), False
-    listing = source.read(root, "train")
-    if listing is None:
-        return None, False
-    pictures = listing.pictures
-    held = held_out([0] * len(pictures), range(len(pictures)), val_share)
-    chosen = [p for p, out in zip(pictures, held, strict=True) if out == (mode == "val")]
-    return listing._replace(pictures=chosen), True
 
 
 def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) -> Split:
@@ -401,7 +382,7 @@ class DetectionDataset(Dataset):
         for k, (index, own) in enumerate(zip(indices, draws, strict=True)):
             boxes, ignored = split.boxes[index], split.ignored[index]
             window = choose_window(split.sizes[index], boxes[~ignored], windows, own)
-            pixels[k] = cut(self.picture(index), window, windows.size)
+            pixels[k] = cut(self.picture(index), window, (windows.size, windows.size))
             moved, share = move_boxes(boxes, window, windows.size)
             here = share > 0
             sides = moved[:, 2:] - moved[:, :2]

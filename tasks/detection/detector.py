@@ -10,12 +10,10 @@ what need not be found and is no background either.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 Targets = dict[str, Tensor]
@@ -76,20 +74,6 @@ class Detector(nn.Module):
 
     def _features(self, images: Tensor) -> Tensor:
         raise NotImplementedError
-
-
-def fold(network: Detector) -> Detector:
-    """Multiply batch norms into the convolutions before them, in place; return the network.
-
-    In evaluation they are one linear map, of which the convolution alone takes less time.
-    """
-    for module in network.eval().modules():
-        children = list(module.named_children())
-        for (name, layer), (norm_name, norm) in pairwise(children):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(layer, norm))
-                setattr(module, norm_name, nn.Identity())
-    return network
 
 
 def part(targets: Sequence[Targets]) -> tuple[list[Targets], list[Tensor]]:

@@ -3,8 +3,6 @@
 from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor
-
 from lab.console import LabError, UsageError
 from tasks.detection.centernet import CenterNet, CenterNetConfig
 from tasks.detection.detector import Detector
@@ -49,24 +47,3 @@ def build_network(name: str, configs: dict[str, Any]) -> Detector:
     except TypeError as error:
         raise LabError(f"the configs do not fit the network {name!r}: {error}") from error
     raise LabError(f"unknown detector {name!r}")
-
-
-def load_fitting(model: Detector, weights: dict[str, Tensor]) -> list[str]:
-    """Load weights for fine-tuning; what tells other classes apart is left out.
-
-    Returns:
-        The names of the parameters that are new, i.e. untrained.
-
-    Raises:
-        LabError: less than half of the network is among them.
-    """
-    own = model.state_dict()
-    fitting = {
-        name: value
-        for name, value in weights.items()
-        if name in own and value.shape == own[name].shape
-    }
-    if 2 * len(fitting) < len(own):
-        raise LabError(f"the weights fit {len(fitting)} of the network's {len(own)} tensors")
-    model.load_state_dict(fitting, strict=False)
-    return [name for name, _ in model.named_parameters() if name not in fitting]

@@ -14,9 +14,10 @@ from lab.console import LabError, UsageError, say
 from lab.images import image_path, open_image
 from lab.pictures import Colours, Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
+from networks import fold
 from tasks.detection import test_loader
 from tasks.detection.boxes import assign_anchor_to_bbox
-from tasks.detection.detector import Detector, fold
+from tasks.detection.detector import Detector
 from tasks.detection.found import SURE, as_input, sure_ones
 from tasks.detection.published import Published
 from tasks.detection.ssd import RATIOS, TinySSD

@@ -1,0 +1,285 @@
+"""Segmentation: what every pixel shows. Of streets, drawn and real, for one.
+
+    python train.py --task segmentation                          # on streets, drawn by itself
+    python train.py --task segmentation --dataset camvid --data_root FOLDER --weights RUN
+    python test.py --data_root FOLDER                            # CamVid's, after the drawn ones
+    python test.py --image photo.jpg
+
+`data` reads pictures with labels, `meter` measures what is found in them; `resunet` is a network
+for two cores.
+"""
+
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lab.console import LabError, UsageError, say
+from lab.folders import located, stored
+from lab.runtime import Runtime, check_batch_size
+from networks import at_least_float32, fold, load_fitting
+from tasks import Field, Job
+from tasks.segmentation.data import (
+    SOURCES,
+    SegmentationDataset,
+    class_shares,
+    find_data,
+    make_loader,
+    modes_of,
+    read_split,
+    recognised,
+)
+from tasks.segmentation.labels import IGNORED
+from tasks.segmentation.meter import SegmentationMeter
+from tasks.segmentation.networks import build_network, make_configs
+from tasks.segmentation.segmenter import Segmenter
+
+WHOLE = 4  # whole pictures a batch, at the most
+EVENNESS = 1.1  # of the classes' weights; ENet's is 1.02
+
+
+# ---------------------------------------------------------------- task
+
+
+class Segmentation:
+    """Cross-entropy of every pixel, ranked by mean IoU.
+
+    Args:
+        classes: names, by label.
+        weights: of each class's pixels in the loss; None for 1.
+    """
+
+    name = "segmentation"
+    ranks_by = "miou"
+
+    def __init__(self, classes: Iterable[str], weights: Iterable[float] | None = None):
+        self.classes = tuple(classes)
+        self.weights = None if weights is None else torch.tensor(list(weights))
+
+    def loss(self, model: Segmenter, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of images (N, 3, H, W) with labels (N, H, W)."""
+        return self.cross_entropy(model(images), labels)
+
+    def cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over images of the mean over each one's labelled pixels.
+
+        Where a score stands for a cell of pixels, one of them is asked for: to enlarge the scores
+        first would take a fifth of a step's time, and neighbours hardly differ.
+
+        Args:
+            scores: (N, C, H', W').
+            labels: (N, H, W); H is H' times the pixels along a cell, W likewise.
+        """
+        cell = labels.shape[1] // scores.shape[2]
+        if cell > 1:  # another one in each image, since none lies in the middle
+            places = (divmod(k % cell**2, cell) for k in range(len(labels)))
+            labels = torch.stack(
+                [own[y::cell, x::cell] for own, (y, x) in zip(labels, places, strict=True)]
+            )
+        weights = None if self.weights is None else self.weights.to(scores.device)
+        losses = F.cross_entropy(
+            at_least_float32(scores), labels, weights, ignore_index=IGNORED, reduction="none"
+        )
+        return (losses.sum((1, 2)) / (labels != IGNORED).sum((1, 2)).clamp(min=1)).mean()
+
+    def meter(self) -> SegmentationMeter:
+        """Return a new meter."""
+        return SegmentationMeter(self.classes, self.cross_entropy)
+
+
+def class_weights(shares: np.ndarray) -> list[float]:
+    """Return weights that are higher for rarer classes, 1 in the mean over pixels.
+
+    1 / ln(c + share), as ENet has them (Paszke et al. 2016, section 5.2), but with a higher c: the
+    more a class that is hardly there counts, the more pixels of others are given to it, which
+    costs IoU.
+
+    Args:
+        shares: of each class in the pixels, (C,).
+    """
+    weights = 1 / np.log(EVENNESS + shares)
+    return (weights / (weights * shares).sum()).tolist()
+
+
+# ---------------------------------------------------------------- flags
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    """Add the flags of data and network."""
+    parser.add_argument(
+        "--dataset", choices=SOURCES, default="street", help="what to train on (default street)"
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument("--network", metavar="NAME", help="res_unet (default)")
+    start = network.add_mutually_exclusive_group()
+    start.add_argument(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="start from a checkpoint, a run's folder or a state dict",
+    )
+    parser.add_argument(
+        "--class_weights",
+        action=BooleanOptionalAction,
+        default=True,
+        help="have rare classes count more in the loss",
+    )
+
+
+def flags_of(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags that build a checkpoint's network; a bare state dict does not say."""
+    return {"network": state.get("network")}
+
+
+# ---------------------------------------------------------------- what train.py trains
+
+
+def prepare(
+    args: Namespace,
+    runtime: Runtime,
+    resumed: dict[str, Any] | None,
+    weights: dict[str, Any] | None,
+) -> Job:
+    """Read the data and build the network that the flags ask for."""
+    from datasets import check_classes
+    from lab.batches import check_count
+    from networks import load_weights
+
+    args.network = args.network or "res_unet"
+    make_configs(args.network, 1)  # an unknown name is refused before data are read
+    if resumed is not None and args.weights:
+        raise UsageError("--resume has its own weights: leave out --weights")
+    source = SOURCES[args.dataset]
+    args.data_root = find_data(args.dataset, args.data_root)
+    check_batch_size(args.batch_size, runtime, normalises=True)
+    if runtime.rank == 0 and source.prepare is not None:
+        source.prepare(args.data_root)
+    runtime.wait_for_all()
+
+    windows = replace(source.windows, vary=args.augment)
+    own = {"seed": args.seed, "rank": runtime.rank, "world_size": runtime.world_size,
+           "device": runtime.device}  # fmt: skip
+    classes, loaders = None, {}
+    for mode in modes_of(args.dataset, args.data_root):
+        split = read_split(args.dataset, args.data_root, mode, classes, args.val_share)
+        classes = classes or split.classes
+        if mode == "train":
+            loader = make_loader(split, args.batch_size, windows, args.num_workers, **own)
+        else:
+            batch_size = WHOLE * runtime.world_size
+            loader = make_loader(split, batch_size, num_workers=args.num_workers, **own)
+        loaders[mode] = loader
+    check_count(len(loaders["train"].dataset), runtime.world_size, normalises=True)
+    if resumed is not None:
+        check_classes(classes, resumed["class_names"], args.data_root, args.resume)
+
+    torch.manual_seed(args.seed)
+    of_classes = None
+    if args.class_weights:
+        of_classes = class_weights(class_shares(loaders["train"].dataset.split))
+    configs = make_configs(args.network, len(classes))
+    if resumed is not None:
+        configs = resumed["configs"]
+        if args.network != resumed["network"]:
+            raise LabError(f"{args.resume} holds {resumed['network']}: leave out --network")
+    elif weights is not None and weights.get("network") == args.network:
+        configs = weights["configs"] | {"num_classes": len(classes)}
+    model = build_network(args.network, configs)
+    if resumed is not None:
+        load_weights(model, resumed["model_state"])
+    elif weights is not None:
+        new = load_fitting(model, weights["model_state"])
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in new))
+        what = f"with {', '.join(layers)} new" if layers else "every layer"
+        say(f"Starting from {args.weights}, {what}")
+    identity = {
+        "configs": configs,
+        "network": args.network,
+        "dataset": args.dataset,
+        "class_names": list(classes),
+        "class_weights": of_classes,
+        "flags": {"class_weights": args.class_weights},
+        "data_root": stored(args.data_root),
+    }
+    subject = f"pictures, {len(classes)} classes of pixels, from {args.data_root}"
+    task = Segmentation(classes, of_classes)
+    return Job(task, model, loaders, identity, [{"params": list(model.parameters())}], subject)
+
+
+# ---------------------------------------------------------------- what test.py tests
+
+
+def restore(state: dict[str, Any]) -> tuple[Segmentation, Segmenter]:
+    """Return the task and the trained network of a loaded checkpoint, to label pictures with."""
+    from networks import load_weights
+
+    model = build_network(state["network"], state["configs"])
+    load_weights(model, state["model_state"])
+    return Segmentation(state["class_names"], state.get("class_weights")), fold(model)
+
+
+def test_loader(
+    state: dict[str, Any], data_root: Path | None, batch_size: int, runtime: Runtime
+) -> DataLoader:
+    """Return the whole pictures that a checkpoint's network can be tried on.
+
+    Those of test; of a data set without it, those of val. A folder that is given may be laid out
+    as any data set: a network of the drawn street is tested on CamVid's photographs.
+    """
+    dataset = state["dataset"]
+    if data_root is not None:
+        dataset = recognised(dataset, data_root)
+    elif state.get("data_root") is not None:
+        data_root = located(state["data_root"])
+    data_root = find_data(dataset, data_root)
+    if SOURCES[dataset].prepare is not None:
+        SOURCES[dataset].prepare(data_root)
+    mode = modes_of(dataset, data_root)[-1]
+    val_share = state.get("settings", {}).get("val_share", 0.1)
+    split = read_split(dataset, data_root, mode, state["class_names"], val_share)
+    say(f"Testing on {len(split.paths):,} pictures of {data_root}, {mode}")
+    return make_loader(split, min(batch_size, WHOLE), device=runtime.device)
+
+
+def report(args: Namespace, meter: SegmentationMeter, dataset: SegmentationDataset) -> None:
+    """Print IoU and accuracy of each class and over all, and draw what was taken for what."""
+    from tasks.segmentation.found import report_figures
+
+    report_figures(args, meter, dataset)
+
+
+def read_images(
+    args: Namespace, state: dict[str, Any], model: Segmenter, files: list[Path], runtime: Runtime
+) -> None:
+    """Print what pictures show, and draw it over them."""
+    from tasks.segmentation.found import label_files
+
+    label_files(args, state["class_names"], model, files, runtime)
+
+
+FIELD = Field(
+    add_flags=add_flags,
+    flags_of=flags_of,
+    prepare=prepare,
+    restore=restore,
+    test_loader=test_loader,
+    report=report,
+    read_images=read_images,
+    defaults={
+        "epoch": 12,
+        "batch_size": 16,
+        "lr": 2e-3,
+        "weight_decay": 1e-2,
+        "optim_type": "adamw",
+        "schedule": "onecycle",
+        "clip_norm": 10.0,
+        "augment": True,
+    },
+)

@@ -1,0 +1,351 @@
+"""Pictures with labels: every source by name, and the one way from a folder of them to a loader.
+
+    source = SOURCES["street"]
+    root = find_data("street", None)                  # data/street
+    splits = {mode: read_split("street", root, mode) for mode in modes_of("street", root)}
+    train = make_loader(splits["train"], 16, source.windows, seed=0)
+    val = make_loader(splits["val"], 4)
+
+A loader yields images, float32 (N, 3, H, W) in [-1, 1], and labels, int64 (N, H, W): classes from 0
+to C - 1 of loader.dataset.classes, and IGNORED. Training images are windows cut out of the pictures
+(`augment`), of one size. Those of val and test are whole pictures, in order; where pictures of a
+batch differ in size, the smaller ones have zeros at their right and bottom, and labels to be
+ignored. `loader.batch_sampler` is a lab.batches.BatchSampler, as `engine.fit` needs for an exact
+resume. Pictures are decoded once, into uint8 arrays.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datasets import CACHE_BUDGET, MODES, VAL_SHARE, download, draw_missing_street, find_listing
+from lab.batches import BatchSampler
+from lab.console import LabError, UsageError, progress, say
+from lab.folders import DATA_ROOT, near, printable
+from lab.images import open_image, say_left_out
+from tasks.segmentation.augment import DRAWS, Windows, choose_window, cut_both, vary_camera
+from tasks.segmentation.labels import IGNORED, read_label
+from tasks.segmentation.listings import (
+    Listing,
+    Pair,
+    read_camvid,
+    read_folder,
+    read_street,
+    read_voc,
+)
+
+# ---------------------------------------------------------------- data sets by name
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that the scripts know by name.
+
+    Attributes:
+        read: (folder, mode) to what is labelled there; None where there is no such split.
+        folder: where it is looked for unless told otherwise; None where it has to be told.
+        windows: how training windows are cut.
+        longest: pictures are shrunk on reading until their longer side is at most so many pixels;
+            None keeps them as they are.
+        prepare: makes what is missing in a folder; None where nothing can be made.
+    """
+
+    read: Callable[[Path, str], Listing | None]
+    folder: Path | None
+    windows: Windows = Windows()
+    longest: int | None = None
+    prepare: Callable[[Path], None] | None = None
+
+
+def download_missing_voc(root: Path) -> None:
+    """Have torchvision download VOC 2012 into the project's own folder, unless it is there."""
+    if root.resolve() == DATA_ROOT.resolve():
+        download("VOCSegmentation", "VOCdevkit", "street", root)
+
+
+SOURCES = {
+    # A drawn picture is a part of a frame 640 to 1,408 pixels wide. What is learned from it is
+    # wanted at its own size, and in photographs of half of it.
+    "street": Source(
+        read_street, DATA_ROOT / "street", Windows(zoom=(0.4, 1.5)), prepare=draw_missing_street
+    ),
+    "camvid": Source(read_camvid, DATA_ROOT / "camvid", Windows(zoom=(0.6, 1.8), each=4)),
+    "voc": Source(read_voc, DATA_ROOT, prepare=download_missing_voc),
+    "folder": Source(read_folder, None, longest=1024),
+}
+
+
+def find_data(dataset: str, data_root: Path | None) -> Path:
+    """Return the folder that a data set is read from: the one given, or its own.
+
+    Raises:
+        UsageError: the data set needs a folder that is not given.
+    """
+    source = SOURCES[dataset]
+    if data_root is None and source.folder is None:
+        raise UsageError(f"--dataset {dataset} needs --data_root, the folder of the data set")
+    return data_root or near(source.folder)
+
+
+def modes_of(dataset: str, root: Path) -> tuple[str, ...]:
+    """Return the splits there are; without val, a share of train is held out."""
+    return MODES if SOURCES[dataset].read(root, "test") is not None else MODES[:2]
+
+
+def recognised(dataset: str, root: Path) -> str:
+    """Return the data set that a folder is laid out as: the one named, if it can be, or another."""
+    layouts = (dataset, *SOURCES)
+    fitting = (n for n in layouts if any(SOURCES[n].read(root, mode) is not None for mode in MODES))
+    return next(fitting, dataset)
+
+
+# ---------------------------------------------------------------- splits
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures of one split with their labels, as read.
+
+    Attributes:
+        classes: names; a label is an index into them, or IGNORED.
+        paths: of the N pictures.
+        pictures: uint8 (H, W, 3) each; None where they would not fit `CACHE_BUDGET`.
+        labels: uint8 (H, W) of each: a third of the pictures' bytes, always in memory.
+        longest: see `Source`.
+    """
+
+    classes: tuple[str, ...]
+    paths: list[Path]
+    pictures: list[np.ndarray] | None
+    labels: list[np.ndarray]
+    longest: int | None = None
+
+
+def read_split(
+    dataset: str,
+    root: Path,
+    mode: str,
+    classes: Sequence[str] | None = None,
+    val_share: float = VAL_SHARE,
+) -> Split:
+    """Read a split of a data set; pictures that cannot be used are named and left out.
+
+    Those are pictures and label images that cannot be read or differ in size.
+
+    Args:
+        classes: those that a network knows; None for the data set's.
+        val_share: of train, held out as val where there is no val.
+
+    Raises:
+        LabError: no such split, a label that is no class, or nothing left that is labelled.
+    """
+    from datasets import check_classes
+
+    source = SOURCES[dataset]
+    if not root.is_dir():
+        raise LabError(f"no data folder {root}; --data_root takes that of --dataset {dataset}")
+    listing, parted = find_listing(source.read, root, mode, val_share)
+    if listing is None:
+        raise LabError(f"{root} holds no labels of {mode} as --dataset {dataset} has them")
+    if parted and mode == "val":
+        count = len(listing.pictures)
+        say(f"{root} has no val: {count:,} pictures of train are held out (--val_share)")
+    if classes is None:
+        classes = listing.classes
+    elif listing.classes is not None:
+        check_classes(listing.classes, classes, root, "what is to be labelled")
+    return load_split(listing, classes and tuple(classes), source.longest)
+
+
+def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int | None) -> Split:
+    """Decode the pictures and labels of a listing; errors as in `read_split`."""
+    count = IGNORED if classes is None else len(classes)
+
+    def read(pair: Pair) -> tuple[np.ndarray, np.ndarray] | str:
+        try:
+            picture = shrink(open_image(pair.picture), longest)
+            labels = read_label(pair.label, count, listing.ignored, listing.colours)
+        except FileNotFoundError as error:
+            return f"no {printable(Path(error.filename).name)}"
+        except OSError as error:
+            return error.strerror or str(error)
+        if longest is not None:
+            labels = shrink_labels(labels, longest)
+        if labels.shape != picture.shape[:2]:
+            (tall, wide), (height, width) = labels.shape, picture.shape[:2]
+            return f"is {width}x{height}, but its labels are {wide}x{tall}"
+        return picture, labels
+
+    paths, pictures, labels, problems, room = [], [], [], {}, CACHE_BUDGET
+    # Threads suffice: Pillow decodes outside the interpreter's lock.
+    with ThreadPoolExecutor() as pool:
+        results = zip(listing.pictures, pool.map(read, listing.pictures), strict=True)
+        label = f"reading {listing.source}"
+        for pair, result in progress(results, total=len(listing.pictures), label=label):
+            if isinstance(result, str):
+                problems[pair.picture] = result
+                continue
+            room -= result[0].nbytes
+            if room < 0:
+                pictures = None
+            if pictures is not None:
+                pictures.append(result[0])
+            paths.append(pair.picture)
+            labels.append(result[1])
+    folder = listing.source if listing.source.is_dir() else listing.source.parent
+    say_left_out(folder, len(listing.pictures), problems)
+    if all((each == IGNORED).all() for each in labels):
+        raise LabError(f"{listing.source} leaves nothing to learn: no pixel of it is labelled")
+    if pictures is None:
+        say(
+            f"{folder}: {len(paths):,} pictures would take more than {CACHE_BUDGET / 2**30:.1f} GiB"
+            " of memory, so they are read from disk batch by batch (see --num_workers)"
+        )
+    if classes is None:
+        highest = max(int(each[each != IGNORED].max(initial=0)) for each in labels)
+        classes = tuple(str(number) for number in range(highest + 1))
+    return Split(tuple(map(printable, classes)), paths, pictures, labels, longest)
+
+
+def shrink(image: Image.Image, longest: int | None) -> np.ndarray:
+    """Return a picture's pixels, (H, W, 3) uint8, its longer side at most `longest` pixels."""
+    image = image.convert("RGB")
+    size = shrunk((image.height, image.width), longest)
+    if size != (image.height, image.width):
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.array(image)
+
+
+def shrink_labels(labels: np.ndarray, longest: int) -> np.ndarray:
+    """Return labels (H, W) as `shrink` does a picture, without any in between."""
+    size = shrunk(labels.shape, longest)
+    if size == labels.shape:
+        return labels
+    return np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def shrunk(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
+    """Return (height, width) whose longer side is at most `longest` pixels."""
+    scale = min(1.0, (longest or math.inf) / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def class_shares(split: Split) -> np.ndarray:
+    """Return the share of each class in the labelled pixels of a split, (C,)."""
+    counts = np.zeros(IGNORED + 1, np.int64)
+    for labels in split.labels:  # every fourth pixel of every fourth row says as much as all
+        counts += np.bincount(labels[::4, ::4].ravel(), minlength=IGNORED + 1)
+    known = counts[: len(split.classes)]
+    return known / max(1, known.sum())
+
+
+# ---------------------------------------------------------------- the loader
+
+
+class SegmentationDataset(Dataset):
+    """Pictures of one split; asked for a batch at a time (`__getitems__`).
+
+    Args:
+        split: what `read_split` returned.
+        windows: cut training windows so; None for whole pictures.
+        device: where batches are made.
+    """
+
+    def __init__(
+        self, split: Split, windows: Windows | None = None, device: str | torch.device = "cpu"
+    ):
+        self.split, self.windows, self.device = split, windows, device
+        self.classes = split.classes
+
+    def __len__(self) -> int:
+        return len(self.split.paths) * (self.windows.each if self.windows else 1)
+
+    def picture(self, index: int) -> np.ndarray:
+        """Return a whole picture, uint8 (H, W, 3)."""
+        if self.split.pictures is not None:
+            return self.split.pictures[index]
+        return shrink(open_image(self.split.paths[index]), self.split.longest)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        if self.windows is None:
+            return self._whole(indices)
+        generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
+        pixels, labels = self._windows([k // self.windows.each for k in indices], generator)
+        images = pixels.to(self.device).float().div_(127.5).sub_(1)
+        if self.windows.vary:
+            images = vary_camera(images, generator)
+        return images, labels.to(self.device).long()
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
+
+    def _windows(self, indices: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return a window of each picture, uint8 (N, 3, H, W), and its labels, uint8 (N, H, W)."""
+        size = self.windows.size
+        pixels = torch.empty(len(indices), 3, *size, dtype=torch.uint8)
+        labels = torch.empty(len(indices), *size, dtype=torch.uint8)
+        draws = torch.rand(len(indices), DRAWS, generator=generator).tolist()
+        for k, (index, own) in enumerate(zip(indices, draws, strict=True)):
+            known = self.split.labels[index]
+            chosen = choose_window(known.shape, self.windows, own)
+            pixels[k], labels[k] = cut_both(self.picture(index), known, chosen, size)
+        return pixels, labels
+
+    def _whole(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        own = [self.split.labels[index] for index in indices]
+        height, width = (max(sides) for sides in zip(*(each.shape for each in own), strict=True))
+        images = torch.zeros(len(own), 3, height, width, device=self.device)
+        labels = torch.full((len(own), height, width), IGNORED, device=self.device)
+        for image, marked, index, known in zip(images, labels, indices, own, strict=True):
+            tall, wide = known.shape
+            pixels = torch.from_numpy(self.picture(index)).to(self.device).permute(2, 0, 1)
+            image[:, :tall, :wide] = pixels.float().div_(127.5).sub_(1)
+            marked[:tall, :wide] = torch.from_numpy(known).to(self.device)
+        return images, labels
+
+
+def make_loader(
+    split: Split,
+    batch_size: int,
+    windows: Windows | None = None,
+    num_workers: int = 0,
+    *,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    device: str | torch.device = "cpu",
+) -> DataLoader:
+    """Return a loader of a split, as this module's docstring says.
+
+    Args:
+        split: what `read_split` returned.
+        batch_size: images a batch, over all processes.
+        windows: train on windows cut so, shuffled; None for whole pictures, in order.
+        num_workers: processes that make batches; 0 for this one.
+        seed: of the order, the windows and their augmentation.
+        rank, world_size: this process's share of each batch is every `world_size`-th image.
+        device: where batches are made; with workers, the CPU.
+    """
+    dataset = SegmentationDataset(split, windows, "cpu" if num_workers else device)
+    shuffle = windows is not None
+    sampler = BatchSampler(len(dataset), batch_size, shuffle, seed, rank, world_size)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_as_is,
+        generator=torch.Generator(),  # else each iteration would draw from dropout's generator
+    )
+
+
+def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch
