@@ -289,6 +289,38 @@ def sheet(
 
 
 @dataclass(frozen=True, eq=False)
+class Legend:
+    """What colours mean.
+
+    Attributes:
+        colours: red, green and blue of 0 to 255, by name.
+        columns: names in a row.
+    """
+
+    colours: Mapping[str, tuple[int, int, int]]
+    columns: int = 6
+
+    @property
+    def size(self) -> tuple[float, float]:
+        return self.columns * self._width, -(-len(self.colours) // self.columns) * 0.22 + GAP
+
+    @property
+    def _width(self) -> float:
+        """Inches of a name with its colour."""
+        return 0.45 + LETTER * TITLE_FONT * _longest(self.colours) / 72
+
+    def draw(self, figure: "FigureBase") -> None:
+        """Draw a patch of each colour with its name."""
+        from matplotlib.patches import Patch
+
+        patches = [
+            Patch(facecolor=[level / 255 for level in colour], edgecolor="0.5", label=plain(name))
+            for name, colour in self.colours.items()
+        ]
+        figure.legend(handles=patches, loc="center", ncols=self.columns, fontsize=9, frameon=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Scatter:
     """Points of a plane that belong to classes: a colour and a marker a class.
 

@@ -2,18 +2,20 @@
 
     python train.py --task segmentation                          # on streets, drawn by itself
     python train.py --task segmentation --dataset camvid --data_root FOLDER --weights RUN
+    python train.py --task segmentation --dataset voc --network fcn_8s --pretrained
     python test.py --data_root FOLDER                            # CamVid's, after the drawn ones
     python test.py --image photo.jpg
 
-`data` reads pictures with labels, `meter` measures what is found in them; `resunet` is a network
-for two cores.
+The tools and networks that have names of the book that teaches them are in `voc`, `upsampling` and
+`fcn`; `resunet` is a network for two cores. `data` reads pictures with labels, `meter` measures
+what is found in them.
 """
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,10 +38,37 @@ from tasks.segmentation.data import (
     read_split,
     recognised,
 )
-from tasks.segmentation.labels import IGNORED
+from tasks.segmentation.fcn import BODY, FCN
+from tasks.segmentation.labels import IGNORED, VOC_CLASSES, VOC_COLORMAP
 from tasks.segmentation.meter import SegmentationMeter
-from tasks.segmentation.networks import build_network, make_configs
+from tasks.segmentation.networks import FINEST, build_network, make_configs
 from tasks.segmentation.segmenter import Segmenter
+from tasks.segmentation.upsampling import bilinear_kernel, kernel2matrix, trans_conv
+from tasks.segmentation.voc import (
+    VOCSegDataset,
+    read_voc_images,
+    voc_colormap2label,
+    voc_label_indices,
+    voc_rand_crop,
+)
+
+if TYPE_CHECKING:
+    from lab.pictures import Picture
+
+__all__ = [
+    "FCN",
+    "FIELD",
+    "VOC_CLASSES",
+    "VOC_COLORMAP",
+    "VOCSegDataset",
+    "bilinear_kernel",
+    "kernel2matrix",
+    "read_voc_images",
+    "trans_conv",
+    "voc_colormap2label",
+    "voc_label_indices",
+    "voc_rand_crop",
+]
 
 WHOLE = 4  # whole pictures a batch, at the most
 EVENNESS = 1.1  # of the classes' weights; ENet's is 1.02
@@ -117,8 +146,13 @@ def add_flags(parser: ArgumentParser) -> None:
         "--dataset", choices=SOURCES, default="street", help="what to train on (default street)"
     )
     network = parser.add_argument_group("network")
-    network.add_argument("--network", metavar="NAME", help="res_unet (default)")
+    network.add_argument(
+        "--network", metavar="NAME", help=f"res_unet (default), {', '.join(FINEST)}"
+    )
     start = network.add_mutually_exclusive_group()
+    start.add_argument(
+        "--pretrained", action="store_true", help=f"FCN: start from {BODY}'s ImageNet weights"
+    )
     start.add_argument(
         "--weights",
         type=Path,
@@ -154,8 +188,8 @@ def prepare(
 
     args.network = args.network or "res_unet"
     make_configs(args.network, 1)  # an unknown name is refused before data are read
-    if resumed is not None and args.weights:
-        raise UsageError("--resume has its own weights: leave out --weights")
+    if resumed is not None and (args.pretrained or args.weights):
+        raise UsageError("--resume has its own weights: leave out --pretrained and --weights")
     source = SOURCES[args.dataset]
     args.data_root = find_data(args.dataset, args.data_root)
     check_batch_size(args.batch_size, runtime, normalises=True)
@@ -194,11 +228,8 @@ def prepare(
     model = build_network(args.network, configs)
     if resumed is not None:
         load_weights(model, resumed["model_state"])
-    elif weights is not None:
-        new = load_fitting(model, weights["model_state"])
-        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in new))
-        what = f"with {', '.join(layers)} new" if layers else "every layer"
-        say(f"Starting from {args.weights}, {what}")
+    else:
+        start_from(model, args, weights)
     identity = {
         "configs": configs,
         "network": args.network,
@@ -211,6 +242,33 @@ def prepare(
     subject = f"pictures, {len(classes)} classes of pixels, from {args.data_root}"
     task = Segmentation(classes, of_classes)
     return Job(task, model, loaders, identity, [{"params": list(model.parameters())}], subject)
+
+
+def start_from(model: Segmenter, args: Namespace, weights: dict[str, Any] | None) -> None:
+    """Load the weights that the flags ask to start from."""
+    if args.pretrained:
+        from lab.pretrained import download_weights
+
+        if not isinstance(model, FCN):
+            raise UsageError(
+                f"--pretrained is for {', '.join(FINEST)}; give {args.network} a checkpoint with "
+                "--weights PATH"
+            )
+        hint = "train it from scratch, without --pretrained"
+        new = load_fitting(model.body, download_weights(BODY, hint))
+    elif weights is not None:
+        bare = "configs" not in weights and isinstance(model, FCN)  # as torchvision publishes it
+        new = load_fitting(model.body if bare else model, weights["model_state"])
+    else:
+        return
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in new))
+    what = f"with {', '.join(layers)} new" if layers else "every layer that they have"
+    say(f"Starting from {args.weights or 'ImageNet'}, {what}")
+
+
+def suggestions(args: Namespace) -> list[list[str]]:
+    """Return the arguments of visualize.py that are worth trying on a run."""
+    return [["--type", kind] for kind in ("masks", *["upsampling"] * (args.network in FINEST))]
 
 
 # ---------------------------------------------------------------- what test.py tests
@@ -250,9 +308,16 @@ def test_loader(
 
 def report(args: Namespace, meter: SegmentationMeter, dataset: SegmentationDataset) -> None:
     """Print IoU and accuracy of each class and over all, and draw what was taken for what."""
-    from tasks.segmentation.found import report_figures
+    from lab import checkpoint
+    from lab.runtime import place, start_as
+    from tasks.segmentation.found import report_figures, save_results
 
-    report_figures(args, meter, dataset)
+    report_figures(args, meter)
+    if args.save:
+        state = checkpoint.load(checkpoint.find(args.ckpt_path, args.epoch))
+        runtime = start_as(state, args.device, args.precision)
+        model = place(restore(state)[1].eval(), runtime)
+        save_results(dataset, model, runtime, args.ckpt_path / "results")
 
 
 def read_images(
@@ -264,6 +329,18 @@ def read_images(
     label_files(args, state["class_names"], model, files, runtime)
 
 
+# ---------------------------------------------------------------- what visualize.py shows
+
+
+def look(args: Namespace, state: dict[str, Any] | None, runtime: Runtime) -> Iterable["Picture"]:
+    """Return the pictures of the view that `--type` names."""
+    from lab.runtime import place
+    from tasks.segmentation.views import VIEWS
+
+    _, model = restore(state)
+    return VIEWS[args.type](args, state, place(model, runtime).eval(), runtime)
+
+
 FIELD = Field(
     add_flags=add_flags,
     flags_of=flags_of,
@@ -272,6 +349,9 @@ FIELD = Field(
     test_loader=test_loader,
     report=report,
     read_images=read_images,
+    views=("masks", "upsampling"),
+    look=look,
+    suggestions=suggestions,
     defaults={
         "epoch": 12,
         "batch_size": 16,

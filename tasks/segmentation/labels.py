@@ -64,25 +64,22 @@ def read_label(path: Path, count: int, ignored: int, colours: Sequence[Colour]) 
     try:
         with Image.open(path) as image:
             image.load()
-            numbers = np.array(image) if image.mode in ("P", "L", "1") else None
-            if numbers is None and image.mode.startswith("I"):  # 16 bits
-                numbers = np.array(image).astype(np.int64)
-            pixels = np.array(image.convert("RGB")) if numbers is None else None
+            coloured = image.mode not in ("P", "L", "1") and not image.mode.startswith("I")
+            pixels = np.array(image.convert("RGB") if coloured else image)
     except OSError:
         raise
     except Exception as error:  # arbitrary bytes make decoders raise nearly anything
         raise OSError(f"damaged image ({type(error).__name__})") from error
-    if numbers is None:
-        numbers = numbers_of(pixels, colours, path)
-    present = np.bincount(numbers.ravel().clip(0, 256))
-    unknown = [k for k in present.nonzero()[0] if k >= count and k not in (ignored, IGNORED)]
+    numbers = numbers_of(pixels, colours, path) if coloured else pixels
+    present = np.bincount(numbers.ravel().astype(np.intp).clip(0, IGNORED + 1)).nonzero()[0]
+    unknown = [number for number in present if number >= count]
+    unknown = [number for number in unknown if number not in (ignored, IGNORED)]
     if unknown:
         raise LabError(
             f"{path} labels class {unknown[0]}, but the {count} classes are 0 to {count - 1}"
         )
     numbers = numbers.astype(np.uint8)
-    if ignored >= count:
-        numbers[numbers == ignored] = IGNORED
+    numbers[numbers == ignored] = IGNORED
     return numbers
 
 

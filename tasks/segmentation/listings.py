@@ -41,15 +41,15 @@ class Listing(NamedTuple):
     Attributes:
         source: the file or folder that says so.
         classes: names, by number; None where nothing says how many there are.
-        pictures: with their labels.
         colours: of the numbers, in label images that are colours.
+        pictures: with their labels.
         ignored: the number, besides 255, of what is not labelled.
     """
 
     source: Path
     classes: tuple[str, ...] | None
-    pictures: list[Pair]
     colours: Sequence[Colour]
+    pictures: list[Pair]
     ignored: int = IGNORED
 
 
@@ -85,7 +85,7 @@ def read_listed(
         Pair(folder / "JPEGImages" / f"{name}.jpg", folder / "SegmentationClass" / f"{name}.png")
         for name in names
     ]
-    return Listing(table, classes, pairs, colours, ignored)
+    return Listing(table, classes, colours, pairs, ignored)
 
 
 # ---------------------------------------------------------------- folders of pictures
@@ -96,7 +96,7 @@ def read_camvid(root: Path, mode: str) -> Listing | None:
     folder, labels = root / mode, root / f"{mode}annot"
     if not (folder.is_dir() and labels.is_dir()):
         return None
-    return Listing(folder, CAMVID_CLASSES, pairs_of(folder, labels), PALETTE, NOT_LABELLED)
+    return Listing(folder, CAMVID_CLASSES, PALETTE, pairs_of(folder, labels), NOT_LABELLED)
 
 
 def read_folder(root: Path, mode: str) -> Listing | None:
@@ -110,8 +110,10 @@ def read_folder(root: Path, mode: str) -> Listing | None:
         return None
     parted = (folder / "images").is_dir() and (folder / "labels").is_dir()
     pictures, labels = (folder / "images", folder / "labels") if parted else (folder, folder)
-    classes, colours = read_classes(root / CLASSES_FILE)
-    return Listing(folder, classes, pairs_of(pictures, labels), colours)
+    pairs = pairs_of(pictures, labels)
+    if not any(pair.label.is_file() for pair in pairs):
+        return None
+    return Listing(folder, *read_classes(root / CLASSES_FILE), pairs)
 
 
 def pairs_of(pictures: Path, labels: Path) -> list[Pair]:

@@ -4,11 +4,13 @@ from dataclasses import asdict
 from typing import Any
 
 from lab.console import LabError, UsageError
+from tasks.segmentation.fcn import FCN, FCNConfig
 from tasks.segmentation.resunet import ResUNet, ResUNetConfig
 from tasks.segmentation.segmenter import Segmenter
 
+FINEST = {"fcn_32s": 32, "fcn_16s": 16, "fcn_8s": 8}  # the stride in a name of Long et al.'s
 # Each with the dataclass that holds its arguments.
-NETWORKS = {"res_unet": (ResUNet, ResUNetConfig)}
+NETWORKS = {"res_unet": (ResUNet, ResUNetConfig), **dict.fromkeys(FINEST, (FCN, FCNConfig))}
 
 
 def make_configs(name: str, num_classes: int) -> dict[str, Any]:
@@ -19,7 +21,9 @@ def make_configs(name: str, num_classes: int) -> dict[str, Any]:
     """
     if name not in NETWORKS:
         raise UsageError(f"--network {name}: there are {', '.join(NETWORKS)}")
-    return asdict(NETWORKS[name][1](num_classes))
+    if name in FINEST:
+        return asdict(FCNConfig(num_classes, FINEST[name]))
+    return asdict(ResUNetConfig(num_classes))
 
 
 def build_network(name: str, configs: dict[str, Any]) -> Segmenter:
@@ -33,5 +37,5 @@ def build_network(name: str, configs: dict[str, Any]) -> Segmenter:
     network, config = NETWORKS[name]
     try:
         return network(**asdict(config(**configs)))
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise LabError(f"the configs do not fit the network {name!r}: {error}") from error

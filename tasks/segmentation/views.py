@@ -1,0 +1,155 @@
+"""What visualize.py shows of a network of pixels: its labels, and how they became so large."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lab.console import LabError, UsageError
+from lab.images import image_path, open_image
+from lab.pictures import Colours, Grid, Legend, Picture, Tile, shorten
+from lab.runtime import Runtime
+from tasks.segmentation import test_loader
+from tasks.segmentation.data import shrink
+from tasks.segmentation.fcn import FCN, enlarging
+from tasks.segmentation.found import (
+    LONGEST,
+    WRONG,
+    as_input,
+    cover,
+    label_picture,
+    legend,
+    mark_wrong,
+)
+from tasks.segmentation.labels import IGNORED, colours_of
+from tasks.segmentation.segmenter import Segmenter
+from tasks.segmentation.upsampling import overlaps
+
+PICTURES = 4  # of the test split
+BOARDS = ((2, 2), (3, 2), (4, 2), (5, 3))  # kernel and stride of transposed convolutions
+BOARD = 6  # inputs along an axis of those
+Shown = tuple[np.ndarray, np.ndarray | None, str]  # pixels, labels where known, name
+
+
+def chosen_pictures(
+    args: Namespace, state: dict[str, Any], runtime: Runtime, most: int
+) -> list[Shown]:
+    """Return the picture that `--image` or `--image_idx` names; else some of the test split."""
+    if args.image is not None:
+        path = image_path(args.image, args.save_dir / "images")
+        try:
+            return [(shrink(open_image(path), LONGEST), None, path.name)]
+        except OSError as error:
+            raise LabError(f"{path}: {error.strerror or error}") from error
+    dataset = test_loader(state, args.data_root, 1, runtime).dataset
+    count = len(dataset)
+    if args.image_idx is not None:
+        if not 0 <= args.image_idx < count:
+            raise UsageError(f"--image_idx {args.image_idx}: the pictures are 0 to {count - 1}")
+        chosen = [args.image_idx]
+    else:  # those that show the most kinds of things
+        kinds = [len(np.unique(labels)) for labels in dataset.split.labels]
+        chosen = sorted(range(count), key=lambda index: -kinds[index])[:most]
+    split = dataset.split
+    return [(dataset.picture(k), split.labels[k], split.paths[k].name) for k in chosen]
+
+
+# ---------------------------------------------------------------- masks
+
+
+def view_masks(
+    args: Namespace, state: dict[str, Any], model: Segmenter, runtime: Runtime
+) -> Iterator[Picture]:
+    """Picture, truth, what is found, and where they differ."""
+    classes, rows, seen = state["class_names"], [], []
+    colours = colours_of(classes)
+    for picture, labels, name in chosen_pictures(args, state, runtime, PICTURES):
+        found = label_picture(model, picture, runtime)
+        seen.append(found)
+        shown = Tile(cover(picture, found, colours))
+        if labels is None:
+            rows.append([Tile(picture, shorten(name)), shown])
+            continue
+        seen.append(labels)
+        known = labels != IGNORED
+        right = (labels == found)[known].mean() if known.any() else 0.0
+        wrong = Tile(mark_wrong(picture, labels, found), note=f"{right:.1%} of the pixels right")
+        truth = Tile(cover(picture, labels, colours))
+        rows.append([Tile(picture, note=shorten(name)), truth, shown, wrong])
+    columns = ["picture", "truth", "found", "where they differ"] if len(rows[0]) > 2 else []
+    meanings = legend(classes, *seen).colours
+    if columns:
+        meanings = {**meanings, "wrong": WRONG, "not labelled": (0, 0, 0)}
+    parts = Grid(rows, columns=columns, side=2.2), Legend(meanings)
+    yield Picture("masks/masks.jpg", "What every pixel shows", parts)
+
+
+# ---------------------------------------------------------------- upsampling
+
+
+@torch.inference_mode()
+def view_upsampling(
+    args: Namespace, state: dict[str, Any], model: Segmenter, runtime: Runtime
+) -> Iterator[Picture]:
+    """Four ways from a small map to a large one, their kernels, and the checkerboard."""
+    if not isinstance(model, FCN):
+        raise LabError(f"{state['network']} has no transposed convolution: train fcn_32s")
+    ((picture, _, name),) = chosen_pictures(args, state, runtime, 1)
+    images = model.fill(as_input(picture).to(runtime.device))
+    scores = model.scores[0](model.maps(images)[0])
+    learned = model.upsample[0]
+    label = int(scores[0].flatten(1).std(1).argmax())  # the class that has most to say about it
+    small = scores[:, label : label + 1]
+    factor = learned.stride[0]
+    initial = enlarging(1, factor).to(runtime.device)
+    own = learned.weight[label : label + 1, label : label + 1]
+    ways = {
+        "nearest": F.interpolate(small, scale_factor=factor),
+        "bilinear": F.interpolate(small, scale_factor=factor, mode="bilinear"),
+        "transposed convolution,\nas initialised": initial(small),
+        "transposed convolution,\nas learned": F.conv_transpose2d(
+            small, own, stride=factor, padding=learned.padding
+        ),
+    }
+    low, high = float(small.min()), float(small.max())
+    maps = [Tile(as_map(small), f"scores, {small.shape[3]}x{small.shape[2]}")]
+    maps += [Tile(as_map(enlarged), way) for way, enlarged in ways.items()]
+    box = torch.zeros_like(own)
+    inside = slice(factor // 2, factor // 2 + factor)
+    box[:, :, inside, inside] = 1  # what a transposed convolution would have for a kernel
+    triangle = initial.weight
+    kernels = [
+        Tile(as_map(kernel), way)
+        for kernel, way in ((box, "nearest"), (triangle, "as initialised"), (own, "as learned"))
+    ]
+    most = float(max(kernel.max() for kernel in (box, triangle, own)))
+    boards = [
+        Tile(overlaps(BOARD, kernel, stride).numpy(), f"kernel {kernel}, stride {stride}")
+        for kernel, stride in BOARDS
+    ]
+    title = f"{shorten(name)}: scores of {state['class_names'][label]}, {factor} times as large"
+    yield Picture(
+        "upsampling/upsampling.jpg",
+        title,
+        (
+            Grid([maps], side=1.9, colours=Colours("viridis", low, high, "score")),
+            Grid([kernels], title="The kernels: what becomes of a single score", side=1.7,
+                 colours=Colours("viridis", min(0.0, float(own.min())), most, "weight")),
+            Grid([boards], title="Inputs that an output is made from: even where the stride "
+                 "divides the kernel, else a checkerboard", side=1.7,
+                 colours=Colours("viridis", 0, float(max(b.image.max() for b in boards)),
+                                 "inputs")),
+        ),
+    )  # fmt: skip
+
+
+def as_map(values: Tensor) -> np.ndarray:
+    """Return the values of a single map, (1, 1, H, W), for drawing."""
+    return values[0, 0].float().cpu().numpy()
+
+
+VIEWS = {"masks": view_masks, "upsampling": view_upsampling}
