@@ -13,7 +13,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from lab.console import progress
 
-SECTIONS = ("training", "testing", "mnist", "attention", "saliency", "style", "start")
+SECTIONS = (
+    "training", "testing", "mnist", "attention", "saliency", "style", "segmentation", "start",
+)  # fmt: skip
 
 Turn = Callable[[], float]
 Figures = Mapping[Hashable, Sequence[float]]

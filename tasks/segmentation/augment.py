@@ -26,7 +26,7 @@ CAST = 0.2  # of the light of each channel, in its natural logarithm
 CURVE = 0.35  # bend of the tone curve: most that mid-grey moves, in pixels of [-1, 1]
 SHADE_SHARE, SHADE = 0.5, 0.5  # of the images that light falls on unevenly; of its logarithm
 SHADE_GRID = (4, 5)  # places, down and across, where that light is drawn
-BLUR_SHARE = 0.25  # of the images, blurred more than `vary_light` does
+BLUR_SHARE = 0.25  # of the images, which a camera of half as many rows has taken
 NOISE_SHARE, NOISE = 0.5, 0.12  # of the images that get grain; the most, a deviation
 
 
@@ -152,6 +152,6 @@ def vary_camera(images: Tensor, generator: torch.Generator) -> Tensor:
     images = images.addcmul(bend, 1 - images.square())
     images = vary_light(images, generator)
     for index in (torch.rand(count, generator=generator) < BLUR_SHARE).nonzero()[:, 0].tolist():
-        for _ in range(2):
-            images[index] = F.avg_pool2d(images[index], 3, 1, 1, count_include_pad=False)
+        half = F.interpolate(images[index][None], scale_factor=0.5, mode="bilinear")
+        images[index] = F.interpolate(half, images.shape[2:], mode="bilinear")[0]
     return add_grain(images, generator, NOISE_SHARE, NOISE)
