@@ -149,7 +149,7 @@ def vary_camera(images: Tensor, generator: torch.Generator) -> Tensor:
     images.clamp_(-1, 1)
     # A parabola through black and white, which leaves both where they are: a gamma, but cheaper.
     bend = uniform(count, generator, CURVE).view(-1, 1, 1, 1).to(device)
-    images = images.addcmul(bend, 1 - images.square())
+    images.add_(images.square().neg_().add_(1).mul_(bend))
     images = vary_light(images, generator)
     for index in (torch.rand(count, generator=generator) < BLUR_SHARE).nonzero()[:, 0].tolist():
         half = F.interpolate(images[index][None], scale_factor=0.5, mode="bilinear")

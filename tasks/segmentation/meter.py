@@ -34,7 +34,7 @@ class SegmentationMeter:
 
     Args:
         classes: names, by label.
-        loss: (scores of `Segmenter.forward`, labels) to a mean over images.
+        loss: (scores of every pixel, labels) to a mean over images.
 
     Attributes:
         matrix: int64 (C, C), pixels of (true, found); after `compute`, of all processes.
@@ -49,12 +49,10 @@ class SegmentationMeter:
 
     def update(self, model: Segmenter, images: Tensor, labels: Tensor) -> None:
         """Label a batch of pictures, (N, 3, H, W), whose labels are (N, H, W)."""
-        scores = model(model.fill(images))
-        found = model.enlarge(scores, labels.shape[-2:]).argmax(1)
-        self.matrix = self.matrix.to(labels.device) + confusion_matrix(
-            labels, found, len(self.classes)
-        )
-        loss = self.loss(scores, model.fill(labels, IGNORED)).double() * len(images)
+        scores = model.segment(images)
+        matrix = confusion_matrix(labels, scores.argmax(1), len(self.classes))
+        self.matrix = self.matrix.to(labels.device) + matrix
+        loss = self.loss(scores, labels).double() * len(images)
         self.sums = self.sums.to(loss.device) + torch.stack([loss, loss.new_tensor(len(images))])
 
     def compute(self, runtime: "Runtime") -> dict[str, float]:

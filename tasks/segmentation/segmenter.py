@@ -21,22 +21,19 @@ class Segmenter(nn.Module):
 
     stride = 1
 
-    def fill(self, images: Tensor, value: float = 0) -> Tensor:
-        """Return images, or labels, filled up at the right and below to multiples of `stride`.
+    def fill(self, images: Tensor) -> Tensor:
+        """Return images filled up to multiples of `stride`, at the right and below.
 
-        With 0, which is what convolutions take the outside for, unless another value is given.
+        With 0, which is what convolutions take the outside for.
         """
         below, right = (-side % self.stride for side in images.shape[-2:])
-        return F.pad(images, (0, right, 0, below), value=value) if below or right else images
+        return F.pad(images, (0, right, 0, below)) if below or right else images
 
     def segment(self, images: Tensor) -> Tensor:
         """Return the scores of every pixel, float (N, C, H, W)."""
-        return self.enlarge(self(self.fill(images)), images.shape[-2:])
-
-    def enlarge(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the scores of every pixel of images of a size, from `forward`'s of them filled."""
-        height, width = (side + -side % self.stride for side in size)
-        scores = at_least_float32(scores)
-        if scores.shape[-2:] != (height, width):
-            scores = F.interpolate(scores, (height, width), mode="bilinear")
-        return scores[..., : size[0], : size[1]]
+        height, width = images.shape[-2:]
+        filled = self.fill(images)
+        scores = at_least_float32(self(filled))
+        if scores.shape[-2:] != filled.shape[-2:]:
+            scores = F.interpolate(scores, filled.shape[-2:], mode="bilinear")
+        return scores[..., :height, :width]

@@ -1,0 +1,427 @@
+"""Segmentation: loss, measures, the network for two cores, what is drawn, and the real scripts."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from dataclasses import asdict, replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.metrics import confusion_matrix as sklearn_matrix
+from sklearn.metrics import jaccard_score
+
+from lab import checkpoint, engine
+from lab.runtime import Runtime
+from networks import fold
+from tasks.segmentation import Segmentation, class_weights, restore
+from tasks.segmentation.augment import Windows
+from tasks.segmentation.data import SOURCES, make_loader, read_split
+from tasks.segmentation.found import GREY, WRONG, cover, legend, mark_wrong
+from tasks.segmentation.labels import CAMVID_CLASSES, IGNORED
+from tasks.segmentation.meter import SegmentationMeter, confusion_matrix
+from tasks.segmentation.networks import build_network, make_configs
+from tasks.segmentation.resunet import ResUNet
+from tasks.segmentation.segmenter import Segmenter
+from tests.support import PROJECT, ScriptCase, environment, script_here
+from tests.test_segmentation_data import make_folder, save
+
+CPU = Runtime(torch.device("cpu"))
+
+
+class Told(Segmenter):
+    """Scores that it is told, whatever it sees."""
+
+    def __init__(self, scores, stride=1):
+        super().__init__()
+        self.scores, self.stride = scores, stride
+
+    def forward(self, images):
+        return self.scores[: len(images)]
+
+
+# ---------------------------------------------------------------- loss
+
+
+class LossTest(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        self.scores = torch.randn(3, 4, 6, 8)
+        self.labels = torch.randint(0, 4, (3, 6, 8))
+        self.labels[1, 2:] = IGNORED
+
+    def test_by_a_naive_loop(self):
+        """A mean over images of the mean over their labelled pixels, weighted or not."""
+        for weights in (None, [0.5, 1.0, 2.0, 4.0]):
+            loss = Segmentation("abcd", weights).loss(Told(self.scores), self.scores, self.labels)
+            means = []
+            for scores, labels in zip(self.scores, self.labels, strict=True):
+                each = [
+                    -scores[:, y, x].log_softmax(0)[label] * (weights[label] if weights else 1)
+                    for y, row in enumerate(labels.tolist())
+                    for x, label in enumerate(row)
+                    if label != IGNORED
+                ]
+                means.append(sum(each) / len(each))
+            self.assertAlmostEqual(float(loss), float(sum(means) / 3), places=5)
+
+    def test_nothing_labelled(self):
+        self.labels[:] = IGNORED
+        loss = Segmentation("abcd").loss(Told(self.scores), self.scores, self.labels)
+        self.assertEqual(float(loss), 0)
+
+    def test_cells(self):
+        """Of a score for 2x2 pixels one is asked for: over four images, each of the four."""
+        scores = torch.randn(4, 3, 5, 7)
+        places = [(0, 0), (0, 1), (1, 0), (1, 1)]
+        labels = torch.full((4, 10, 14), IGNORED)
+        task = Segmentation("abc")
+        for index, (y, x) in enumerate(places):
+            labels[index, y::2, x::2] = torch.randint(0, 3, (5, 7))
+        small = torch.stack([own[y::2, x::2] for own, (y, x) in zip(labels, places, strict=True)])
+        expected = F.cross_entropy(scores, small)
+        self.assertAlmostEqual(float(task.cross_entropy(scores, labels)), float(expected), places=5)
+
+    def test_class_weights(self):
+        shares = np.array([0.7, 0.29, 0.01, 0.0])
+        weights = np.array(class_weights(shares))
+        self.assertTrue((np.diff(weights) > 0).all())
+        self.assertAlmostEqual((weights * shares).sum(), 1)
+        # Paszke et al.: in inverse proportion to the logarithm of a constant and the share
+        expected = np.log(1.1 + 0.7) / np.log(1.1 + 0.01)
+        self.assertAlmostEqual(weights[2] / weights[0], expected)
+
+
+# ---------------------------------------------------------------- measures
+
+
+class MeterTest(unittest.TestCase):
+    classes = ("a", "b", "c", "d")
+
+    def setUp(self):
+        rng = np.random.default_rng(0)
+        self.labels = torch.from_numpy(rng.choice(3, (6, 5, 7), p=[0.6, 0.3, 0.1]))
+        self.found = torch.from_numpy(rng.choice(3, (6, 5, 7), p=[0.5, 0.3, 0.2]))
+        self.labels[0] = 0  # pictures differ, so that their means would, too
+        self.labels[1, :, :3] = IGNORED
+        self.images = torch.zeros(6, 3, 5, 7)
+
+    def measure(self, *batches):
+        task = Segmentation(self.classes)
+        meter = task.meter()
+        for part in batches:
+            scores = F.one_hot(self.found[part], 4).permute(0, 3, 1, 2).float()
+            meter.update(Told(scores), self.images[part], self.labels[part])
+        return meter, meter.compute(CPU)
+
+    def test_by_scikit_learn(self):
+        known = self.labels != IGNORED
+        true, found = self.labels[known].numpy(), self.found[known].numpy()
+        meter, figures = self.measure(slice(0, 4), slice(4, 6))
+        np.testing.assert_array_equal(meter.matrix[:3, :3], sklearn_matrix(true, found))
+        iou = jaccard_score(true, found, average=None)
+        np.testing.assert_allclose(meter.iou[:3], iou)
+        self.assertAlmostEqual(figures["miou"], iou.mean())
+        self.assertAlmostEqual(figures["pixel_accuracy"], (true == found).mean())
+        each = [(found[true == k] == k).mean() for k in range(3)]
+        self.assertAlmostEqual(figures["class_accuracy"], np.mean(each))
+
+    def test_a_class_that_is_nowhere(self):
+        """It counts for nothing; one that is found but not there, for 0."""
+        self.assertTrue(self.measure(slice(0, 6))[0].iou[3].isnan())
+        before = self.measure(slice(0, 6))[1]["miou"]
+        self.found[2, 0, 0] = 3
+        meter, figures = self.measure(slice(0, 6))
+        self.assertEqual(meter.iou[3], 0)
+        self.assertLess(figures["miou"], 0.8 * before)
+
+    def test_is_no_mean_over_pictures(self):
+        """However pixels are dealt out to batches, the figures are those of all together."""
+        whole = self.measure(slice(0, 6))[1]
+        single = self.measure(*(slice(k, k + 1) for k in range(6)))[1]
+        for name, value in whole.items():
+            self.assertAlmostEqual(single[name], value, places=6)
+        means = [self.measure(slice(k, k + 1))[1]["miou"] for k in range(6)]
+        self.assertGreater(abs(np.mean(means) - whole["miou"]), 0.01)
+
+    def test_ignored_is_counted_nowhere(self):
+        matrix = confusion_matrix(torch.tensor([0, IGNORED, 1]), torch.tensor([1, 1, 1]), 2)
+        self.assertEqual(matrix.tolist(), [[0, 1], [0, 1]])
+
+    def test_odd_sizes(self):
+        """Scores of filled images are cut back; nothing of the filling is counted."""
+        torch.manual_seed(0)
+        network = ResUNet(4, width=8).eval()
+        images, labels = torch.randn(1, 3, 33, 47), torch.randint(0, 4, (1, 33, 47))
+        meter = SegmentationMeter(self.classes, Segmentation(self.classes).cross_entropy)
+        with torch.inference_mode():
+            meter.update(network, images, labels)
+            found = network.segment(images).argmax(1)
+        self.assertEqual(int(meter.matrix.sum()), 33 * 47)
+        self.assertEqual(int(meter.matrix.diag().sum()), int((found == labels).sum()))
+        self.assertTrue(0 < meter.compute(CPU)["loss"] < 5)
+
+
+# ---------------------------------------------------------------- the network
+
+
+class ResUNetTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        torch.manual_seed(0)
+        cls.network = ResUNet(11).eval()
+
+    @torch.inference_mode()
+    def test_sizes(self):
+        self.assertEqual(self.network(torch.rand(2, 3, 64, 96)).shape, (2, 11, 32, 48))
+        for size in ((481, 359), (30, 1), (64, 64)):
+            self.assertEqual(self.network.segment(torch.rand(1, 3, *size)).shape, (1, 11, *size))
+
+    def test_sees_a_whole_frame(self):
+        """The label in a frame's middle hangs on pixels at all its edges."""
+        images = torch.rand(1, 3, 384, 480, requires_grad=True)
+        # In training mode batch norm would tie all pixels to each other.
+        self.network(images)[0, :, 96, 120].sum().backward()
+        seen = images.grad[0].abs().amax(0) > 0
+        self.assertTrue(seen[0].any() and seen[-1].any() and seen[:, 0].any() and seen[:, -1].any())
+
+    @torch.inference_mode()
+    def test_filling_is_cut_off(self):
+        """What lies right and below of odd images is 0, and scores are where they belong."""
+        images = torch.rand(1, 3, 50, 70)
+        filled = F.pad(images, (0, 26, 0, 14))
+        expected = F.interpolate(self.network(filled), (64, 96), mode="bilinear")[..., :50, :70]
+        torch.testing.assert_close(self.network.segment(images), expected)
+
+    @torch.inference_mode()
+    def test_folded_is_the_same(self):
+        network, images = ResUNet(3, width=8), torch.rand(1, 3, 64, 64)
+        network.train()(torch.rand(4, 3, 64, 64))
+        expected = network.eval()(images)
+        folded = fold(network)
+        self.assertFalse(any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules()))
+        torch.testing.assert_close(folded(images), expected, atol=1e-4, rtol=1e-3)
+
+    def test_is_built_from_its_configs(self):
+        for name in ("res_unet", "fcn_16s"):
+            configs = make_configs(name, 7)
+            network = build_network(name, configs)
+            self.assertEqual(asdict(network.config), configs)
+
+
+# ---------------------------------------------------------------- what is drawn
+
+
+class FoundTest(unittest.TestCase):
+    picture = np.full((2, 3, 3), 100, np.uint8)
+    labels = np.array([[0, 1, IGNORED], [1, 1, 0]], np.uint8)
+
+    def test_cover(self):
+        shown = cover(self.picture, self.labels, [(0, 0, 0), (200, 0, 100)])
+        self.assertEqual(shown[0, 0].tolist(), [40, 40, 40])
+        self.assertEqual(shown[0, 1].tolist(), [160, 40, 100])
+        self.assertEqual(shown[0, 2].tolist(), [0, 0, 0])
+
+    def test_mark_wrong(self):
+        found = np.array([[0, 0, 0], [1, 1, 1]], np.uint8)
+        wrong = mark_wrong(self.picture, self.labels, found)
+        right = cover(self.picture, np.zeros_like(self.labels), [GREY])[0, 0]
+        marked = cover(self.picture, np.zeros_like(self.labels), [WRONG])[0, 0]
+        expected = [[right, marked, [0, 0, 0]], [right, right, marked]]
+        np.testing.assert_array_equal(wrong, expected)
+
+    def test_legend_names_what_is_there(self):
+        meanings = legend(CAMVID_CLASSES, self.labels, np.array([[5]], np.uint8)).colours
+        self.assertEqual(list(meanings), ["sky", "building", "tree"])
+        self.assertEqual(meanings["building"], (128, 0, 0))
+
+
+# ---------------------------------------------------------------- the scripts
+
+
+class ScriptTest(ScriptCase):
+    """The real scripts on a few small pictures."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.addClassCleanup(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        cls.data = make_folder(cls.base / "data", {"train": 12, "val": 2, "test": 3})
+        cls.flags = ("--task", "segmentation", "--dataset", "folder", "--data_root", cls.data,
+                     "--batch_size", "4", "--epoch", "2", "--no_show")  # fmt: skip
+        source = replace(SOURCES["folder"], windows=Windows(size=(32, 64)))
+        patch = mock.patch.dict(SOURCES, folder=source)
+        patch.start()
+        cls.addClassCleanup(patch.stop)
+        for network in ("res_unet", "fcn_32s"):
+            cls.train(cls.base / network, *cls.flags, "--network", network)
+
+    @classmethod
+    def train(cls, folder, *flags):
+        done = script_here("train.py", *flags, "--ckpt_path", folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def report(self, *flags):
+        done = script_here("test.py", "--epoch", "last", "--no_show", *flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def test_trains_and_tests(self):
+        folder = self.base / "res_unet"
+        state = checkpoint.load(folder / "ckpt_epoch_2.pth")
+        names = {"loss", "val_loss", "val_miou", "val_pixel_accuracy", "val_class_accuracy"}
+        self.assertTrue(names <= state["history"][1].keys())
+        self.assertEqual(state["class_names"], ["kind 0", "kind 1", "kind 2"])
+        said = self.report("--ckpt_path", folder, "--save")
+        self.assertRegex(said, r"kind 1 +\d+\.\d\d% +\d+\.\d\d%")
+        self.assertIn("miou", said)
+        self.assertNotIn("sky", said)
+        self.assertTrue((folder / "confusion_matrix.jpg").is_file())
+        results = sorted((folder / "results").glob("*.jpg"))
+        self.assertEqual(len(results), 3)
+        self.assertEqual(Image.open(results[0]).size, (3 * 48, 40))
+
+    def test_stops_and_goes_on_exactly(self):
+        """Stopped within the second epoch, it comes to the same weights, bit by bit."""
+        steps, made = iter(range(99)), torch.optim.AdamW.step
+
+        def step(*arguments, **options):
+            if next(steps) == 4:
+                signal.raise_signal(signal.SIGINT)
+            return made(*arguments, **options)
+
+        folder = self.base / "stopped"
+        flags = (*self.flags, "--network", "res_unet", "--ckpt_path", folder)
+        with mock.patch.object(torch.optim.AdamW, "step", step):
+            done = script_here("train.py", *flags)
+        self.assertEqual(done.returncode, 130, done.stderr)
+        self.assertIn("epoch 2, 8 of 12 images", done.stdout)
+        self.train(folder, "--resume", folder, "--no_show")
+        straight = checkpoint.load(self.base / "res_unet" / "ckpt_epoch_2.pth")
+        gone_on = checkpoint.load(folder / "ckpt_epoch_2.pth")
+        for name, value in straight["model_state"].items():
+            self.assertTrue(torch.equal(value, gone_on["model_state"][name]), name)
+
+    def test_goes_on_without_class_weights(self):
+        """A flag of the field's own is kept for the run that goes on."""
+        folder = self.base / "plain"
+        self.train(folder, *self.flags, "--epoch", "1", "--no-class_weights")
+        self.train(folder, "--resume", folder, "--epoch", "2", "--no_show")
+        for epoch in (1, 2):
+            state = checkpoint.load(folder / f"ckpt_epoch_{epoch}.pth")
+            self.assertIsNone(state["class_weights"])
+        weighted = checkpoint.load(self.base / "res_unet" / "ckpt_epoch_2.pth")["class_weights"]
+        self.assertEqual(restore(state)[0].weights, None)
+        self.assertEqual(len(weighted), 3)
+
+    def test_fine_tuning(self):
+        """Of the same classes all layers; of others, a new last one."""
+        flags = (*self.flags, "--epoch", "1", "--weights", self.base / "res_unet")
+        said = self.train(self.base / "tuned", *flags).stdout
+        self.assertIn("every layer", said)
+        other = make_folder(self.base / "other", {"train": 4, "val": 1}, classes=4)
+        said = self.train(self.base / "others", *flags, "--data_root", other).stdout
+        self.assertIn("with head.0 new", said)
+
+    def test_fcn_from_published_weights(self):
+        """A bare state dict is the body's."""
+        body = build_network("fcn_32s", make_configs("fcn_32s", 2)).body.state_dict()
+        path = self.base / "resnet18.pth"
+        torch.save(body | {"fc.weight": torch.zeros(1000, 512)}, path)
+        done = self.train(self.base / "fcn", *self.flags, "--epoch", "1", "--network", "fcn_8s",
+                          "--weights", path, "--lr", "1e-12")  # fmt: skip
+        self.assertIn(f"Starting from {path}", done.stdout)
+        state = checkpoint.load(self.base / "fcn" / "ckpt_epoch_1.pth")["model_state"]
+        torch.testing.assert_close(state["body.conv1.weight"], body["conv1.weight"])
+
+    def test_a_folder_of_another_layout(self):
+        """A network of the drawn street is tested on CamVid's folders, by class names."""
+        network = ResUNet(11, width=8)
+        state = {"task": "segmentation", "network": "res_unet", "dataset": "street",
+                 "configs": asdict(network.config), "class_names": list(CAMVID_CLASSES),
+                 "model_state": network.state_dict(), "epoch": 1}  # fmt: skip
+        folder = self.base / "street"
+        folder.mkdir()
+        checkpoint.save(folder / "ckpt_epoch_1.pth", state)
+        camvid = self.base / "camvid"
+        for index in range(2):
+            save(camvid / "val" / f"{index}.png", np.zeros((31, 47, 3)))
+            save(camvid / "valannot" / f"{index}.png", np.full((31, 47), 3 * index))
+        said = self.report("--ckpt_path", folder, "--data_root", camvid)
+        self.assertIn("2 pictures", said)
+        self.assertIn("mean IoU of sky, building, road, tree, car", said)
+        done = script_here("test.py", "--ckpt_path", folder, "--data_root", self.data)
+        self.assert_refused(done, 1, "has other classes")
+
+    def test_a_picture_of_ones_own(self):
+        """Of any size; large ones are shrunk."""
+        folder = self.base / "res_unet"
+        path = save(
+            self.base / "photo.png", np.random.default_rng(0).integers(0, 256, (359, 981, 3))
+        )
+        said = self.report("--ckpt_path", folder, "--image", path)
+        self.assertRegex(said, r"photo\.png  kind \d [\d.]+%")
+        self.assertTrue((folder / "labelled_000_photo.jpg").is_file())
+
+    def test_views(self):
+        for network, kinds in {"res_unet": ["masks"], "fcn_32s": ["masks", "upsampling"]}.items():
+            for kind in kinds:
+                with self.subTest(network=network, kind=kind):
+                    seen = self.base / "seen" / network
+                    done = script_here(
+                        "visualize.py", "--type", kind, "--ckpt_path", self.base / network,
+                        "--epoch", "last", "--save_dir", seen, "--no_show",
+                    )  # fmt: skip
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    self.assertTrue((seen / kind / f"{kind}.jpg").is_file())
+
+    def test_refusals(self):
+        done = script_here("train.py", *self.flags, "--pretrained", "--ckpt_path", self.base / "no")
+        self.assert_refused(done, 2, "--pretrained is for fcn_32s")
+        done = script_here("train.py", "--resume", self.base / "fcn_32s", "--epoch", 3,
+                           "--network", "res_unet")  # fmt: skip
+        self.assert_refused(done, 1, "holds fcn_32s")
+        done = script_here("visualize.py", "--type", "upsampling", "--epoch", "last",
+                           "--ckpt_path", self.base / "res_unet")  # fmt: skip
+        self.assert_refused(done, 1, "res_unet has no transposed convolution")
+        done = script_here("visualize.py", "--type", "masks", "--image_idx", 3, "--epoch", "last",
+                           "--ckpt_path", self.base / "res_unet")  # fmt: skip
+        self.assert_refused(done, 2, "the pictures are 0 to 2")
+
+
+class ProcessesTest(ScriptCase):
+    """Two processes of torchrun share the pictures, and all of them count."""
+
+    def test_the_matrix_is_that_of_all_pictures(self):
+        with tempfile.TemporaryDirectory() as base:
+            folder = Path(base) / "run"
+            data = make_folder(Path(base) / "data", {"train": 6, "val": 5})
+            flags = ("--task", "segmentation", "--dataset", "folder", "--lr", "1e-12",
+                     "--batch_size", "6", "--epoch", "1", "--precision", "fp32", "--no_show",
+                     "--data_root", data, "--ckpt_path", folder)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                 "--nproc_per_node=2", "train.py", *map(str, flags)],
+                cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stdout.count("Epoch  1/1"), 1)
+            state = checkpoint.load(folder / "ckpt_epoch_1.pth")
+            task, network = restore(state)
+            loader = make_loader(read_split("folder", data, "val"), 5)
+            figures = engine.evaluate(network, task.meter(), loader, CPU)
+            for name, value in figures.items():
+                self.assertAlmostEqual(state["history"][0][f"val_{name}"], value, places=4)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,428 @@
+"""Pictures with labels: label images, layouts, windows, loaders."""
+
+import io
+import math
+import tempfile
+import unittest
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lab.augmentation import Window
+from lab.console import LabError
+from tasks.segmentation import data
+from tasks.segmentation.augment import (
+    DRAWS,
+    Cut,
+    Windows,
+    choose_window,
+    cut_both,
+    vary_camera,
+)
+from tasks.segmentation.data import SOURCES, class_shares, make_loader, modes_of, read_split
+from tasks.segmentation.labels import (
+    CAMVID_CLASSES,
+    IGNORED,
+    VOC_CLASSES,
+    VOC_COLORMAP,
+    colours_of,
+    read_label,
+)
+from tests.support import ScriptCase, script_here
+from world import street
+
+RNG = np.random.default_rng(0)
+
+
+def save(path, pixels, mode=None, palette=None):
+    """Write an array as an image; a palette makes numbers a palette PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(pixels, np.uint8), mode)
+    if palette is not None:
+        image.putpalette([level for colour in palette for level in colour])
+    image.save(path)
+    return path
+
+
+def make_folder(root, counts, size=(40, 48), classes=3, named=True):
+    """Write pictures whose brightness is their label, in images/ and labels/."""
+    rng = np.random.default_rng(1)
+    for mode, count in counts.items():
+        for index in range(count):
+            labels = np.zeros(size, np.uint8)
+            labels[:, size[1] // 2 :] = rng.integers(1, classes)
+            labels[:2] = IGNORED
+            pixels = np.repeat(80 * labels[:, :, None].clip(0, 2), 3, 2)
+            save(root / mode / "images" / f"{index:02d}.png", pixels)
+            save(root / mode / "labels" / f"{index:02d}.png", labels)
+    if named:
+        (root / "classes.txt").write_text("".join(f"kind {k}\n" for k in range(classes)))
+    return root
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        self.temp = tempfile.TemporaryDirectory()
+        self.addCleanup(self.temp.cleanup)
+        self.root = Path(self.temp.name)
+
+    def read(self, *arguments, **options):
+        """Read a split; return it and what was said."""
+        said = io.StringIO()
+        with redirect_stdout(said):
+            split = read_split(*arguments, **options)
+        return split, said.getvalue()
+
+
+# ---------------------------------------------------------------- label images
+
+
+class LabelTest(Folder):
+    numbers = RNG.integers(0, 21, (7, 9))
+
+    def read_label(self, path, count=21, ignored=IGNORED, colours=VOC_COLORMAP):
+        return read_label(path, count, ignored, colours)
+
+    def test_palettes_are_numbers(self):
+        """Whatever colours a palette has: here those of other numbers."""
+        shifted = [*VOC_COLORMAP[5:], *VOC_COLORMAP[:5]]
+        for name, palette in (("plain", None), ("own", VOC_COLORMAP), ("shifted", shifted)):
+            path = save(self.root / f"{name}.png", self.numbers, palette=palette)
+            self.assertEqual(Image.open(path).mode, "L" if palette is None else "P")
+            np.testing.assert_array_equal(self.read_label(path), self.numbers)
+
+    def test_colours_are_looked_up(self):
+        pixels = np.array(VOC_COLORMAP)[self.numbers]
+        for suffix in ("RGB", "RGBA"):
+            path = self.root / f"{suffix}.png"
+            Image.fromarray(pixels.astype(np.uint8)).convert(suffix).save(path)
+            np.testing.assert_array_equal(self.read_label(path), self.numbers)
+
+    def test_a_colour_in_no_palette(self):
+        pixels = np.array(VOC_COLORMAP, np.uint8)[self.numbers]
+        pixels[3, 6] = 128, 0, 1
+        path = save(self.root / "odd.png", pixels)
+        with self.assertRaisesRegex(LabError, r"odd\.png has the colour \(128, 0, 1\) at 6, 3"):
+            self.read_label(path)
+
+    def test_ignored(self):
+        """255 always, and the number that a data set has for it, among its classes or beyond."""
+        path = save(self.root / "a.png", [[0, 11, 255, 10]])
+        self.assertEqual(self.read_label(path, 11, 11).tolist(), [[0, IGNORED, IGNORED, 10]])
+        with self.assertRaisesRegex(LabError, "labels class 11, but the 11 classes are 0 to 10"):
+            self.read_label(path, 11)
+
+    def test_numbers_that_are_no_class(self):
+        path = save(self.root / "many.png", np.arange(200)[None])
+        with self.assertRaisesRegex(LabError, "many.png labels class 12, but the 12 classes"):
+            self.read_label(path, 12)
+        self.assertEqual(self.read_label(path, 200).max(), 199)
+        wide = Image.fromarray(np.array([[0, 300]], np.uint16))
+        wide.save(self.root / "wide.png")
+        with self.assertRaisesRegex(LabError, "labels class"):
+            self.read_label(self.root / "wide.png", 255)
+
+    def test_no_image(self):
+        (self.root / "text.png").write_text("no image")
+        with self.assertRaises(OSError):
+            self.read_label(self.root / "text.png")
+
+    def test_palettes(self):
+        """VOC's as published; CamVid's own for its classes."""
+        published = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]
+        self.assertEqual(VOC_COLORMAP[:5], published)
+        self.assertEqual((len(VOC_COLORMAP), VOC_COLORMAP[20]), (21, (0, 64, 128)))
+        self.assertEqual(len(set(VOC_COLORMAP)), 21)
+        self.assertEqual(colours_of(CAMVID_CLASSES)[0], (128, 128, 128))
+        self.assertEqual(colours_of(("a", "b")), [(0, 0, 0), (128, 0, 0)])
+
+
+# ---------------------------------------------------------------- layouts
+
+
+class StreetTest(Folder):
+    def test_reads_what_is_drawn(self):
+        splits = {"train": 2, "val": 1, "test": 1}
+        street.draw_street_dataset(self.root, 0, splits, (64, 96), workers=1)
+        self.assertEqual(modes_of("street", self.root), ("train", "val", "test"))
+        split, said = self.read("street", self.root, "train")
+        self.assertEqual((split.classes, len(split.paths), said), (CAMVID_CLASSES, 2, ""))
+        raw = np.array(Image.open(self.root / "train/SegmentationClass/00001.png"))
+        np.testing.assert_array_equal(split.labels[1], np.where(raw == 11, IGNORED, raw))
+        np.testing.assert_array_equal(split.pictures[1], np.array(Image.open(split.paths[1])))
+
+
+class CamvidTest(Folder):
+    def setUp(self):
+        super().setUp()
+        for mode in ("train", "val"):
+            for index in range(4):
+                save(self.root / mode / f"{index}.png", np.zeros((6, 8, 3)))
+                save(self.root / f"{mode}annot" / f"{index}.png", np.full((6, 8), index + 8))
+
+    def test_reads_pairs(self):
+        split, _ = self.read("camvid", self.root, "val")
+        self.assertEqual([labels[0, 0] for labels in split.labels], [8, 9, 10, IGNORED])
+        self.assertEqual(modes_of("camvid", self.root), ("train", "val"))
+
+    def test_what_cannot_be_used_is_named(self):
+        save(self.root / "trainannot" / "1.png", np.zeros((6, 9)))
+        (self.root / "trainannot" / "2.png").unlink()
+        (self.root / "train" / "3.png").write_bytes(b"\x89PNG no")
+        split, said = self.read("camvid", self.root, "train")
+        self.assertEqual([path.name for path in split.paths], ["0.png"])
+        self.assertIn("left out 3 of 4 files", said)
+        self.assertIn("1.png (is 8x6, but its labels are 9x6)", said)
+        self.assertIn("2.png (no 2.png)", said)
+
+    def test_nothing_labelled(self):
+        for index in range(4):
+            save(self.root / "valannot" / f"{index}.png", np.full((6, 8), 11))
+        with self.assertRaisesRegex(LabError, "leaves nothing to learn"):
+            self.read("camvid", self.root, "val")
+
+    def test_recognised(self):
+        """A folder says by its layout what it is; the data set named has the first word."""
+        self.assertEqual(data.recognised("street", self.root), "camvid")
+        self.assertEqual(data.recognised("camvid", self.root), "camvid")
+        self.assertEqual(data.recognised("voc", self.root / "nothing"), "voc")
+
+
+class VocTest(Folder):
+    def test_reads_numbers_and_the_open_border(self):
+        kit = self.root / "VOCdevkit" / "VOC2012"
+        labels = RNG.integers(0, 21, (6, 8))
+        labels[0, 0] = 255
+        palette = [*VOC_COLORMAP, *[(0, 0, 0)] * 234, (224, 224, 192)]
+        save(kit / "JPEGImages" / "a.jpg", np.zeros((6, 8, 3)))
+        save(kit / "SegmentationClass" / "a.png", labels, palette=palette)
+        (kit / "ImageSets" / "Segmentation").mkdir(parents=True)
+        (kit / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
+        split, _ = self.read("voc", self.root, "train")
+        self.assertEqual(split.classes, VOC_CLASSES)
+        np.testing.assert_array_equal(split.labels[0], labels)
+
+    def test_is_downloaded_into_its_own_folder_alone(self):
+        with mock.patch.object(data, "download") as download:
+            SOURCES["voc"].prepare(self.root)
+            download.assert_not_called()
+            with mock.patch.object(data, "DATA_ROOT", self.root):
+                SOURCES["voc"].prepare(self.root)
+        download.assert_called_once_with("VOCSegmentation", "VOCdevkit", "street", self.root)
+
+
+class FolderTest(Folder):
+    def test_names_and_splits(self):
+        make_folder(self.root, {"train": 10})
+        split, said = self.read("folder", self.root, "val", val_share=0.2)
+        self.assertEqual(split.classes, ("kind 0", "kind 1", "kind 2"))
+        self.assertIn("2 pictures of train are held out", said)
+        rest, _ = self.read("folder", self.root, "train", val_share=0.2)
+        self.assertEqual(len({*split.paths, *rest.paths}), 10)
+        self.assertEqual(len(rest.paths), 8)
+
+    def test_side_by_side_without_names(self):
+        for name, number in (("a", 0), ("b", 4)):
+            save(self.root / "test" / f"{name}.jpg", np.zeros((6, 8, 3)))
+            save(self.root / "test" / f"{name}.png", np.full((6, 8), number))
+        split, _ = self.read("folder", self.root, "test")
+        self.assertEqual([path.name for path in split.paths], ["a.jpg", "b.jpg"])
+        self.assertEqual(split.classes, ("0", "1", "2", "3", "4"))
+
+    def test_colours_of_its_own(self):
+        (self.root).mkdir(exist_ok=True)
+        (self.root / "classes.txt").write_text("wet ground 1 2 3\nice 200 100 50\n")
+        save(self.root / "train" / "a.jpg", np.zeros((1, 2, 3)))
+        save(self.root / "train" / "a.png", [[(200, 100, 50), (1, 2, 3)]])
+        split, _ = self.read("folder", self.root, "train")
+        self.assertEqual(split.classes, ("wet ground", "ice"))
+        self.assertEqual(split.labels[0].tolist(), [[1, 0]])
+        for text in ("", "a 1 2 3\nb\n", "a\na\n"):
+            (self.root / "classes.txt").write_text(text)
+            with self.assertRaisesRegex(LabError, "classes.txt: give"):
+                self.read("folder", self.root, "train")
+
+    def test_large_pictures_are_shrunk_with_their_labels(self):
+        labels = np.zeros((20, 2048), np.uint8)
+        labels[:, 1024:] = 7
+        save(self.root / "train" / "a.jpg", np.repeat(20 * labels[:, :, None], 3, 2))
+        save(self.root / "train" / "a.png", labels)
+        split, _ = self.read("folder", self.root, "train")
+        self.assertEqual(split.pictures[0].shape, (10, 1024, 3))
+        np.testing.assert_array_equal(split.labels[0], labels[::2, ::2])
+
+    def test_too_large_for_memory(self):
+        make_folder(self.root, {"train": 3})
+        kept, _ = self.read("folder", self.root, "train")
+        with mock.patch.object(data, "CACHE_BUDGET", 2 * 40 * 48 * 3 - 1):
+            split, said = self.read("folder", self.root, "train")
+        self.assertTrue(split.pictures is None)
+        self.assertIn("read from disk batch by batch", said)
+        for one, other in zip(make_loader(kept, 3), make_loader(split, 3), strict=True):
+            for a, b in zip(one, other, strict=True):
+                self.assertTrue(torch.equal(a, b))
+
+    def test_shares(self):
+        labels = [np.zeros((8, 8), np.uint8), np.full((8, 8), 1, np.uint8)]
+        labels[1][:, 4:] = IGNORED
+        split = data.Split(("a", "b", "c"), [Path()] * 2, None, labels)
+        np.testing.assert_allclose(class_shares(split), [2 / 3, 1 / 3, 0])
+
+
+# ---------------------------------------------------------------- windows
+
+
+class WindowTest(unittest.TestCase):
+    windows = Windows(size=(64, 96), zoom=(0.5, 2.0))
+
+    def draws(self, count):
+        return np.random.default_rng(2).random((count, DRAWS)).tolist()
+
+    def test_windows_lie_within(self):
+        """Parts within the picture, what is shown of them within the window, at one scale."""
+        zooms, full = [], 0
+        for size in ((70, 100), (200, 300), (30, 31)):
+            for draws in self.draws(100):
+                chosen = choose_window(size, self.windows, draws)
+                (left, top, width, height), (tall, wide) = chosen.part, chosen.size
+                self.assertTrue(0 <= left <= left + width <= size[1])
+                self.assertTrue(0 <= top <= top + height <= size[0])
+                down, right = chosen.corner
+                self.assertTrue(0 <= down <= down + tall <= 64 and 0 <= right <= right + wide <= 96)
+                # Whatever is not full of the window is all of the picture.
+                self.assertTrue(height == size[0] or tall == 64)
+                self.assertTrue(width == size[1] or wide == 96)
+                zooms.append(math.sqrt(tall / height * wide / width))
+                self.assertLess(abs(math.log(tall / height / (wide / width))), 0.25)
+                full += (tall, wide) == (64, 96)
+        self.assertTrue(0.47 < min(zooms) < 0.6 and 1.7 < max(zooms) < 2.1)
+        self.assertGreater(full, 50)
+
+    def test_labels_move_with_their_pixels(self):
+        """A picture of the labels' own values: after any cut, both agree but at edges."""
+        labels = np.kron(RNG.integers(0, 3, (6, 8)), np.ones((20, 20))).astype(np.uint8)
+        picture = np.repeat(100 * labels[:, :, None], 3, 2)
+        mirrored = 0
+        for draws in self.draws(60):
+            chosen = choose_window(labels.shape, self.windows, draws)
+            mirrored += chosen.mirrored
+            pixels, moved = cut_both(picture, labels, chosen, self.windows.size)
+            self.assertEqual((pixels.shape, moved.shape), ((3, 64, 96), (64, 96)))
+            self.assertTrue(set(moved.unique().tolist()) <= {0, 1, 2, IGNORED})
+            known = moved != IGNORED
+            same = (pixels[0][known].float() / 100).round() == moved[known]
+            self.assertGreater(same.float().mean(), 0.93)
+        self.assertTrue(15 < mirrored < 45)
+
+    def test_nearest_by_a_naive_loop(self):
+        labels = RNG.integers(0, 5, (37, 53)).astype(np.uint8)
+        picture = np.zeros((37, 53, 3), np.uint8)
+        chosen = Cut(Window(3, 5, 41, 22), (30, 60), (0, 0), False)
+        _, moved = cut_both(picture, labels, chosen, (30, 60))
+        for y in range(30):
+            for x in range(60):
+                row, column = 5 + int((y + 0.5) * 22 / 30), 3 + int((x + 0.5) * 41 / 60)
+                self.assertEqual(moved[y, x], labels[row, column])
+
+    def test_beyond_the_picture_nothing_is_asked(self):
+        labels, picture = np.ones((10, 12), np.uint8), np.full((10, 12, 3), 200, np.uint8)
+        chosen = choose_window((10, 12), replace(self.windows, vary=False), [0.5] * DRAWS)
+        pixels, moved = cut_both(picture, labels, chosen, (64, 96))
+        self.assertEqual(int((moved == 1).sum()), 120)
+        self.assertEqual(int((moved == IGNORED).sum()), 64 * 96 - 120)
+        self.assertEqual(pixels[:, moved == 1].unique().tolist(), [200])
+
+    def test_without_augmentation(self):
+        """Windows as they are: not magnified, not mirrored, pixels to the bit."""
+        picture = RNG.integers(0, 256, (100, 120, 3)).astype(np.uint8)
+        labels = RNG.integers(0, 5, (100, 120)).astype(np.uint8)
+        for draws in self.draws(10):
+            chosen = choose_window((100, 120), replace(self.windows, vary=False), draws)
+            pixels, moved = cut_both(picture, labels, chosen, (64, 96))
+            left, top, width, height = chosen.part
+            part = slice(top, top + height), slice(left, left + width)
+            np.testing.assert_array_equal(pixels.permute(1, 2, 0), picture[part])
+            np.testing.assert_array_equal(moved, labels[part])
+
+    def test_camera(self):
+        """Within range, each image otherwise, the same from a seed, and nothing moves."""
+        plain = torch.linspace(-0.8, 0.8, 48).expand(6, 3, 32, 48)
+        one, two = (vary_camera(plain.clone(), torch.Generator().manual_seed(3)) for _ in range(2))
+        self.assertTrue(torch.equal(one, two))
+        self.assertTrue(one.min() >= -1 and one.max() <= 1)
+        self.assertEqual(len({tuple(image[0, 0, :9].tolist()) for image in one}), 6)
+        rising = one.mean((1, 2)).diff(dim=1) > -0.05
+        self.assertGreater(rising.float().mean(), 0.95)
+        self.assertFalse(torch.equal(one[:, 0], one[:, 2]))  # the colour of the light
+
+
+class LoaderTest(Folder):
+    def setUp(self):
+        super().setUp()
+        self.split, _ = self.read("folder", make_folder(self.root, {"train": 5}), "train",
+                                  val_share=0.2)  # fmt: skip
+
+    def test_training_batches(self):
+        windows = Windows(size=(32, 64), each=3)
+        loader = make_loader(self.split, 4, windows, seed=5)
+        self.assertEqual(len(loader.dataset), 3 * len(self.split.paths))
+        first = [batch for batch in loader]
+        images, labels = first[0]
+        self.assertEqual((images.shape, labels.shape), ((4, 3, 32, 64), (4, 32, 64)))
+        self.assertEqual((images.dtype, labels.dtype), (torch.float32, torch.int64))
+        again = [batch for batch in make_loader(self.split, 4, windows, seed=5)]
+        for (a, b), (c, d) in zip(first, again, strict=True):
+            self.assertTrue(torch.equal(a, c) and torch.equal(b, d))
+        other = next(iter(make_loader(self.split, 4, windows, seed=6)))
+        self.assertFalse(torch.equal(images, other[0]))
+        self.assertFalse(torch.equal(first[0][0], next(iter(loader))[0]))  # the next epoch's
+
+    def test_whole_pictures_of_several_sizes(self):
+        pictures = [np.full((4, 6, 3), 255, np.uint8), np.zeros((5, 3, 3), np.uint8)]
+        labels = [np.ones((4, 6), np.uint8), np.zeros((5, 3), np.uint8)]
+        split = data.Split(("a", "b"), [Path("a"), Path("b")], pictures, labels)
+        ((images, marked),) = make_loader(split, 2)
+        self.assertEqual((images.shape, marked.shape), ((2, 3, 5, 6), (2, 5, 6)))
+        self.assertTrue((images[0, :, :4] == 1).all() and (images[0, :, 4:] == 0).all())
+        self.assertTrue((images[1, :, :, :3] == -1).all() and (images[1, :, :, 3:] == 0).all())
+        self.assertEqual((marked == IGNORED).sum().item(), 6 + 15)
+        self.assertTrue((marked[0, :4] == 1).all() and (marked[1, :, :3] == 0).all())
+
+
+# ---------------------------------------------------------------- what a user is told
+
+
+class RefusedTest(ScriptCase):
+    def setUp(self):
+        self.temp = tempfile.TemporaryDirectory()
+        self.addCleanup(self.temp.cleanup)
+        self.root = Path(self.temp.name)
+
+    def train(self, *flags):
+        return script_here("train.py", "--task", "segmentation", "--no_show", "--ckpt_path",
+                           self.root / "run", *flags)  # fmt: skip
+
+    def test_labels(self):
+        make_folder(self.root, {"train": 4, "val": 1}, classes=3)
+        path = save(self.root / "val" / "labels" / "00.png", np.full((40, 48), 3))
+        done = self.train("--dataset", "folder", "--data_root", self.root)
+        self.assert_refused(done, 1, path, "labels class 3, but the 3 classes are 0 to 2")
+        self.assertFalse((self.root / "run").exists())
+
+    def test_folders(self):
+        self.assert_refused(self.train("--dataset", "folder"), 2, "needs --data_root")
+        self.assert_refused(self.train("--data_root", self.root / "no"), 1, "no data folder")
+        done = self.train("--data_root", self.root)
+        self.assert_refused(done, 1, "holds no labels of train as --dataset street has them")
+
+    def test_networks(self):
+        self.assert_refused(self.train("--network", "u_net"), 2, "res_unet, fcn_32s, fcn_16s")
+
+
+if __name__ == "__main__":
+    unittest.main()
