@@ -28,6 +28,7 @@ GAP = 0.1  # inches from one image to the next, or to a text
 BAR = 0.9  # inches that a bar of colours takes, with its label
 HEAD_FONT, TITLE_FONT, SMALLEST_FONT = 13, 11, 5  # points; of a picture's title, of a part's
 LABEL_FONT = 6  # of what stands upon an image
+LEGEND_FONT = 9
 
 # ---------------------------------------------------------------- text
 
@@ -307,17 +308,20 @@ class Legend:
     @property
     def _width(self) -> float:
         """Inches of a name with its colour."""
-        return 0.45 + LETTER * TITLE_FONT * _longest(self.colours) / 72
+        return 0.5 + LETTER * LEGEND_FONT * _longest(self.colours) / 72
 
     def draw(self, figure: "FigureBase") -> None:
         """Draw a patch of each colour with its name."""
         from matplotlib.patches import Patch
 
         patches = [
-            Patch(facecolor=[level / 255 for level in colour], edgecolor="0.5", label=plain(name))
-            for name, colour in self.colours.items()
+            Patch(facecolor=[level / 255 for level in colour], edgecolor="0.5")
+            for colour in self.colours.values()
         ]
-        figure.legend(handles=patches, loc="center", ncols=self.columns, fontsize=9, frameon=False)
+        names = [plain(name) for name in self.colours]
+        figure.legend(
+            patches, names, loc="center", ncols=self.columns, fontsize=LEGEND_FONT, frameon=False
+        )
 
 
 @dataclass(frozen=True, eq=False)

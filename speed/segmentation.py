@@ -32,7 +32,7 @@ BARE, OWN, WHOLE = "bare step", "train.py --augment", "frame"
 def contestants(folder: Path, runtime: Runtime) -> dict[Hashable, Turn]:
     """Return the two ways to train, and the labelling of frames."""
     root = folder / "streets"
-    draw_street_dataset(root, splits={"train": PICTURES}, size=SIZE)
+    draw_street_dataset(root, splits={"train": PICTURES, "val": 1}, size=SIZE)
     split = read_split("street", root, "train")
     settings = TrainSettings(**FIELD.defaults)
     windows = Windows(each=WINDOWS)

@@ -27,7 +27,9 @@ from datasets import SOURCES, get_data_loader
 from lab.runtime import Runtime
 from looking.insight import saliency_maps
 from networks import Classifier, MnistCNN
-from speed import attention, mnist, saliency, start, style, testing, training
+from speed import attention, mnist, saliency, segmentation, start, style, testing, training
+from tasks.segmentation.augment import Windows
+from tasks.segmentation.resunet import ResUNet
 from tests.support import PROJECT, ScriptCase, environment, make_images, script_here
 
 CPU = Runtime(torch.device("cpu"))
@@ -140,6 +142,15 @@ class ReportTest(unittest.TestCase):
                 "| style.py | 4.00 | 1.00 |",
             ],
         )
+
+    def test_segmentation(self):
+        """Rates, and seconds of a frame."""
+        figures = {segmentation.OWN: [9, 18, 30], segmentation.BARE: [10, 20, 40],
+                   segmentation.WHOLE: [0.1, 0.2, 0.7]}  # fmt: skip
+        _, _, own, bare, _, frame = self.lines(segmentation, figures)
+        self.assertEqual(own, "| train.py --augment | 18.0 | 0.90 |")
+        self.assertEqual(bare, "| bare step | 20.0 | 1.00 |")
+        self.assertEqual(frame, "A frame of 480x360: 0.200 s")
 
     def test_start(self):
         figures = {start.HELP: [0.1, 0.1, 1], start.TORCH: [2, 2, 4], start.STEP: [3, 5, 3]}
@@ -514,6 +525,42 @@ class StartTest(unittest.TestCase):
                 ],
             )  # fmt: skip
         self.assertNotEqual(warm_up[0][-1], step[0][-1])  # runs of their own
+
+
+class SegmentationTest(unittest.TestCase):
+    def test_who_does_what(self):
+        """As many windows in both ways to train, and frames one by one; rates and seconds."""
+        batches = []
+
+        def note(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            if isinstance(module, ResUNet):
+                batches.append((module.training, tuple(inputs[0].shape)))
+
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.object(segmentation, "PICTURES", 2),
+            mock.patch.object(segmentation, "WINDOWS", 9),
+            mock.patch.object(segmentation, "SIZE", (64, 96)),
+            mock.patch.object(segmentation, "FRAMES", 2),
+            mock.patch.object(segmentation, "FRAME", (48, 60)),
+            mock.patch.object(
+                segmentation, "Windows", lambda **more: Windows(size=(32, 64), **more)
+            ),
+            register_module_forward_hook(note),
+        ):
+            turns = segmentation.contestants(Path(folder), CPU)
+            made = {}
+            for name, turn in turns.items():
+                batches.clear()
+                with stopped_clock():
+                    rate = turn()
+                made[name] = rate, list(batches)
+        batch = (16, 3, 32, 64)
+        self.assertEqual(made[segmentation.BARE], (32, [(True, batch)] * 2))
+        rate, seen = made[segmentation.OWN]
+        self.assertEqual(rate, 18)
+        self.assertEqual(seen[:2], [(True, batch), (True, (2, *batch[1:]))])
+        self.assertEqual(made[segmentation.WHOLE], (0.5, [(False, (1, 3, 64, 64))] * 2))
 
 
 class ScriptTest(ScriptCase):

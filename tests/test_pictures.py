@@ -19,6 +19,7 @@ from lab.pictures import (
     Colours,
     Confusion,
     Grid,
+    Legend,
     Mark,
     Picture,
     Scatter,
@@ -188,6 +189,7 @@ class NameTest(unittest.TestCase):
             Grid(tiles, rows=ODD_NAMES),
             Grid(tiles[:1], title="\n".join(ODD_NAMES)),
             Confusion(np.eye(count, dtype=int), ODD_NAMES),
+            Legend(dict.fromkeys(ODD_NAMES, (1, 2, 3))),
         ):
             self.assert_shown(draw(Picture("a.jpg", "title", (part,))))
         self.assert_shown(draw(Picture("a.jpg", "\n".join(ODD_NAMES), (Grid(tiles),))))
@@ -222,6 +224,24 @@ class ChartTest(unittest.TestCase):
             self.assertEqual([label.get_text() for label in labels], ["a", "b", "c"])
         self.assertEqual(picture.title, "16 of 20 images read correctly")
         self.assertEqual(axis.get_ylim(), (2.5, -0.5))  # the first class on top
+
+    def test_legend(self):
+        """A patch of its colour for each name, in rows, all of it on the paper."""
+        colours = {f"class {k}": (10 * k, 0, 255 - 10 * k) for k in range(13)}
+        part = Legend(colours)
+        figure = draw(Picture("a.jpg", "title", (part,)))
+        self.addCleanup(plt.close, figure)
+        figure.canvas.draw()
+        (legend,) = figure.subfigs[0].legends
+        shown = {
+            text.get_text(): tuple(round(255 * level) for level in patch.get_facecolor()[:3])
+            for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+        }
+        self.assertEqual(shown, colours)
+        box = legend.get_window_extent()
+        width, height = figure.bbox.size
+        self.assertTrue(0 <= box.x0 <= box.x1 <= width and 0 <= box.y0 <= box.y1 <= height)
+        self.assertEqual(part.size[1], Legend(dict(list(colours.items())[:6])).size[1] + 2 * 0.22)
 
     def test_scatter(self):
         """Each class's points have its colour and its name; its number is in their middle."""
