@@ -183,12 +183,12 @@ class ResUNetTest(unittest.TestCase):
             self.assertEqual(self.network.segment(torch.rand(1, 3, *size)).shape, (1, 11, *size))
 
     def test_sees_a_whole_frame(self):
-        """The label in a frame's middle hangs on pixels at all its edges."""
-        images = torch.rand(1, 3, 384, 480, requires_grad=True)
+        """The label of a frame's first pixel hangs on pixels at the far edges."""
+        images = torch.rand(1, 3, 352, 480, requires_grad=True)
         # In training mode batch norm would tie all pixels to each other.
-        self.network(images)[0, :, 96, 120].sum().backward()
+        self.network(images)[0, :, 0, 0].sum().backward()
         seen = images.grad[0].abs().amax(0) > 0
-        self.assertTrue(seen[0].any() and seen[-1].any() and seen[:, 0].any() and seen[:, -1].any())
+        self.assertTrue(seen[-1].any() and seen[:, -1].any())
 
     @torch.inference_mode()
     def test_filling_is_cut_off(self):

@@ -93,7 +93,8 @@ class LabelTest(Folder):
         shifted = [*VOC_COLORMAP[5:], *VOC_COLORMAP[:5]]
         for name, palette in (("plain", None), ("own", VOC_COLORMAP), ("shifted", shifted)):
             path = save(self.root / f"{name}.png", self.numbers, palette=palette)
-            self.assertEqual(Image.open(path).mode, "L" if palette is None else "P")
+            with Image.open(path) as image:
+                self.assertEqual(image.mode, "L" if palette is None else "P")
             np.testing.assert_array_equal(self.read_label(path), self.numbers)
 
     def test_colours_are_looked_up(self):
@@ -205,6 +206,10 @@ class VocTest(Folder):
         (kit / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
         split, _ = self.read("voc", self.root, "train")
         self.assertEqual(split.classes, VOC_CLASSES)
+        np.testing.assert_array_equal(split.labels[0], labels)
+        colours = np.array(palette, np.uint8)[labels]  # as some tools rewrite them
+        save(kit / "SegmentationClass" / "a.png", colours)
+        split, _ = self.read("voc", self.root, "train")
         np.testing.assert_array_equal(split.labels[0], labels)
 
     def test_is_downloaded_into_its_own_folder_alone(self):

@@ -26,7 +26,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets import CACHE_BUDGET, MODES, VAL_SHARE, download, draw_missing_street, find_listing
+from datasets import (
+    CACHE_BUDGET,
+    MODES,
+    VAL_SHARE,
+    check_classes,
+    download,
+    draw_missing_street,
+    find_listing,
+)
 from lab.batches import BatchSampler
 from lab.console import LabError, UsageError, progress, say
 from lab.folders import DATA_ROOT, near, printable
@@ -147,8 +155,6 @@ def read_split(
     Raises:
         LabError: no such split, a label that is no class, or nothing left that is labelled.
     """
-    from datasets import check_classes
-
     source = SOURCES[dataset]
     if not root.is_dir():
         raise LabError(f"no data folder {root}; --data_root takes that of --dataset {dataset}")

@@ -40,6 +40,7 @@ VOC_CLASSES = (
     "train", "tv/monitor",
 )  # fmt: skip
 VOC_COLORMAP = voc_colours(len(VOC_CLASSES))
+VOC_OPEN = (224, 224, 192)  # the colour of 255, a band around each object
 
 
 def colours_of(classes: Sequence[str]) -> list[Colour]:
@@ -55,7 +56,7 @@ def read_label(path: Path, count: int, ignored: int, colours: Sequence[Colour]) 
     Args:
         count: of the classes there are.
         ignored: the file's number, besides 255, of what is not labelled.
-        colours: of the numbers, for an image of colours.
+        colours: of the numbers, for an image of colours; at least one.
 
     Raises:
         OSError: no image, or a damaged one.
@@ -97,10 +98,10 @@ def numbers_of(pixels: np.ndarray, colours: Sequence[Colour], path: Path) -> np.
     known = np.array([red << 16 | green << 8 | blue for red, green, blue in colours], np.int64)
     order = known.argsort()
     places = np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)
-    numbers = order[places] if len(known) else np.full(codes.shape, -1)
-    wrong = known[numbers] != codes if len(known) else np.full(codes.shape, True)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
+    numbers = order[places]
+    wrong = np.argwhere(known[numbers] != codes)
+    if len(wrong):
+        row, column = wrong[0]
         colour = ", ".join(map(str, pixels[row, column]))
         raise LabError(
             f"{path} has the colour ({colour}) at {column}, {row}, which is in no palette of the "

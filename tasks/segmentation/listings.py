@@ -19,6 +19,7 @@ from tasks.segmentation.labels import (
     IGNORED,
     VOC_CLASSES,
     VOC_COLORMAP,
+    VOC_OPEN,
     Colour,
     voc_colours,
 )
@@ -61,7 +62,10 @@ def read_voc(root: Path, mode: str) -> Listing | None:
     patterns = ("VOC2*", "VOCdevkit/VOC2*", "TrainVal/VOCdevkit/VOC2*")
     places = [root, *(place for pattern in patterns for place in sorted(root.glob(pattern)))]
     complete = [place for place in places if (place / "ImageSets" / "Segmentation").is_dir()]
-    return read_listed(complete[-1], mode, VOC_CLASSES, VOC_COLORMAP) if complete else None
+    if not complete:
+        return None
+    colours = (*VOC_COLORMAP, VOC_OPEN)
+    return read_listed(complete[-1], mode, VOC_CLASSES, colours, len(VOC_CLASSES))
 
 
 def read_street(root: Path, mode: str) -> Listing | None:
@@ -74,7 +78,7 @@ def read_listed(
     mode: str,
     classes: tuple[str, ...],
     colours: Sequence[Colour],
-    ignored: int = IGNORED,
+    ignored: int,
 ) -> Listing | None:
     """Read the pictures that a table of VOC's names."""
     table = folder / "ImageSets" / "Segmentation" / f"{mode}.txt"

@@ -19,10 +19,9 @@ from torch.utils.data import Dataset
 from lab.console import LabError, say
 from lab.images import Preprocess, open_image
 from lab.pretrained import preprocess_of
-from tasks.segmentation.labels import IGNORED, VOC_COLORMAP
+from tasks.segmentation.labels import IGNORED, VOC_COLORMAP, VOC_OPEN
 from tasks.segmentation.listings import read_voc
 
-OPEN = (224, 224, 192)  # the palette's colour of 255
 UNKNOWN = -1  # of a colour that is in no palette
 
 
@@ -54,7 +53,7 @@ def read_voc_images(
 def voc_colormap2label() -> Tensor:
     """Return the class of every colour, int16 (256 ** 3,): UNKNOWN of most."""
     labels = torch.full((256**3,), UNKNOWN, dtype=torch.int16)
-    for number, (red, green, blue) in [*enumerate(VOC_COLORMAP), (IGNORED, OPEN)]:
+    for number, (red, green, blue) in [*enumerate(VOC_COLORMAP), (IGNORED, VOC_OPEN)]:
         labels[(red * 256 + green) * 256 + blue] = number
     return labels
 
