@@ -14,7 +14,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from lab.console import progress
 
 SECTIONS = (
-    "training", "testing", "mnist", "attention", "saliency", "style", "segmentation", "start",
+    "training", "testing", "mnist", "attention", "saliency", "style", "detection", "segmentation",
+    "start",
 )  # fmt: skip
 
 Turn = Callable[[], float]

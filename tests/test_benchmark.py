@@ -27,7 +27,18 @@ from datasets import SOURCES, get_data_loader
 from lab.runtime import Runtime
 from looking.insight import saliency_maps
 from networks import Classifier, MnistCNN
-from speed import attention, mnist, saliency, segmentation, start, style, testing, training
+from speed import (
+    attention,
+    detection,
+    mnist,
+    saliency,
+    segmentation,
+    start,
+    style,
+    testing,
+    training,
+)
+from tasks.detection.detector import Detector
 from tasks.segmentation.augment import Windows
 from tasks.segmentation.resunet import ResUNet
 from tests.support import PROJECT, ScriptCase, environment, make_images, script_here
@@ -142,6 +153,13 @@ class ReportTest(unittest.TestCase):
                 "| style.py | 4.00 | 1.00 |",
             ],
         )
+
+    def test_detection(self):
+        """Seconds, and how many times as long torchvision's takes."""
+        figures = {"tiny_ssd": [0.1, 0.2, 0.4], detection.TORCHVISION: [0.2, 0.3, 0.4]}
+        _, _, own, published = self.lines(detection, figures)
+        self.assertEqual(own, "| tiny_ssd | 0.200 | 1.50 |")
+        self.assertEqual(published, f"| {detection.TORCHVISION} | 0.300 | 1.00 |")
 
     def test_segmentation(self):
         """Rates, and seconds of a frame."""
@@ -525,6 +543,29 @@ class StartTest(unittest.TestCase):
                 ],
             )  # fmt: skip
         self.assertNotEqual(warm_up[0][-1], step[0][-1])  # runs of their own
+
+
+class DetectionTest(unittest.TestCase):
+    def test_who_does_what(self):
+        """Each searches one picture, whole, as often; a turn is the seconds of one search."""
+        seen = []
+
+        def note(module: nn.Module, inputs: tuple, output: object) -> None:
+            if isinstance(module, Detector):
+                seen.append((module.training, tuple(inputs[0].shape)))
+
+        with (
+            mock.patch.object(detection, "SIZE", (64, 96)),
+            mock.patch.object(detection, "SEARCHES", 3),
+            register_module_forward_hook(note),
+        ):
+            turns = detection.contestants(Path(), CPU)
+            self.assertEqual(list(turns), ["tiny_ssd", "center_net", detection.TORCHVISION])
+            for name, turn in turns.items():
+                seen.clear()
+                with stopped_clock():
+                    self.assertAlmostEqual(turn(), 1 / 3, msg=name)
+                self.assertEqual(seen, [(False, (1, 3, 64, 96))] * 3, name)
 
 
 class SegmentationTest(unittest.TestCase):
