@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -499,8 +500,10 @@ class TestScripts(ScriptCase):
         patch = mock.patch.dict(SOURCES, gtsdb=source)
         patch.start()
         cls.addClassCleanup(patch.stop)
-        for network in ("tiny_ssd", "center_net"):
-            cls.train(cls.base / network, *cls.flags, "--network", network)
+        cls.said = {
+            network: cls.train(cls.base / network, *cls.flags, "--network", network).stdout
+            for network in ("tiny_ssd", "center_net")
+        }
 
     @classmethod
     def train(cls, folder, *flags):
@@ -518,8 +521,9 @@ class TestScripts(ScriptCase):
             folder = self.base / network
             rows = checkpoint.load(folder / "ckpt_epoch_2.pth")["history"]
             self.assertTrue({"class_loss", "box_loss", "val_sign_ap50"} <= rows[1].keys())
-            said = self.report("--ckpt_path", folder, "--save")
-            self.assertIn("sign ap50", said)
+            said = self.report("--ckpt_path", folder, "--epoch", "best", "--save")
+            (tested,) = re.findall(r"Test sign_ap50 of the best epoch, \d: (.+)", self.said[network])
+            self.assertRegex(said, rf"sign ap50 +{tested}\n")
             self.assertTrue((folder / "precision_recall.jpg").is_file())
             self.assertEqual(len(list((folder / "results").glob("*.jpg"))), 3)
 

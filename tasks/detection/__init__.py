@@ -251,8 +251,7 @@ def restore(state: dict[str, Any]) -> tuple[Detection, Detector]:
 
     model = build_network(state["network"], state["configs"])
     load_weights(model, state["model_state"])
-    # torchvision's do not all list their layers in the order of use.
-    return Detection(state["class_names"]), fold(model) if state["network"] in NETWORKS else model
+    return Detection(state["class_names"]), model
 
 
 def test_loader(
@@ -287,7 +286,7 @@ def read_images(
     """Print what is found in pictures, and draw it into them."""
     from tasks.detection.found import search_files
 
-    search_files(args, state["class_names"], model, files, runtime)
+    search_files(args, state["class_names"], folded(state, model), files, runtime)
 
 
 # ---------------------------------------------------------------- what visualize.py shows
@@ -297,8 +296,17 @@ def look(args: Namespace, state: dict[str, Any] | None, runtime: Runtime) -> Ite
     """Return the pictures of the view that `--type` names."""
     from tasks.detection.views import VIEWS
 
-    _, model = restore(state)
+    model = folded(state, restore(state)[1])
     return VIEWS[args.type](args, state, model.to(runtime.device).eval(), runtime)
+
+
+def folded(state: dict[str, Any], model: Detector) -> Detector:
+    """Return a checkpoint's network as quick as it can be, to the last bits the same.
+
+    Figures are of the network as trained, so that test.py's are train.py's.
+    """
+    # torchvision's do not all list their layers in the order of use.
+    return fold(model) if state["network"] in NETWORKS else model
 
 
 FIELD = Field(

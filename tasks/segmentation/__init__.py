@@ -280,7 +280,7 @@ def restore(state: dict[str, Any]) -> tuple[Segmentation, Segmenter]:
 
     model = build_network(state["network"], state["configs"])
     load_weights(model, state["model_state"])
-    return Segmentation(state["class_names"], state.get("class_weights")), fold(model)
+    return Segmentation(state["class_names"], state.get("class_weights")), model
 
 
 def test_loader(
@@ -326,7 +326,7 @@ def read_images(
     """Print what pictures show, and draw it over them."""
     from tasks.segmentation.found import label_files
 
-    label_files(args, state["class_names"], model, files, runtime)
+    label_files(args, state["class_names"], fold(model), files, runtime)
 
 
 # ---------------------------------------------------------------- what visualize.py shows
