@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 DEFAULT = "classification"
 # Each with its module.
-FIELDS = {"classification": "tasks.classification", "detection": "tasks.detection",
-          "segmentation": "tasks.segmentation"}  # fmt: skip
+FIELDS = {
+    "classification": "tasks.classification",
+    "detection": "tasks.detection",
+    "segmentation": "tasks.segmentation",
+    "video": "tasks.video",
+}
 SCRIPTS = {"style": "style.py"}  # tasks of runs that scripts of their own make and read
 
 
