@@ -27,13 +27,13 @@ from PIL import Image
 from world.camera import GAMMA, LINEAR, shade, through_lens, wear
 from world.faces import draw_face, num_variants
 from world.parallel import build, map_chunks
-from world.signs import NAMES, SCENE, backdrop
+from world.signs import SCENE, backdrop
 
 SIDE = 32  # pixels of a frame
 FRAMES = 16
-FACE = 40  # pixels that a face is drawn at, about what it has in the scene
+FACE = 48  # pixels that a face is drawn at, about what it has in the scene
 ZOOM = SCENE / SIDE
-RADII = (5.0, 10.0)  # pixels of a frame
+RADII = (6.0, 12.0)  # pixels of a frame
 PLACES = (8.0, 24.0)  # likewise, of a sign's middle
 DIM = 0.25  # light of a sign whose lamp is off
 TRAVEL = (0.5, 0.9)  # of a range, in a clip; of the circle, for a turn, half of that
@@ -53,8 +53,12 @@ MOTIONS = {
     "turning_counter_clockwise": ("angle", -1),
     "blinking": ("lamp", 1),
 }
-# The plain ring looks the same however it is turned.
-MOVING = tuple(name for name in NAMES if name != "no_vehicles")
+# Faces whose turning is seen at this size; a ring with a number in it hardly looks turned.
+MOVING = (
+    "give_way", "stop", "no_entry", "priority_road", "priority_crossing", "general_caution",
+    "curve_left", "curve_right", "road_narrows", "traffic_signals", "turn_left", "turn_right",
+    "ahead_only", "keep_right",
+)  # fmt: skip
 PAIR = ("no_entry", "priority_road")
 TOLD_APART = (
     "speed_limit_30", "no_overtaking", "priority_crossing", "priority_road", "give_way", "stop",

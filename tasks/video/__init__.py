@@ -9,20 +9,24 @@ time is all that matters.
 """
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lab.console import LabError, UsageError, positive_int
+from lab.console import LabError, positive_int
 from lab.folders import located, stored
 from lab.runtime import Runtime, check_batch_size
-from tasks import Field, Job
+from tasks import Entry, Field, Job
 from tasks.classification import Classification, ClassificationMeter
-from tasks.video.data import SOURCES, find_data, make_loader, modes_of, read_split
+from tasks.video.data import SOURCES, ClipDataset, find_data, make_loader, modes_of, read_split
 from tasks.video.networks import NETWORKS, VideoNetwork, build_network, make_configs
+
+if TYPE_CHECKING:
+    from lab.pictures import Film, Picture
 
 TESTED = 64  # clips a batch, at the most: those of 64 frames are large
 
@@ -96,7 +100,7 @@ def prepare(
     runtime.wait_for_all()
 
     loaders = {}
-    for mode in modes_of(args.dataset, args.data_root, args.frames):
+    for mode in modes_of(args.dataset, args.data_root):
         split = read_split(
             args.dataset, args.data_root, mode, args.frames, args.stride, args.val_share
         )
@@ -164,7 +168,7 @@ def test_loader(
         data_root = located(state["data_root"])
     if SOURCES[dataset].prepare is not None:
         SOURCES[dataset].prepare(data_root, frames)
-    mode = modes_of(dataset, data_root, frames)[-1]
+    mode = modes_of(dataset, data_root)[-1]
     stride = state.get("flags", {}).get("stride", 1)
     val_share = state.get("settings", {}).get("val_share", 0.1)
     split = read_split(dataset, data_root, mode, frames, stride, val_share)
@@ -172,18 +176,53 @@ def test_loader(
     return make_loader(split, min(batch_size, TESTED), device=runtime.device)
 
 
-def report(args: Namespace, meter: ClassificationMeter, dataset: Any) -> None:
+def report(args: Namespace, meter: ClassificationMeter, dataset: ClipDataset) -> None:
     """Print a table of classes and the accuracy, and draw what was confused with what."""
-    from tasks.classification import report_classes
+    from tasks.video.found import report_clips
 
-    report_classes(args, meter, dataset.classes, "clips")
+    report_clips(args, meter, dataset)
+
+
+def find_files(sources: Sequence[str], folder: Path) -> list[Path]:
+    """Return the clips that `--image` names."""
+    from tasks.video.files import clip_files
+
+    return clip_files(sources)
 
 
 def read_images(
     args: Namespace, state: dict[str, Any], model: nn.Module, files: list[Path], runtime: Runtime
 ) -> None:
-    """Print the likeliest classes of clips."""
-    raise UsageError("to come")
+    """Print the likeliest classes of clips, and draw those on a sheet."""
+    from tasks.video.found import read_files
+
+    read_files(args, state, model, files, runtime)
+
+
+def summarise(entries: Mapping[str, Entry]) -> list[str]:
+    """Return a table of networks over data sets."""
+    from tasks.video.found import table_of_networks
+
+    return table_of_networks(entries)
+
+
+# ---------------------------------------------------------------- what visualize.py shows
+
+
+def look(
+    args: Namespace, state: dict[str, Any] | None, runtime: Runtime
+) -> Iterable["Picture | Film"]:
+    """Return the pictures of the view that `--type` names."""
+    from tasks.video.views import VIEWS
+
+    _, model = restore(state)
+    return VIEWS[args.type](args, state, model.to(runtime.device).eval(), runtime)
+
+
+def suggestions(args: Namespace) -> list[list[str]]:
+    """Return the arguments of visualize.py that are worth trying on a run."""
+    kinds = ["clip", "saliency"] + ["attention"] * (args.network == "non_local")
+    return [["--type", kind] for kind in kinds]
 
 
 FIELD = Field(
@@ -194,6 +233,11 @@ FIELD = Field(
     test_loader=test_loader,
     report=report,
     read_images=read_images,
+    find_files=find_files,
+    views=("clip", "saliency", "attention"),
+    look=look,
+    summarise=summarise,
+    suggestions=suggestions,
     defaults={
         "epoch": 10,
         "batch_size": 32,
@@ -202,6 +246,5 @@ FIELD = Field(
         "optim_type": "adamw",
         "schedule": "onecycle",
         "clip_norm": 1.0,
-        "precision": "auto",
     },
 )

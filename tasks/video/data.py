@@ -22,11 +22,10 @@ from lab.augmentation import move, vary_light
 from lab.batches import BatchSampler
 from lab.console import LabError, UsageError, progress, say
 from lab.folders import DATA_ROOT, near
-from lab.images import Preprocess, say_left_out
-from tasks.video.networks import SIDE
+from lab.images import say_left_out
+from tasks.video.files import PREPROCESS, read_folder
 from world import clips as drawn
 
-PREPROCESS = Preprocess((SIDE, SIDE))
 DIRECTIONS = ("forwards", "backwards")
 # Of the augmentation: cameras shake less within a clip than photographs differ.
 ROTATION, SHIFT, SCALE, SHEAR = 0.1, 0.06, 0.1, 0.05
@@ -136,6 +135,15 @@ def read_directions(root: Path, mode: str, frames: int, stride: int, val_share: 
     return Split(DIRECTIONS, both, labels, names)
 
 
+# ---------------------------------------------------------------- clips of one's own
+
+
+def read_own(root: Path, mode: str, frames: int, stride: int, val_share: float) -> Split:
+    """Read videos and folders of frames, a folder a class."""
+    classes, clips, labels, names = read_folder(root, mode, frames, stride, val_share)
+    return Split(classes, torch.from_numpy(clips), torch.tensor(labels), names)
+
+
 # ---------------------------------------------------------------- data sets by name
 
 
@@ -164,6 +172,7 @@ SOURCES = {
     },
     "tracks_direction": Source(read_directions, DATA_ROOT / "gtsrb26", frames=15),
     "tracks_sign": Source(read_tracks, DATA_ROOT / "gtsrb26", frames=15),
+    "clips": Source(read_own, None),
 }
 
 
@@ -179,7 +188,7 @@ def find_data(dataset: str, data_root: Path | None) -> Path:
     return data_root or near(source.folder)
 
 
-def modes_of(dataset: str, root: Path, frames: int) -> tuple[str, ...]:
+def modes_of(dataset: str, root: Path) -> tuple[str, ...]:
     """Return the splits there are: folders may do without test/."""
     drawn_here = dataset in drawn.KINDS or (root / "test").is_dir()
     return MODES if drawn_here else MODES[:2]
@@ -207,6 +216,14 @@ def read_split(
 
 
 # ---------------------------------------------------------------- the loader
+
+
+def as_input(pixels: Tensor) -> Tensor:
+    """Return clips, uint8 (N, T, H, W, 3), as network input, (N, 3, T, H, W) in [-1, 1].
+
+    The memory stays in the order of the pixels.
+    """
+    return pixels.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1)
 
 
 def augment_clips(clips: Tensor, generator: torch.Generator) -> Tensor:
@@ -237,10 +254,13 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def frames(self, index: int) -> np.ndarray:
+        """Return a clip's frames, uint8 (T, H, W, 3)."""
+        return self.clips[index].cpu().numpy()
+
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         chosen = torch.as_tensor(indices, device=self.labels.device)
-        pixels = self.clips[chosen].permute(0, 4, 1, 2, 3)  # its memory stays (N, T, H, W, C)
-        clips = pixels.float().div_(127.5).sub_(1)
+        clips = as_input(self.clips[chosen])
         if self.augment:
             generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
             clips = augment_clips(clips, generator)
