@@ -129,10 +129,8 @@ def order(label: int, rng: np.random.Generator, frames: int) -> Story:
 
 
 def memory(label: int, rng: np.random.Generator, frames: int) -> Story:
-    """A sign, and then others, none twice in a row, any of them as likely as the first."""
-    shown = [label]
-    while len(shown) * SLOT < frames:
-        shown.append((shown[-1] + int(rng.integers(1, len(TOLD_APART)))) % len(TOLD_APART))
+    """A sign, and then others, each as likely to be any of them as the first."""
+    shown = [label, *rng.integers(len(TOLD_APART), size=-(-frames // SLOT) - 1)]
     which = np.arange(frames) // SLOT
     return [TOLD_APART[sign] for sign in shown], which, upright(rng, which)
 

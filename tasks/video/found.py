@@ -4,6 +4,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tasks.video.networks import build_network, count_multiply_adds, count_param
 
 SHOWN = 12  # clips on a sheet
 SHOWN_FRAMES = 16  # of each
+LINE = 14  # letters of a row's label
 
 
 # ---------------------------------------------------------------- strips
@@ -32,6 +34,14 @@ SHOWN_FRAMES = 16  # of each
 def spread(frames: int, most: int = SHOWN_FRAMES) -> list[int]:
     """Return the places of at most so many frames, spread over all of them."""
     return np.linspace(0, frames - 1, min(frames, most)).round().astype(int).tolist()
+
+
+def row_label(classes: Sequence[str], label: int | None, read: int, name: str = "") -> str:
+    """Say what a clip shows, or its name, and what it is taken for where that is another thing."""
+    true = shorten(name) if label is None else classes[label]
+    texts = [true] if read == label else [true, f"read as {classes[read]}"]
+    lines = [line for text in texts for line in wrap(text.replace("_", " "), LINE)]
+    return "\n".join(lines)
 
 
 def strips(clips: Sequence[np.ndarray], rows: Sequence[str]) -> Grid:
@@ -87,7 +97,7 @@ def save_results(
     say(f"Saved {len(dataset):,} clips in {folder}")
     if wrong:
         shown = wrong[:: -(-len(wrong) // SHOWN)]
-        rows = [f"{shorten(classes[k])}\nas {shorten(classes[p])}" for _, k, p in shown]
+        rows = [row_label(classes, label, read) for _, label, read in shown]
         title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} clips"
         grid = strips([dataset.frames(index) for index, _, _ in shown], rows)
         publish(draw(Picture("mistakes.jpg", title, (grid,))), folder / "mistakes.jpg")
@@ -119,7 +129,7 @@ def read_files(
         pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
         named = [f"{classes[k]} {share:.1%}" for k, share in pairs]
         say(f"{printable(path.name):{width}}  {', '.join(named)}")
-        rows.append(f"{shorten(path.name)}\n{named[0]}")
+        rows.append(row_label(classes, None, int(likeliest.indices[0]), path.name))
     title = f"What the network makes of {min(SHOWN, len(rows))} of {len(rows)} clips"
     picture = Picture("clips.jpg", title, (strips(clips[:SHOWN], rows[:SHOWN]),))
     publish(draw(picture), args.ckpt_path / picture.path)
@@ -135,7 +145,7 @@ def table_of_networks(entries: Mapping[str, Entry]) -> list[str]:
     longest. Of several runs (seeds) of one network on one data set the mean, and the deviation of
     a run from it.
     """
-    runs = [entry for entry in entries.values()]
+    runs = list(entries.values())
     lengths = Counter(entry.facts["configs"]["frames"] for entry in runs)
     usual, longest = lengths.most_common(1)[0][0], max(lengths)
     kinds = {(entry.facts["dataset"], entry.facts["configs"]["frames"]): None for entry in runs}

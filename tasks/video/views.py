@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lab.console import LabError
 from lab.features import inputs_of
-from lab.pictures import Film, Grid, Mark, Picture, Tile, shorten
+from lab.pictures import Film, Grid, Mark, Picture, Tile
 from lab.runtime import Runtime
 from looking.insight import non_local_blocks
 from looking.subject import check_index, class_index, spread_over_classes
@@ -20,7 +20,7 @@ from looking.views import heat_of
 from tasks.video import test_loader
 from tasks.video.data import as_input
 from tasks.video.files import read_clip
-from tasks.video.found import spread, strips
+from tasks.video.found import row_label, spread, strips
 from tasks.video.networks import SIDE, VideoNetwork
 
 CLIPS = 10  # shown at the most
@@ -59,11 +59,10 @@ def inputs_of_clips(shown: list[Shown], runtime: Runtime) -> Tensor:
     return as_input(torch.from_numpy(np.stack([clip for clip, _, _ in shown]))).to(runtime.device)
 
 
-def captions(shown: list[Shown], logits: Tensor, classes: list[str]) -> list[str]:
+def row_labels(shown: list[Shown], logits: Tensor, classes: list[str]) -> list[str]:
     """Say of clips what they are and what the network takes them for."""
     return [
-        f"{shorten(name if label is None else classes[label], 20)}\nread as "
-        f"{shorten(classes[read], 20)}"
+        row_label(classes, label, read, name)
         for (_, label, name), read in zip(shown, logits.argmax(1).tolist(), strict=True)
     ]
 
@@ -77,7 +76,7 @@ def view_clip(
 ) -> Iterator[Picture | Film]:
     """Clips as strips of frames, and moving."""
     shown = chosen_clips(args, state, runtime, CLIPS)
-    texts = captions(shown, model(inputs_of_clips(shown, runtime)), state["class_names"])
+    texts = row_labels(shown, model(inputs_of_clips(shown, runtime)), state["class_names"])
     clips = [clip for clip, _, _ in shown]
     title = f"Clips of {len(clips[0])} frames, and what {state['network']} takes them for"
     yield Picture("clip/clip.jpg", title, (strips(clips, texts),))
@@ -127,7 +126,7 @@ def view_saliency(
     places = spread(maps.shape[1])
     tiles, rows = [], []
     for (clip, _, _), text, hot, share in zip(
-        shown, captions(shown, logits, classes), heat, shares.tolist(), strict=True
+        shown, row_labels(shown, logits, classes), heat, shares.tolist(), strict=True
     ):
         tiles.append([Tile(clip[t]) for t in places])
         tiles.append(
@@ -183,10 +182,10 @@ def view_attention(
         tiles.append([looker, *looks])
         labels.append(f"from frame {kept[t]}")
     columns = ["the position", *(f"frame {kept[m]}" for m in places)]
-    (text,) = captions(shown, model(clips), state["class_names"])
+    (text,) = row_labels(shown, model(clips), state["class_names"])
     title = "Where positions of the non-local block look, and how much of that goes to a frame\n"
     grid = Grid(tiles, labels, columns, side=1.0)
-    yield Picture("attention/attention.jpg", title + text.replace("\n", ", "), (grid,))
+    yield Picture("attention/attention.jpg", title + text.replace("\n", " "), (grid,))
 
 
 VIEWS: dict[str, Callable[..., Iterator[Picture | Film]]] = {
