@@ -52,8 +52,8 @@ def frames_of(path: Path, stride: int) -> Iterator[Image.Image]:
                 raise OSError("no video in it")
             for frame in islice(container.decode(video=0), 0, None, stride):
                 yield frame.to_image()
-    except (av.error.FFmpegError, ValueError) as error:
-        raise OSError(f"damaged or no video ({error.strerror or error})") from error
+    except av.error.FFmpegError as error:
+        raise OSError(f"damaged or no video ({error.strerror})") from error
 
 
 def read_clip(path: Path, frames: int, stride: int) -> np.ndarray:
@@ -64,7 +64,6 @@ def read_clip(path: Path, frames: int, stride: int) -> np.ndarray:
     """
     if path.is_file() and path.stat().st_size == 0:
         raise OSError("empty file")
-    # Converted to RGB first: a GIF's frames and grey ones have palettes and modes of their own.
     clip = [PREPROCESS.fit(frame) for frame in islice(frames_of(path, stride), frames)]
     if len(clip) < frames:
         raise OSError(f"too short: {len(clip)} of {frames} frames, {stride} apart")
