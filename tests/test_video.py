@@ -82,8 +82,8 @@ class TestSizes(unittest.TestCase):
             "early_fusion": frame_cnn(3 * frames, 8 * w) + head,
             "late_fusion": frame_cnn(3, 4 * w) + linear(frames * 4 * w, 8 * w) + head,
             "late_fusion_mean": frame_cnn(3, 8 * w) + head,
-            # After the first layer 7 moments are left, after the second 3.
-            "slow_fusion": conv(3, w, 4 * 25) + conv(w, 2 * w, 2 * 9) + conv(2 * w, 4 * w, 3 * 9)
+            # After the first layer 7 moments are left, after the second 4.
+            "slow_fusion": conv(3, w, 4 * 25) + conv(w, 2 * w, 2 * 9) + conv(2 * w, 4 * w, 4 * 9)
             + linear(64 * w, 8 * w) + head,
             "cnn3d": spatial + linear(2 * 4 * 8 * w, 4 * w),
             "cnn_lstm": frame_cnn(3, 8 * w) + 4 * (2 * (8 * w) ** 2 + 2 * 8 * w) + head,
@@ -136,9 +136,9 @@ class TestTime(unittest.TestCase):
 
     def test_reach_by_gradients(self):
         """The frames that one part's features depend on; of C3D a window, of 40 frames as of 16."""
-        for frames in (16, 40):
+        for frames in (15, 16, 40):
             expected = dict.fromkeys(NETWORKS, frames)
-            expected |= {"single_frame": 1, "late_fusion_mean": 1, "cnn3d": 16}
+            expected |= {"single_frame": 1, "late_fusion_mean": 1, "cnn3d": min(16, frames)}
             for name, reach in expected.items():
                 model = build(name, frames).double()
                 clips = torch.randn(1, 3, frames, 32, 32, dtype=torch.double, requires_grad=True)
@@ -199,7 +199,6 @@ class TestTime(unittest.TestCase):
         clips = torch.zeros(4, 3, 8, 32, 32)
         clips[::2, 0, :4], clips[::2, 1, 4:] = 1, 1
         clips[1::2, 1, :4], clips[1::2, 0, 4:] = 1, 1
-        clips += 0.05 * torch.randn(clips.shape, generator=torch.Generator().manual_seed(0))
         labels = torch.tensor([0, 1, 0, 1])
         for name in NETWORKS:
             model = build(name, 8).train()

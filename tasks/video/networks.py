@@ -17,6 +17,8 @@
 | `non_local` | attention over all positions of all frames | Wang et al. 2018 |
 """
 
+import copy
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.console import LabError, UsageError
-from networks import ConvBlock, NonLocalBlock
+from networks import ConvBlock, NonLocalBlock, at_least_float32
 
 SIDE = 32  # height and width of a frame in pixels
 PARAMETERS = 500_000  # that a network has about, unless told otherwise
@@ -197,11 +199,13 @@ class SlowFusion(VideoNetwork):
     def __init__(self, config: VideoConfig):
         w = config.width
         super().__init__(config, 8 * w)
-        after_first = (config.frames - 4) // 2 + 1
-        rest = after_first // 2
+        # What a stride of two would leave over at the end is given a border to be counted with.
+        odd = config.frames % 2
+        first = (config.frames + 2 * odd - 4) // 2 + 1
+        rest = -(-first // 2)
         self.conv_net = nn.Sequential(
-            conv_block(3, w, (4, 5, 5), 2, (0, 2, 2)),  # (N, w, T / 2 - 1, 16, 16)
-            conv_block(w, 2 * w, (2, 3, 3), 2, (0, 1, 1)),  # (N, 2w, rest, 8, 8)
+            conv_block(3, w, (4, 5, 5), 2, (odd, 2, 2)),  # (N, w, first, 16, 16)
+            conv_block(w, 2 * w, (2, 3, 3), 2, (first % 2, 1, 1)),  # (N, 2w, rest, 8, 8)
             conv_block(2 * w, 4 * w, (rest, 3, 3), 2, (0, 1, 1)),  # (N, 4w, 1, 4, 4)
         )
         self.fc = nn.Sequential(nn.Flatten(), nn.Linear(64 * w, 8 * w), nn.ReLU())
@@ -264,7 +268,7 @@ class CNNLSTM(VideoNetwork):
     def features(self, clips: Tensor) -> Tensor:
         frames = self.cnn.of_clips(clips)
         with torch.autocast(clips.device.type, enabled=False):  # a state of many steps
-            return self.lstm(frames.float())[0][:, -1:]
+            return self.lstm(at_least_float32(frames))[0][:, -1:]
 
 
 class NonLocal(VideoNetwork):
@@ -359,11 +363,16 @@ def count_multiply_adds(model: VideoNetwork) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    clip = torch.zeros(
-        1, 3, model.config.frames, SIDE, SIDE, device=next(model.parameters()).device
+    def of_lstm(frames: tuple, into: tuple, again: tuple, *_: Any, **__: Any) -> int:
+        return 2 * math.prod(frames[:2]) * (math.prod(into) + math.prod(again))
+
+    model = copy.deepcopy(model).cpu().eval()
+    clip = torch.zeros(1, 3, model.config.frames, SIDE, SIDE)
+    # Neither an LSTM's kernel nor those of attention that never hold the matrix of all pairs are
+    # known to the counter.
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: of_lstm}
     )
-    # The kernels of a CPU that never hold the matrix of all pairs are not counted; this one is.
-    kernel = sdpa_kernel(SDPBackend.MATH)
-    with torch.no_grad(), kernel, FlopCounterMode(display=False) as counter:
-        model.eval()(clip)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(clip)
     return counter.get_total_flops() // 2
