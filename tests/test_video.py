@@ -16,7 +16,7 @@ from lab import checkpoint, engine
 from lab.augmentation import vary_light
 from lab.runtime import Runtime
 from tasks import Entry
-from tasks.video import restore
+from tasks.video import Video, restore
 from tasks.video.data import Split, augment_clips, make_loader, read_split
 from tasks.video.found import mean_and_deviation, spread, table_of_networks
 from tasks.video.networks import (
@@ -167,6 +167,27 @@ class TestTime(unittest.TestCase):
                 module.training = module is model  # batch norm as in evaluation
             chosen = {int((each - model(clips)).abs().sum(1).argmin()) for _ in range(100)}
         self.assertEqual(chosen, set(range(9)))
+
+    def test_every_frame_counts(self):
+        """Of a single frame's network, the accuracy of each by itself is measured as well."""
+        model = build("single_frame", 9)
+        clips = 20 * torch.randn(6, 3, 9, 1, 1).expand(-1, -1, -1, 32, 32)
+        with torch.no_grad():
+            labels = model.every_frame(clips)[:, 4].argmax(1)  # right about the middle, that is
+        meter, runtime = Video().meter(), Runtime(torch.device("cpu"))
+        loader = [(clips[:4], labels[:4]), (clips[4:], labels[4:])]
+        figures = engine.evaluate(model, meter, loader, runtime)
+        right = 0
+        with torch.no_grad():
+            for clip, label in zip(clips, labels, strict=True):
+                for t in range(9):
+                    still = clip[None, :, t : t + 1].expand(-1, -1, 9, -1, -1)
+                    right += int(model(still).argmax() == label)
+        self.assertAlmostEqual(figures["frame_accuracy"], right / 54, places=9)
+        self.assertEqual(figures["accuracy"], 1.0)
+        self.assertLess(figures["frame_accuracy"], 0.9)
+        others = engine.evaluate(build("late_fusion", 9), Video().meter(), loader, runtime)
+        self.assertEqual(others.keys(), {"loss", "accuracy"})
 
     def test_lstm_against_its_equations(self):
         model = build("cnn_lstm", 12).double()
@@ -362,6 +383,10 @@ class TestScripts(ScriptCase):
         self.assertEqual(len(strips), 6)
         with Image.open(strips[0]) as strip:
             self.assertEqual(strip.size, (8 * 32, 32))
+
+        said = self.done("test.py", "--ckpt_path", self.base / "single_frame", "--epoch", 2,
+                         "--no_show")  # fmt: skip
+        self.assertRegex(said, r"accuracy of each frame by itself: \d+\.\d\d%")
 
     def test_stops_and_goes_on_exactly(self):
         """Stopped within the second epoch, where frames are drawn at random, bit by bit."""

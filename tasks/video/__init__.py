@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lab.console import LabError, positive_int
+from lab.console import LabError, positive_int, say
 from lab.folders import located, stored
 from lab.runtime import Runtime, check_batch_size
 from tasks import Entry, Field, Job
 from tasks.classification import Classification, ClassificationMeter
 from tasks.video.data import SOURCES, ClipDataset, find_data, make_loader, modes_of, read_split
-from tasks.video.networks import NETWORKS, VideoNetwork, build_network, make_configs
+from tasks.video.networks import NETWORKS, SingleFrame, VideoNetwork, build_network, make_configs
 
 if TYPE_CHECKING:
     from lab.pictures import Film, Picture
@@ -35,6 +35,40 @@ class Video(Classification):
     """Cross-entropy, ranked by accuracy; the inputs are clips (N, 3, T, H, W)."""
 
     name = "video"
+
+    def meter(self) -> "VideoMeter":
+        """Return a new meter."""
+        return VideoMeter()
+
+
+class VideoMeter(ClassificationMeter):
+    """Also, of a network that sees a single frame: how often it is right about each by itself.
+
+    Attributes:
+        frame_accuracy: over all frames of all clips; None of other networks, or before `compute`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frame_accuracy: float | None = None
+        self._right: list[Tensor] = []
+
+    def update(self, model: nn.Module, clips: Tensor, labels: Tensor) -> None:
+        """Classify a batch."""
+        super().update(model, clips, labels)
+        if isinstance(model, SingleFrame):
+            right = model.every_frame(clips).argmax(2) == labels[:, None]  # (N, T)
+            self._right.append(right.double().mean(1))
+
+    def compute(self, runtime: Runtime) -> dict[str, float]:
+        """Return `loss` and `accuracy`, and `frame_accuracy` where there is one."""
+        figures = super().compute(runtime)
+        if not self._right:
+            return figures
+        right = torch.cat(self._right)
+        total, count = runtime.total(torch.stack([right.sum(), right.new_tensor(len(right))]))
+        self.frame_accuracy = float(total / count)
+        return figures | {"frame_accuracy": self.frame_accuracy}
 
 
 # ---------------------------------------------------------------- flags
@@ -176,11 +210,13 @@ def test_loader(
     return make_loader(split, min(batch_size, TESTED), device=runtime.device)
 
 
-def report(args: Namespace, meter: ClassificationMeter, dataset: ClipDataset) -> None:
+def report(args: Namespace, meter: VideoMeter, dataset: ClipDataset) -> None:
     """Print a table of classes and the accuracy, and draw what was confused with what."""
     from tasks.video.found import report_clips
 
     report_clips(args, meter, dataset)
+    if meter.frame_accuracy is not None:
+        say(f"accuracy of each frame by itself: {meter.frame_accuracy:.2%}")
 
 
 def find_files(sources: Sequence[str], folder: Path) -> list[Path]:
