@@ -61,8 +61,8 @@ MOVING = (
 )  # fmt: skip
 PAIR = ("no_entry", "priority_road")
 TOLD_APART = (
-    "speed_limit_30", "no_overtaking", "priority_crossing", "priority_road", "give_way", "stop",
-    "no_entry", "general_caution", "ahead_only", "roundabout",
+    "no_vehicles", "speed_limit_50", "give_way", "stop", "no_entry", "priority_road",
+    "general_caution", "ahead_only", "roundabout", "end_of_limits",
 )  # fmt: skip
 
 
@@ -110,11 +110,11 @@ def pose_of(
 
 
 def upright(rng: np.random.Generator, which: np.ndarray) -> Pose:
-    """Poses of signs that stand still, each at a place of its own."""
-    phases = rng.random((which.max() + 1, 3))[which].T
-    lean = rng.normal(0, 0.1, which.max() + 1)[which]
-    still = np.zeros(len(which))
-    return pose_of(*phases, still, still)._replace(angle=lean)
+    """Poses of signs that stand still, each at a place of its own, none of them small."""
+    count = which.max() + 1
+    x, y, size = rng.uniform((0, 0, 0.5), 1, (count, 3))[which].T
+    lean, lit = rng.normal(0, 0.1, count)[which], np.zeros(len(which))
+    return pose_of(x, y, size, lit, lit)._replace(angle=lean)
 
 
 def order(label: int, rng: np.random.Generator, frames: int) -> Story:
