@@ -40,8 +40,8 @@ def make_parser() -> ArgumentParser:
         default="filter",
         metavar="VIEW",
         help="filter, feature, tsne, stn, saliency, fooling, class, invert or attention; of a "
-        "detector boxes, anchors or regions; of pixels masks or upsampling; of clips clip, saliency "
-        "or attention (default %(default)s)",
+        "detector boxes, anchors or regions; of pixels masks or upsampling; of clips clip, "
+        "saliency or attention (default %(default)s)",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="a network of torchvision's instead of --ckpt_path"

@@ -110,9 +110,9 @@ def pose_of(
 
 
 def upright(rng: np.random.Generator, which: np.ndarray) -> Pose:
-    """Poses of signs that stand still, each at a place of its own, none of them small."""
+    """Poses of signs that stand still, each near the middle and large: easy to read."""
     count = which.max() + 1
-    x, y, size = rng.uniform((0, 0, 0.5), 1, (count, 3))[which].T
+    x, y, size = rng.uniform((0.3, 0.3, 0.6), (0.7, 0.7, 1), (count, 3))[which].T
     lean, lit = rng.normal(0, 0.1, count)[which], np.zeros(len(which))
     return pose_of(x, y, size, lit, lit)._replace(angle=lean)
 
