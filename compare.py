@@ -12,31 +12,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tasks
 from lab.console import LabError, Parser, add_precision_flag, add_show_flag, as_text, run, say
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a table's row and a picture's curves are made of.
-
-    Attributes:
-        history: a row an epoch, as `engine.fit` returns it.
-        ranks_by: the figure that runs of its task are compared by.
-        best_epoch: by validation; None where no epoch was validated.
-        tested: the figure of the best epoch on the test split; None where it could not be tested.
-        parameters: number of the network's weights.
-    """
-
-    history: list[dict[str, Any]]
-    ranks_by: str
-    best_epoch: int | None
-    tested: float | None
-    parameters: int
 
 
 def make_parser() -> ArgumentParser:
@@ -70,13 +49,18 @@ def main() -> None:
         if not entries:
             raise LabError("none of the runs can be read")
     # Runs of one kind are comparable: a table and a picture for each.
-    kinds = {entry.ranks_by: None for entry in entries.values()}
-    for number, kind in enumerate(kinds):
-        own = {name: entry for name, entry in entries.items() if entry.ranks_by == kind}
-        print("\n" * (number > 0) + "\n".join(table(own, kind)))
+    kinds: dict[tuple[str, str], dict[str, tasks.Entry]] = {}
+    for name, entry in entries.items():
+        task = entry.facts.get("task", tasks.DEFAULT)
+        kinds.setdefault((task, entry.ranks_by), {})[name] = entry
+    for number, ((task, ranks_by), own) in enumerate(kinds.items()):
+        print("\n" * (number > 0) + "\n".join(table(own, ranks_by)))
+        if (summarise := tasks.load(task).summarise) is not None:
+            print("\n" + "\n".join(summarise(own)))
         with redirect_stdout(sys.stderr):
-            figure = draw_comparison({name: entry.history for name, entry in own.items()}, kind)
-            file = "compare.jpg" if len(kinds) == 1 else f"compare_{kind}.jpg"
+            histories = {name: entry.history for name, entry in own.items()}
+            figure = draw_comparison(histories, ranks_by)
+            file = "compare.jpg" if len(kinds) == 1 else f"compare_{task}_{ranks_by}.jpg"
             publish(figure, args.save_dir / file)
     if not args.no_show:
         show_figures()
@@ -94,7 +78,7 @@ def short_names(folders: Sequence[Path]) -> dict[str, Path]:
     return names
 
 
-def read_run(folder: Path, args: Namespace) -> Entry:
+def read_run(folder: Path, args: Namespace) -> tasks.Entry:
     """Read a run from its checkpoints and test its best epoch.
 
     Where it cannot be tested, its data gone for example, that is said and the rest is kept.
@@ -129,10 +113,11 @@ def read_run(folder: Path, args: Namespace) -> Entry:
     except LabError as error:
         say(f"{folder} is not tested: {error}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Entry(history, task.ranks_by, best, tested, parameters)
+    facts = {name: value for name, value in last.items() if not name.endswith("_state")}
+    return tasks.Entry(facts, history, task.ranks_by, best, tested, parameters)
 
 
-def table(entries: dict[str, Entry], ranks_by: str) -> list[str]:
+def table(entries: dict[str, tasks.Entry], ranks_by: str) -> list[str]:
     """Return the lines of a Markdown table with a row an entry."""
     columns = ("run", "best epoch", f"validation {ranks_by}", f"test {ranks_by}", "parameters",
                "seconds")  # fmt: skip

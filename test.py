@@ -39,7 +39,8 @@ def make_parser() -> ArgumentParser:
         "--image",
         nargs="+",
         metavar="PICTURE",
-        help="files, folders or http(s) addresses to look at instead of the test split",
+        help="files, folders or http(s) addresses to look at instead of the test split; of video, "
+        "clips and folders of frames",
     )
     parser.add_argument(
         "--read",
@@ -69,7 +70,8 @@ def main() -> None:
     model = place(model, runtime)
     say(f"Testing {path} on {runtime.device.type} ({runtime.precision})")
     if args.image:
-        files = image_files(args.image, Path("visualized") / "images")
+        find = field.find_files or image_files
+        files = find(args.image, Path("visualized") / "images")
         field.read_images(args, state, model, files, runtime)
     else:
         loader = field.test_loader(state, args.data_root, args.batch_size, runtime)

@@ -9,6 +9,7 @@
     python visualize.py --type class --target stop no_entry
     python visualize.py --type invert --model vgg19 --weights vgg19-dcbb9e9d.pth
     python visualize.py --type attention --ckpt_path checkpoints/non_local
+    python visualize.py --type clip --ckpt_path checkpoints/motion
 
 The network is our own (`--ckpt_path`) or one of torchvision's with its ImageNet weights
 (`--model`). The pictures are made in `looking/views.py`, the methods and their sources
@@ -39,7 +40,8 @@ def make_parser() -> ArgumentParser:
         default="filter",
         metavar="VIEW",
         help="filter, feature, tsne, stn, saliency, fooling, class, invert or attention; of a "
-        "detector boxes, anchors or regions; of pixels masks or upsampling (default %(default)s)",
+        "detector boxes, anchors or regions; of pixels masks or upsampling; of clips clip, "
+        "saliency or attention (default %(default)s)",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="a network of torchvision's instead of --ckpt_path"
@@ -82,7 +84,7 @@ def main() -> None:
             raise UsageError(f"--type {args.type}: there are {', '.join(sorted(views))}")
 
     from lab import checkpoint
-    from lab.pictures import draw, publish, show_figures
+    from lab.pictures import Film, draw, publish, publish_film, show_figures
     from lab.runtime import start
 
     state, field = None, tasks.load(tasks.DEFAULT)
@@ -97,7 +99,10 @@ def main() -> None:
             f"--type {args.type} is not for {whose}: " + (f"try {others}" if others else "none is")
         )
     for picture in field.look(args, state, start(args.device, "fp32")):
-        publish(draw(picture), args.save_dir / picture.path)
+        if isinstance(picture, Film):
+            publish_film(picture, args.save_dir / picture.path)
+        else:
+            publish(draw(picture), args.save_dir / picture.path)
     if not args.no_show:
         show_figures()
 

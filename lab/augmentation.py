@@ -46,7 +46,8 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
     """Light and blur each image of a batch differently, without moving anything in it.
 
     Args:
-        images: (N, 3, H, W) in [-1, 1]; left as they are.
+        images: (N, 3, H, W) in [-1, 1], or clips (N, 3, T, H, W), all frames of one lit and blurred
+            alike; left as they are.
         generator: of the CPU.
 
     Returns:
@@ -74,8 +75,10 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
     blur = torch.rand(count, generator=generator) / BLUR_SHARE
     blurred = (blur < 1).nonzero()[:, 0].to(device)
     if len(blurred):
-        sharp, strength = images[blurred], per_image(blur)[blurred, None]
-        soft = F.avg_pool2d(sharp, 3, 1, 1, count_include_pad=False)
+        sharp = images[blurred]
+        strength = blur.to(device)[blurred].view(-1, *(1,) * (images.dim() - 1))
+        frames = sharp.flatten(1, -3)  # a clip's as channels: nothing mixes those
+        soft = F.avg_pool2d(frames, 3, 1, 1, count_include_pad=False).view(sharp.shape)
         images[blurred] = torch.lerp(sharp, soft, strength)
     return images.clamp_(-1, 1)
 

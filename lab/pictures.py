@@ -99,6 +99,21 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
+class Film:
+    """What a student will see move.
+
+    Attributes:
+        path: of its file, a GIF, within the folder of pictures.
+        frames: (T, H, W, 3) uint8.
+        seconds: that each of them stands.
+    """
+
+    path: str
+    frames: np.ndarray
+    seconds: float = 0.12
+
+
+@dataclass(frozen=True, eq=False)
 class Mark:
     """A line upon an image, or a dot.
 
@@ -483,6 +498,24 @@ def publish(figure: "Figure", path: Path) -> None:
     # Without a display, matplotlib falls back to a canvas that belongs to no window.
     if figure.canvas.required_interactive_framework is None:
         plt.close(figure)
+
+
+def publish_film(film: Film, path: Path) -> None:
+    """Save a film that plays over and over, and say where.
+
+    Raises:
+        LabError: the file cannot be written.
+    """
+    from PIL import Image
+
+    first, *rest = map(Image.fromarray, film.frames)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        duration = round(1000 * film.seconds)
+        first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror or error}") from error
+    say(f"Saved {path}")
 
 
 def show_figures() -> None:

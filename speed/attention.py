@@ -45,10 +45,12 @@ def report(figures: Figures, runtime: Runtime) -> str:
     )
 
 
-def make_forward(name: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+def make_forward(
+    name: str, device: torch.device, channels: int = CLIPS[1]
+) -> Callable[[Tensor], Tensor]:
     """Return one of the two: the project's block, or its weights with softmax(q k^T) v as is."""
     torch.manual_seed(0)
-    block = NonLocalBlock(CLIPS[1], identity_init=False).to(device)
+    block = NonLocalBlock(channels, identity_init=False).to(device)
 
     def naive(x: Tensor) -> Tensor:
         query, key, value = (
@@ -60,9 +62,9 @@ def make_forward(name: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     return block if name == OWN else naive
 
 
-def make_step(name: str, device: torch.device) -> Callable[..., None]:
+def make_step(name: str, device: torch.device, channels: int = CLIPS[1]) -> Callable[..., None]:
     """Return a function that goes forward and backward with clips of a shape."""
-    forward = make_forward(name, device)
+    forward = make_forward(name, device, channels)
 
     def step(*shape: int) -> None:
         forward(torch.randn(shape, device=device, requires_grad=True)).sum().backward()
@@ -94,8 +96,8 @@ def extra_memory(name: str, device_type: str, shape: Sequence[int]) -> float:
 
 def peak_of_a_step(name: str, device_type: str, shape: Sequence[int]) -> float:
     """Return the bytes of this process at their peak in a step, above what it held before."""
-    step = make_step(name, torch.device(device_type))
-    step(1, CLIPS[1], 2, 8, 8)  # libraries, kernels and the weights' gradients stay
+    step = make_step(name, torch.device(device_type), shape[1])
+    step(1, shape[1], 2, 8, 8)  # libraries, kernels and the weights' gradients stay
     if device_type == "cuda":
         before = torch.cuda.memory_allocated()
         step(*shape)

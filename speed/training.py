@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from datasets import get_data_loader
 from lab import engine
 from lab.optimizers import make_optimizer, make_schedule
-from lab.runtime import Runtime, to_device
+from lab.runtime import Runtime, place, to_device
 from lab.settings import TrainSettings
 from networks import Classifier
 from speed import Figures, Turn, ratio, table
@@ -76,7 +76,7 @@ def classifier() -> Classifier:
 
 def prepare(model: nn.Module, runtime: Runtime) -> tuple[nn.Module, Optimizer]:
     """Bring a network to the device as train.py does; return it with train.py's optimizer."""
-    model = model.to(runtime.device, memory_format=torch.channels_last)
+    model = place(model, runtime)
     return model, make_optimizer(model.parameters(), TrainSettings(), runtime.device.type)
 
 

@@ -4,7 +4,7 @@ Who adds a field writes one module here that holds a `FIELD`, one suite in `test
 in `FIELDS`. Nothing of torch is imported here, so that flags are read before it is.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader, Dataset
 
-    from lab.pictures import Picture
+    from lab.pictures import Film, Picture
     from lab.runtime import Runtime
     from lab.task import Meter, Task
 
 DEFAULT = "classification"
 # Each with its module.
-FIELDS = {"classification": "tasks.classification", "detection": "tasks.detection",
-          "segmentation": "tasks.segmentation"}  # fmt: skip
+FIELDS = {
+    "classification": "tasks.classification",
+    "detection": "tasks.detection",
+    "segmentation": "tasks.segmentation",
+    "video": "tasks.video",
+}
 SCRIPTS = {"style": "style.py"}  # tasks of runs that scripts of their own make and read
 
 
@@ -51,6 +55,27 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What compare.py knows of a run.
+
+    Attributes:
+        facts: what its last checkpoint holds, without weights and the like.
+        history: a row an epoch, as `engine.fit` returns it.
+        ranks_by: the figure that runs of its task are compared by.
+        best_epoch: by validation; None where no epoch was validated.
+        tested: the figure of the best epoch on the test split; None where it could not be tested.
+        parameters: number of the network's weights.
+    """
+
+    facts: Mapping[str, Any]
+    history: list[dict[str, Any]]
+    ranks_by: str
+    best_epoch: int | None
+    tested: float | None
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Field:
     """What the scripts need of a field.
 
@@ -65,10 +90,14 @@ class Field:
             draws what a test has found.
         read_images: (test.py's flags, checkpoint, network, files, runtime) prints and draws what
             the network makes of pictures.
+        find_files: (what `--image` names, folder for what is fetched) to those files; None where
+            they are pictures.
         test_flags: those of test.py that no other field has a use for, without their dashes.
         views: what visualize.py can show of a network, by the names of `--type`.
         look: (visualize.py's flags, checkpoint or None for one of torchvision's networks, runtime)
             to the pictures of a view.
+        summarise: (what compare.py knows of each run, by name) to the lines of a further table;
+            None where its own says all.
         suggestions: arguments of visualize.py worth trying on a run, from train.py's flags.
         defaults: of `TrainSettings`, where the field's own differ.
     """
@@ -80,9 +109,11 @@ class Field:
     test_loader: Callable[[dict[str, Any], Path | None, int, "Runtime"], "DataLoader"]
     report: Callable[["Namespace", "Meter", "Dataset"], None]
     read_images: Callable[["Namespace", dict, "nn.Module", list[Path], "Runtime"], None]
+    find_files: Callable[[Sequence[str], Path], list[Path]] | None = None
     test_flags: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
-    look: Callable[["Namespace", dict | None, "Runtime"], Iterable["Picture"]] | None = None
+    look: Callable[["Namespace", dict | None, "Runtime"], Iterable["Picture | Film"]] | None = None
+    summarise: Callable[[Mapping[str, "Entry"]], list[str]] | None = None
     suggestions: Callable[["Namespace"], list[list[str]]] = lambda args: []
     defaults: Mapping[str, Any] = field(default_factory=dict)
 

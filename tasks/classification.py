@@ -8,7 +8,7 @@ Nothing of torch is imported before it is needed, so that `train.py --help` answ
 """
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -414,16 +414,29 @@ def test_loader(
 
 def report(args: Namespace, meter: ClassificationMeter, dataset: "ImageDataset") -> None:
     """Print a table of classes and the accuracy, and draw what was confused with what."""
+    report_classes(args, meter, dataset.classes, "images")
+    if args.save:
+        labels, predictions = meter.labels.tolist(), meter.predictions.tolist()
+        save_results(dataset, labels, predictions, args.ckpt_path / "results")
+
+
+def report_classes(
+    args: Namespace, meter: ClassificationMeter, classes: Sequence[str], inputs: str
+) -> None:
+    """Print and draw the same of whatever is classified.
+
+    Args:
+        inputs: what they are, in the plural.
+    """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     from lab.pictures import confusion, draw, publish
 
-    classes = dataset.classes
     labels, predictions = meter.labels.cpu().numpy(), meter.predictions.cpu().numpy()
     every = range(len(classes))
     table = precision_recall_fscore_support(labels, predictions, labels=every, zero_division=0)
     width = max(5, *map(len, classes))
-    say(f"{'class':{width}}  precision   recall   images")
+    say(f"{'class':{width}}  precision   recall  {inputs:>7}")
     for name, precision, recall, _, count in zip(classes, *table, strict=True):
         say(f"{name:{width}}  {precision:9.2%}  {recall:7.2%}  {count:7d}")
     correct = int((labels == predictions).sum())
@@ -432,8 +445,6 @@ def report(args: Namespace, meter: ClassificationMeter, dataset: "ImageDataset")
 
     matrix = confusion_matrix(labels, predictions, labels=every)
     publish(draw(confusion(matrix, classes)), args.ckpt_path / "confusion_matrix.jpg")
-    if args.save:
-        save_results(dataset, labels.tolist(), predictions.tolist(), args.ckpt_path / "results")
 
 
 def file_part(name: str) -> str:

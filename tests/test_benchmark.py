@@ -37,6 +37,7 @@ from speed import (
     style,
     testing,
     training,
+    video,
 )
 from tasks.detection.detector import Detector
 from tasks.segmentation.augment import Windows
@@ -140,6 +141,29 @@ class ReportTest(unittest.TestCase):
             _, _, own, naive = self.lines(attention, figures)
         self.assertEqual(own, "| NonLocalBlock | 4.00 | 4.00 | 2 | 1/512.0 |")
         self.assertEqual(naive, "| softmax(q k^T) v | 1.00 | 1.00 | 1,024 | 1/1.0 |")
+
+    def test_video(self):
+        """The loop over the bare step of each network, and the block's memory."""
+        figures = {(training.BARE, name): [100, 200, 50] for name in video.NETWORKS}
+        figures |= {(training.OWN, name): [90, 190, 49] for name in video.NETWORKS}
+        memory = {attention.OWN: 3 * 2**20, attention.NAIVE: 36 * 2**20}
+        with mock.patch.object(video, "extra_memory", lambda name, *_: memory[name]):
+            lines = self.lines(video, figures)
+        self.assertEqual(lines[2], "| cnn3d | 100 | 90 | 0.95 |")
+        self.assertEqual(lines[-2:], ["| NonLocalBlock | 3 | 1/12.0 |",
+                                      "| softmax(q k^T) v | 36 | 1/1.0 |"])  # fmt: skip
+
+    def test_video_contestants(self):
+        """They are trained on clips of the shape that is said, and work."""
+        with (
+            mock.patch.multiple(video, NETWORKS=("early_fusion",), BATCH_SIZE=2, CLIPS=4),
+            mock.patch.object(training, "BARE_IMAGES", 2),
+        ):
+            turns = video.contestants(Path(), CPU)
+        kinds = (training.BARE, training.OWN)
+        self.assertEqual(list(turns), [(kind, "early_fusion") for kind in kinds])
+        for turn in turns.values():
+            self.assertGreater(turn(), 0)
 
     def test_style(self):
         """Of seconds, a part's share of the whole."""

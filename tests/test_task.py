@@ -194,7 +194,7 @@ class FieldTest(ScriptCase):
         self.assertIn("validation r2", tables[0][0])
         self.assertIn("validation accuracy", tables[1][0])
         self.assertTrue(tables[1][2].startswith("| signs | 1 of 1 |"))
-        for kind in ("r2", "accuracy"):
+        for kind in ("regression_r2", "classification_accuracy"):
             self.assertTrue((self.base / f"compare_{kind}.jpg").is_file())
         done = script_here("compare.py", self.run_folder, "--save_dir", self.base)
         self.assertEqual(done.returncode, 0, done.stderr)

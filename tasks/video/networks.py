@@ -1,0 +1,378 @@
+"""Ways for a network to see time: seven of them, of comparable size.
+
+    model = build_network("cnn_lstm", make_configs("cnn_lstm", num_classes=10, frames=16))
+    model(clips)          # (N, 3, T, 32, 32) to logits (N, 10)
+    model.features(clips) # (N, P, F): P parts of the clip, which are averaged
+    model.reach           # how many frames one part depends on
+
+| name | sees time by | source |
+|---|---|---|
+| `single_frame` | not at all: one frame, a random one in training, else the middle one | |
+| `early_fusion` | frames as channels of the first convolution | Karpathy et al. 2014, section 3.1 |
+| `late_fusion` | the features of all frames side by side, in front of a linear layer | likewise |
+| `late_fusion_mean` | the mean of the features of all frames | |
+| `slow_fusion` | convolutions that join a few frames, layer by layer | likewise |
+| `cnn3d` | 3x3x3 convolutions over windows of 16 frames | Tran et al. 2015 |
+| `cnn_lstm` | an LSTM that reads the features of frame after frame | Donahue et al. 2015 |
+| `non_local` | attention over all positions of all frames | Wang et al. 2018 |
+"""
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lab.console import LabError, UsageError
+from networks import ConvBlock, NonLocalBlock, at_least_float32
+
+SIDE = 32  # height and width of a frame in pixels
+PARAMETERS = 500_000  # that a network has about, unless told otherwise
+LEAST_FRAMES = 8
+WINDOW, HOP = 16, 8  # frames that C3D sees at once, and from one window to the next
+NON_LOCAL_MOMENTS = 16  # that the non-local block is shown at the most
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """All that is needed to build a network of this module; saved in checkpoints as `configs`.
+
+    Attributes:
+        frames: T of its clips.
+        width: channels of the first layer, by which all others are measured.
+    """
+
+    num_classes: int
+    frames: int
+    width: int
+
+
+# ---------------------------------------------------------------- blocks
+
+
+class FrameCNN(nn.Module):
+    """Features of an image, or of frames that are its channels; where things are is kept.
+
+    Shape: (N, in_channels, 32, 32) to (N, features).
+    """
+
+    def __init__(self, in_channels: int, width: int, features: int):
+        super().__init__()
+        w = width
+        self.conv_net = nn.Sequential(
+            ConvBlock(in_channels, w, 5, 2, 2, use_batch_norm=True),  # (N, w, 16, 16)
+            ConvBlock(w, 2 * w, 3, 2, 1, use_batch_norm=True),  # (N, 2w, 8, 8)
+            ConvBlock(2 * w, 4 * w, 3, 2, 1, use_batch_norm=True),  # (N, 4w, 4, 4)
+        )
+        self.fc = nn.Sequential(nn.Flatten(), nn.Linear(64 * w, features), nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.conv_net(images))
+
+    def of_clips(self, clips: Tensor) -> Tensor:
+        """Return the features of every frame, (N, 3, T, H, W) to (N, T, features)."""
+        images = clips.transpose(1, 2).flatten(0, 1)  # (N * T, 3, H, W)
+        return self(images).unflatten(0, (len(clips), -1))
+
+
+def conv_block(
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int, int] = 3,
+    stride: int | tuple[int, int, int] = 2,
+    padding: int | tuple[int, int, int] = 1,
+) -> nn.Sequential:
+    """Return a ConvBlock with batch norm of clips, whose sizes are along T, H, W."""
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, kernel, stride, padding),
+        nn.BatchNorm3d(out_channels),
+        nn.ReLU(),
+    )
+
+
+# ---------------------------------------------------------------- wholes
+
+
+class VideoNetwork(nn.Module):
+    """A linear layer on the mean of what is known of a clip's parts.
+
+    Args:
+        features: number of them.
+
+    Attributes:
+        reach: frames that the features of one part depend on, at the most.
+
+    Shape: (N, 3, T, 32, 32) to logits (N, num_classes).
+    """
+
+    def __init__(self, config: VideoConfig, features: int):
+        super().__init__()
+        self.config = config
+        self.head = nn.Linear(features, config.num_classes)
+
+    @property
+    def reach(self) -> int:
+        return self.config.frames
+
+    def features(self, clips: Tensor) -> Tensor:
+        """Return the features of each part, (N, P, features)."""
+        raise NotImplementedError
+
+    def forward(self, clips: Tensor) -> Tensor:
+        expected = (3, self.config.frames, SIDE, SIDE)
+        if clips.shape[1:] != expected:
+            raise ValueError(f"expected clips (N, {expected}), got shape {tuple(clips.shape)}")
+        return self.head(self.features(clips).mean(1))
+
+
+class SingleFrame(VideoNetwork):
+    """One frame of a clip: a random one in training, else the middle one."""
+
+    reach = 1
+
+    def __init__(self, config: VideoConfig):
+        super().__init__(config, 8 * config.width)
+        self.cnn = FrameCNN(3, config.width, 8 * config.width)
+
+    def features(self, clips: Tensor) -> Tensor:
+        count, _, frames = clips.shape[:3]
+        if not self.training:
+            return self.cnn(clips[:, :, frames // 2]).unsqueeze(1)
+        # Drawn on the CPU, whose generator a resumed run restores on every device.
+        chosen = torch.randint(frames, (count,)).to(clips.device)
+        return self.cnn(clips[torch.arange(count, device=clips.device), :, chosen]).unsqueeze(1)
+
+    def every_frame(self, clips: Tensor) -> Tensor:
+        """Return the logits of each frame by itself, (N, T, num_classes)."""
+        return self.head(self.cnn.of_clips(clips))
+
+
+class EarlyFusion(VideoNetwork):
+    """All frames as channels of one image."""
+
+    def __init__(self, config: VideoConfig):
+        super().__init__(config, 8 * config.width)
+        self.cnn = FrameCNN(3 * config.frames, config.width, 8 * config.width)
+
+    def features(self, clips: Tensor) -> Tensor:
+        return self.cnn(clips.flatten(1, 2)).unsqueeze(1)
+
+
+class LateFusion(VideoNetwork):
+    """Features of every frame side by side, joined by a linear layer.
+
+    Karpathy et al. join two frames of a clip; here all of them.
+    """
+
+    def __init__(self, config: VideoConfig):
+        w = config.width
+        super().__init__(config, 8 * w)
+        self.cnn = FrameCNN(3, w, 4 * w)
+        self.fc = nn.Sequential(nn.Linear(config.frames * 4 * w, 8 * w), nn.ReLU())
+
+    def features(self, clips: Tensor) -> Tensor:
+        return self.fc(self.cnn.of_clips(clips).flatten(1)).unsqueeze(1)
+
+
+class LateFusionMean(VideoNetwork):
+    """The mean of every frame's features, whatever their order."""
+
+    reach = 1
+
+    def __init__(self, config: VideoConfig):
+        super().__init__(config, 8 * config.width)
+        self.cnn = FrameCNN(3, config.width, 8 * config.width)
+
+    def features(self, clips: Tensor) -> Tensor:
+        return self.cnn.of_clips(clips)
+
+
+class SlowFusion(VideoNetwork):
+    """Convolutions that see 4 frames, then 2 of what those have seen, and then all.
+
+    Extents and strides in time are those of Karpathy et al., with a clip of T frames for their 10.
+    """
+
+    def __init__(self, config: VideoConfig):
+        w = config.width
+        super().__init__(config, 8 * w)
+        # What a stride of two would leave over at the end is given a border to be counted with.
+        odd = config.frames % 2
+        first = (config.frames + 2 * odd - 4) // 2 + 1
+        rest = -(-first // 2)
+        self.conv_net = nn.Sequential(
+            conv_block(3, w, (4, 5, 5), 2, (odd, 2, 2)),  # (N, w, first, 16, 16)
+            conv_block(w, 2 * w, (2, 3, 3), 2, (first % 2, 1, 1)),  # (N, 2w, rest, 8, 8)
+            conv_block(2 * w, 4 * w, (rest, 3, 3), 2, (0, 1, 1)),  # (N, 4w, 1, 4, 4)
+        )
+        self.fc = nn.Sequential(nn.Flatten(), nn.Linear(64 * w, 8 * w), nn.ReLU())
+
+    def features(self, clips: Tensor) -> Tensor:
+        return self.fc(self.conv_net(clips)).unsqueeze(1)
+
+
+class CNN3D(VideoNetwork):
+    """C3D (Tran et al. 2015), narrower, flatter, and with strides in place of pooling.
+
+    All kernels are 3x3x3; the first layer leaves time as it is (section 3.1). Of longer clips than
+    16 frames it sees windows of 16, eight apart, and averages their features (section 3.3).
+    """
+
+    def __init__(self, config: VideoConfig):
+        w = config.width
+        super().__init__(config, 4 * w)
+        self.window = min(config.frames, WINDOW)
+        last = config.frames - self.window
+        self.starts = [*range(0, last, HOP), last]
+        self.conv_net = nn.Sequential(
+            conv_block(3, w, stride=(1, 2, 2)),  # (N, w, 16, 16, 16)
+            conv_block(w, 2 * w),  # (N, 2w, 8, 8, 8)
+            conv_block(2 * w, 4 * w),  # (N, 4w, 4, 4, 4)
+            conv_block(4 * w, 8 * w),  # (N, 8w, 2, 2, 2)
+        )
+        moments = -(-self.window // 8)
+        self.fc = nn.Sequential(nn.Flatten(), nn.Linear(32 * moments * w, 4 * w), nn.ReLU())
+
+    @property
+    def reach(self) -> int:
+        return self.window
+
+    def features(self, clips: Tensor) -> Tensor:
+        windows = [clips[:, :, start : start + self.window] for start in self.starts]
+        windows = torch.stack(windows, 1).flatten(0, 1)  # (N * P, 3, 16, H, W)
+        return self.fc(self.conv_net(windows)).unflatten(0, (len(clips), -1))
+
+
+class CNNLSTM(VideoNetwork):
+    """An LSTM reads the features of frame after frame; its last state is what it knows.
+
+    Donahue et al. 2015 average what it says at every step; here only what it has carried to the
+    end counts. Its gates start open for times of up to T frames (Tallec and Ollivier 2018,
+    equation 16), else little of the first of 64 frames would be left to learn from.
+    """
+
+    def __init__(self, config: VideoConfig):
+        w = config.width
+        super().__init__(config, 8 * w)
+        self.cnn = FrameCNN(3, w, 8 * w)
+        self.lstm = nn.LSTM(8 * w, 8 * w, batch_first=True)
+        with torch.no_grad():
+            self.lstm.bias_hh_l0.zero_()
+            into, forget = self.lstm.bias_ih_l0.view(4, -1)[:2]
+            forget.uniform_(1, config.frames - 1).log_()
+            into.copy_(-forget)
+
+    def features(self, clips: Tensor) -> Tensor:
+        frames = self.cnn.of_clips(clips)
+        with torch.autocast(clips.device.type, enabled=False):  # a state of many steps
+            return self.lstm(at_least_float32(frames))[0][:, -1:]
+
+
+class NonLocal(VideoNetwork):
+    """A 3D CNN with a non-local block after its second layer (Wang et al. 2018, section 4).
+
+    Of more than 32 frames, the first layer takes every second, fourth and so on, so that the block
+    attends over 16 moments of 8x8 positions at the most.
+    """
+
+    def __init__(self, config: VideoConfig):
+        w = config.width
+        super().__init__(config, 4 * w)
+        thinned = -(-config.frames // (2 * NON_LOCAL_MOMENTS))
+        self.conv_net = nn.Sequential(
+            conv_block(3, w, stride=(thinned, 2, 2)),  # (N, w, T', 16, 16)
+            conv_block(w, 2 * w),  # (N, 2w, T' / 2, 8, 8)
+            NonLocalBlock(2 * w),
+            conv_block(2 * w, 4 * w),  # (N, 4w, T' / 4, 4, 4)
+            conv_block(4 * w, 8 * w),  # (N, 8w, T' / 8, 2, 2)
+        )
+        self.fc = nn.Sequential(nn.Linear(32 * w, 4 * w), nn.ReLU())
+
+    def features(self, clips: Tensor) -> Tensor:
+        moments = self.conv_net(clips).transpose(1, 2)  # (N, T' / 8, 8w, 2, 2)
+        return self.fc(moments.flatten(2))
+
+
+NETWORKS: dict[str, type[VideoNetwork]] = {
+    "single_frame": SingleFrame,
+    "early_fusion": EarlyFusion,
+    "late_fusion": LateFusion,
+    "late_fusion_mean": LateFusionMean,
+    "slow_fusion": SlowFusion,
+    "cnn3d": CNN3D,
+    "cnn_lstm": CNNLSTM,
+    "non_local": NonLocal,
+}
+
+
+# ---------------------------------------------------------------- by name
+
+
+def make_configs(
+    name: str, num_classes: int, frames: int, width: int | None = None
+) -> dict[str, Any]:
+    """Return the configs of a new network.
+
+    Args:
+        width: None for the one whose number of parameters is nearest to `PARAMETERS`.
+
+    Raises:
+        UsageError: no such network, or too few frames for it.
+    """
+    if name not in NETWORKS:
+        raise UsageError(f"--network {name}: there are {', '.join(NETWORKS)}")
+    if frames < LEAST_FRAMES:
+        raise UsageError(f"--frames {frames}: the networks need at least {LEAST_FRAMES}")
+    if width is None:
+        distance = partial(away, name, num_classes, frames)
+        width = min(range(4, 65), key=distance)
+    return asdict(VideoConfig(num_classes, frames, width))
+
+
+def away(name: str, num_classes: int, frames: int, width: int) -> int:
+    """Return how far a network's number of parameters is from `PARAMETERS`."""
+    with torch.device("meta"):
+        model = NETWORKS[name](VideoConfig(num_classes, frames, width))
+    return abs(count_parameters(model) - PARAMETERS)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of a network's parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def build_network(name: str, configs: dict[str, Any]) -> VideoNetwork:
+    """Build an untrained network.
+
+    Raises:
+        LabError: no such network, or the configs are not its own.
+    """
+    if name not in NETWORKS:
+        raise LabError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[name](VideoConfig(**configs))
+    except TypeError as error:
+        raise LabError(f"the configs do not fit the network {name!r}: {error}") from error
+
+
+def count_multiply_adds(model: VideoNetwork) -> int:
+    """Return the multiplications, each with an addition, that a network takes for a clip."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def of_lstm(frames: tuple, into: tuple, again: tuple, *_: Any, **__: Any) -> int:
+        return 2 * math.prod(frames[:2]) * (math.prod(into) + math.prod(again))
+
+    model = copy.deepcopy(model).cpu().eval()
+    clip = torch.zeros(1, 3, model.config.frames, SIDE, SIDE)
+    # Neither an LSTM's kernel nor those of attention that never hold the matrix of all pairs are
+    # known to the counter.
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: of_lstm}
+    )
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(clip)
+    return counter.get_total_flops() // 2

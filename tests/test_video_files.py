@@ -1,0 +1,191 @@
+"""Clips from files: what PyAV decodes against the frames written, broken ones, whole folders."""
+
+import tempfile
+import unittest
+from fractions import Fraction
+from pathlib import Path
+from unittest import mock
+
+import av
+import numpy as np
+from PIL import Image
+
+from lab.console import LabError
+from lab.images import Preprocess
+from tasks.video.data import read_split
+from tasks.video.files import clip_files, read_clip
+from tests.support import ScriptCase, script_here
+
+COUNT = 12
+
+
+def frames(seed: int = 0, count: int = COUNT, size: tuple[int, int] = (48, 64)) -> list[np.ndarray]:
+    """Return smooth frames that differ from each other, (H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (count, 3, 4, 3)).astype(np.uint8)
+    return [
+        np.asarray(Image.fromarray(each).resize(size[::-1], Image.Resampling.BICUBIC))
+        for each in small
+    ]
+
+
+def write_video(path: Path, pictures: list[np.ndarray], codec: str, pixels: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(10))
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = pixels
+        if codec != "ffv1":
+            stream.bit_rate = 4_000_000
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_frames(folder: Path, pictures: list[np.ndarray]) -> Path:
+    folder.mkdir(parents=True)
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{index:03d}.png")
+    return folder
+
+
+def fitted(pictures: list[np.ndarray]) -> np.ndarray:
+    """Return frames as a network gets them, by way of Pillow alone."""
+    return np.stack([Preprocess().fit(Image.fromarray(picture)) for picture in pictures])
+
+
+class TestClip(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.base, self.pictures = Path(holder.name), frames()
+
+    def test_without_loss(self):
+        """FFV1 keeps every bit, and so do PNGs; every second frame is every second one."""
+        video = write_video(self.base / "a.avi", self.pictures, "ffv1", "bgr0")
+        folder = write_frames(self.base / "b", self.pictures)
+        for path in (video, folder):
+            for stride, count in ((1, COUNT), (1, 5), (2, 6), (3, 4)):
+                expected = fitted(self.pictures[::stride][:count])
+                self.assertTrue((read_clip(path, count, stride) == expected).all(), path)
+
+    def test_lossy_kinds(self):
+        for name, codec, pixels in (
+            ("a.mp4", "mpeg4", "yuv420p"),
+            ("b.webm", "libvpx", "yuv420p"),
+            ("c.gif", "gif", "rgb8"),
+        ):
+            path = write_video(self.base / name, self.pictures, codec, pixels)
+            error = np.abs(read_clip(path, COUNT, 1).astype(int) - fitted(self.pictures))
+            self.assertLess(error.mean(), 20 if codec == "gif" else 8, name)
+            # The nearest of the frames written is each time the right one.
+            clip = read_clip(path, COUNT, 1).astype(int)
+            away = np.abs(clip[:, None] - fitted(self.pictures)[None]).mean((2, 3, 4))
+            self.assertEqual(away.argmin(1).tolist(), list(range(COUNT)), name)
+
+    def test_what_is_wrong(self):
+        for name, content, why in (
+            ("empty.mp4", b"", "empty file"),
+            ("text.mp4", b"no video at all\n" * 50, "damaged or no video"),
+        ):
+            (self.base / name).write_bytes(content)
+            with self.assertRaisesRegex(OSError, why):
+                read_clip(self.base / name, 4, 1)
+        whole = write_video(self.base / "whole.mp4", self.pictures, "mpeg4", "yuv420p")
+        (self.base / "cut.mp4").write_bytes(whole.read_bytes()[:700])
+        with self.assertRaises(OSError):
+            read_clip(self.base / "cut.mp4", 4, 1)
+        with self.assertRaisesRegex(OSError, "too short: 6 of 7 frames, 2 apart"):
+            read_clip(whole, 7, 2)
+        sound = self.base / "sound.mkv"
+        with av.open(str(sound), "w") as container:
+            stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+            samples = np.zeros((1, 800), np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate = 8000
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        with self.assertRaisesRegex(OSError, "no video"):
+            read_clip(sound, 4, 1)
+        folder = write_frames(self.base / "frames", self.pictures)
+        (folder / "002.png").write_bytes(b"nothing")
+        with self.assertRaisesRegex(OSError, "002.png: not an image"):
+            read_clip(folder, 4, 1)
+
+
+class TestFolder(ScriptCase):
+    """A folder a class, from which a network is trained, and clips of one's own are read."""
+
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.root = Path(holder.name) / "data"
+        for seed in range(6):
+            train = cls.root / "train"
+            write_video(train / "cut" / f"{seed}.mp4", frames(seed), "mpeg4", "yuv420p")
+            write_frames(train / "frames" / f"{seed}", frames(10 + seed))
+        (cls.root / "train" / "cut" / "broken.avi").write_bytes(b"?" * 99)
+        write_frames(cls.root / "train" / "frames" / "short", frames(count=5))
+
+    def test_splits(self):
+        with mock.patch("lab.images.say") as said:
+            train = read_split("clips", self.root, "train", 10, 1, 0.2)
+            val = read_split("clips", self.root, "val", 10, 1, 0.2)
+        self.assertEqual(train.classes, ("cut", "frames"))
+        self.assertEqual(len(train.names) + len(val.names), 12)
+        self.assertFalse(set(train.names) & set(val.names))
+        self.assertEqual(
+            [name.split("/")[0] for name in train.names],
+            [train.classes[label] for label in train.labels],
+        )
+        texts = " ".join(call.args[0] for call in said.call_args_list)
+        self.assertIn("cut/broken.avi (damaged or no video", texts)
+        self.assertIn("frames/short (too short: 5 of 10 frames, 1 apart)", texts)
+        index = train.names.index("frames/3") if "frames/3" in train.names else None
+        split = train if index is not None else val
+        clip = split.clips[split.names.index("frames/3")].numpy()
+        self.assertTrue((clip == fitted(frames(13)[:10])).all())
+
+    def test_nothing_left(self):
+        with self.assertRaisesRegex(LabError, "cut holds no clip of 13 frames, 1 apart"):
+            read_split("clips", self.root, "train", 13, 1, 0.2)
+        with self.assertRaisesRegex(LabError, "no data folder"):
+            read_split("clips", self.root / "gone", "train", 8)
+        with self.assertRaisesRegex(LabError, "has no test/"):
+            read_split("clips", self.root, "test", 8)
+        with (
+            mock.patch("tasks.video.files.CACHE_BUDGET", 10**5),
+            self.assertRaisesRegex(LabError, "12 clips of 8 frames would take over"),
+        ):
+            read_split("clips", self.root, "train", 8, 1, 0.01)
+
+    def test_which_files(self):
+        found = clip_files([str(self.root)])
+        self.assertEqual(len(found), 14)
+        one = self.root / "train" / "frames" / "2"
+        self.assertEqual(clip_files([str(one)]), [one])
+        (self.root.parent / "nothing").mkdir(exist_ok=True)
+        with self.assertRaisesRegex(LabError, "no clip in"):
+            clip_files([str(self.root.parent / "nothing")])
+
+    def test_scripts(self):
+        folder = self.root.parent / "run"
+        done = script_here(
+            "train.py", "--task", "video", "--dataset", "clips", "--data_root", self.root,
+            "--network", "early_fusion", "--width", 4, "--frames", 8, "--epoch", 1,
+            "--batch_size", 4, "--ckpt_path", folder, "--no_show",
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("cut/broken.avi", done.stdout)
+        done = script_here("test.py", "--ckpt_path", folder, "--epoch", 1, "--no_show", "--image",
+                           self.root / "train" / "cut")  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"3\.mp4 +(cut|frames) \d+\.\d%, (cut|frames) ")
+        self.assertIn("left out 1 of 7 files", done.stdout)
+        self.assertTrue((folder / "clips.jpg").is_file())
+
+
+if __name__ == "__main__":
+    unittest.main()
