@@ -522,7 +522,8 @@ class TestScripts(ScriptCase):
             rows = checkpoint.load(folder / "ckpt_epoch_2.pth")["history"]
             self.assertTrue({"class_loss", "box_loss", "val_sign_ap50"} <= rows[1].keys())
             said = self.report("--ckpt_path", folder, "--epoch", "best", "--save")
-            (tested,) = re.findall(r"Test sign_ap50 of the best epoch, \d: (.+)", self.said[network])
+            told = r"Test sign_ap50 of the best epoch, \d: (.+)"
+            (tested,) = re.findall(told, self.said[network])
             self.assertRegex(said, rf"sign ap50 +{tested}\n")
             self.assertTrue((folder / "precision_recall.jpg").is_file())
             self.assertEqual(len(list((folder / "results").glob("*.jpg"))), 3)
