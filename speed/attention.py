@@ -45,9 +45,7 @@ def report(figures: Figures, runtime: Runtime) -> str:
     )
 
 
-def make_forward(
-    name: str, device: torch.device, channels: int = CLIPS[1]
-) -> Callable[[Tensor], Tensor]:
+def make_forward(name: str, device: torch.device, channels: int) -> Callable[[Tensor], Tensor]:
     """Return one of the two: the project's block, or its weights with softmax(q k^T) v as is."""
     torch.manual_seed(0)
     block = NonLocalBlock(channels, identity_init=False).to(device)
@@ -62,7 +60,7 @@ def make_forward(
     return block if name == OWN else naive
 
 
-def make_step(name: str, device: torch.device, channels: int = CLIPS[1]) -> Callable[..., None]:
+def make_step(name: str, device: torch.device, channels: int) -> Callable[..., None]:
     """Return a function that goes forward and backward with clips of a shape."""
     forward = make_forward(name, device, channels)
 
@@ -76,7 +74,7 @@ def make_step(name: str, device: torch.device, channels: int = CLIPS[1]) -> Call
 
 def turns(name: str, runtime: Runtime) -> Turn:
     """A step with CLIPS: clips/s."""
-    step = make_step(name, runtime.device)
+    step = make_step(name, runtime.device, CLIPS[1])
 
     def turn() -> float:
         began = time.perf_counter()

@@ -404,7 +404,7 @@ class AttentionTest(unittest.TestCase):
         results = []
         for name in (attention.OWN, attention.NAIVE):
             clips = x.clone().requires_grad_()
-            y = attention.make_forward(name, CPU.device)(clips)
+            y = attention.make_forward(name, CPU.device, clips.shape[1])(clips)
             y.square().sum().backward()
             results.append((y.detach(), clips.grad))
         for own, naive in zip(*results, strict=True):
