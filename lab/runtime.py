@@ -1,5 +1,7 @@
 """Where a script computes: device, precision, processes, and what each of them has of its own."""
 
+import contextlib
+import ctypes
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -86,10 +88,25 @@ def start(device: str | None, precision: str = "auto") -> Runtime:
     chosen = torch.device(kind, local_rank if kind == "cuda" else None)
     if kind == "cuda":
         torch.cuda.set_device(chosen)
+    else:
+        keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(kind))
     return Runtime(chosen, torch.bfloat16 if bf16 else None, rank, world_size)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a layer frees for the next one, as CUDA's allocator does.
+
+    Large blocks come from the system and go back to it each time otherwise, and to touch their
+    pages anew takes a third of the time that a large photograph takes.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def start_as(state: dict[str, Any], device: str | None, precision: str | None) -> Runtime:
