@@ -7,6 +7,7 @@ python test.py --image photo.jpg FOLDER        # what it makes of your own
 python test.py --ckpt_path checkpoints/street --read checkpoints/default    # signs found, then read
 """
 
+import json
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from lab.console import (
     run,
     say,
 )
+from lab.folders import stored
 
 OF_A_FIELD = ("read",)  # flags that some fields alone have a use for
 
@@ -57,6 +59,7 @@ def main() -> None:
     from lab import checkpoint, engine
     from lab.images import image_files
     from lab.pictures import show_figures
+    from lab.run import write_whole
     from lab.runtime import place, start_as
 
     path = checkpoint.find(args.ckpt_path, args.epoch)
@@ -76,7 +79,15 @@ def main() -> None:
     else:
         loader = field.test_loader(state, args.data_root, args.batch_size, runtime)
         meter = task.meter()
-        engine.evaluate(model, meter, loader, runtime, "testing")
+        figures = engine.evaluate(model, meter, loader, runtime, "testing")
+        found = {
+            "task": task.name,
+            "checkpoint": path.name,
+            "data_root": args.data_root and stored(args.data_root),
+            "inputs": len(loader.dataset),
+            "figures": figures,
+        }
+        write_whole(args.ckpt_path / "test.json", json.dumps(found, indent=2) + "\n")
         field.report(args, meter, loader.dataset)
     if not args.no_show:
         show_figures()

@@ -130,14 +130,23 @@ def train(
         engine.overfit(job.task, job.model, batch, settings, runtime, job.parameters)
         return
 
+    counts = {mode: len(loader.dataset) for mode, loader in job.loaders.items()}
+    parameters = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
+    trained = {
+        "task": job.task.name,
+        "network": job.identity.get("network"),
+        "dataset": job.identity.get("dataset"),
+        "ranks_by": job.task.ranks_by,
+        "parameters": parameters,
+        "inputs": counts,
+    }
     run = Run(args.ckpt_path, runtime)  # whose folder is made once the flags are found good
-    run.begin(runtime, args.seed, args.resume, finished)
+    run.begin(runtime, args.seed, args.resume, finished, trained)
     if job.preview is not None and resumed is None and runtime.rank == 0:
         job.preview(args.ckpt_path)
-    counts = ", ".join(f"{len(loader.dataset):,} {mode}" for mode, loader in job.loaders.items())
-    parameters = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
+    splits = ", ".join(f"{count:,} {mode}" for mode, count in counts.items())
     say(
-        f"Training {parameters:,} parameters on {counts} {job.subject} "
+        f"Training {parameters:,} parameters on {splits} {job.subject} "
         f"({runtime.device.type}, {runtime.precision})"
     )
     history = engine.fit(

@@ -5,11 +5,11 @@
 | `ckpt_epoch_N.pth` | a finished epoch |
 | `ckpt_interrupted.pth` | the middle of one, after Ctrl-C |
 | `metrics.csv`, `loss_and_acc.jpg`, `events.out.tfevents.*` | its figures, a row an epoch |
-| `run.json` | how it was made: command, versions, commit, seed, machine; again when resumed |
+| `run.json` | what was trained on what, command, versions, commit, seed; again when resumed |
 | `log.txt` | what was printed |
 | `previous_K/` | an earlier run, or later epochs of this one that it went back behind |
 
-`test.py` adds pictures and `results/`.
+`test.py` adds `test.json`, pictures and, of a classifier, `predictions.csv` and `results/`.
 """
 
 import csv
@@ -34,8 +34,8 @@ from lab.folders import PROJECT
 from lab.runtime import Runtime
 
 # All that the scripts write into a run's folder.
-OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt",
-       "*.jpg", "vis.png", "results")  # fmt: skip
+OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt", "test.json",
+       "predictions.csv", "*.jpg", "vis.png", "results")  # fmt: skip
 
 
 class Run:
@@ -63,7 +63,12 @@ class Run:
     # ------------------------------------------------------------ lineage
 
     def begin(
-        self, runtime: Runtime, seed: int, resumed: Path | None = None, finished: int = 0
+        self,
+        runtime: Runtime,
+        seed: int,
+        resumed: Path | None = None,
+        finished: int = 0,
+        trained: dict[str, Any] | None = None,
     ) -> None:
         """Make room for this run, and note how it is made.
 
@@ -73,6 +78,7 @@ class Run:
         Args:
             resumed: the checkpoint that it goes on from.
             finished: the epochs done there.
+            trained: what is trained on what, for `run.json`.
 
         Raises:
             LabError: the folder cannot be written.
@@ -96,8 +102,8 @@ class Run:
         except (OSError, ValueError, TypeError):
             say(f"{path} cannot be read and is written anew")
             sessions = []
-        sessions.append(describe(runtime, seed, resumed))
-        self._write(path, json.dumps(sessions, indent=2) + "\n")
+        sessions.append(describe(runtime, seed, resumed, trained))
+        write_whole(path, json.dumps(sessions, indent=2) + "\n")
 
     def _set_aside(self, patterns: Sequence[str]) -> Path | None:
         """Move what matches into a new `previous_K`; None if no checkpoint is among it.
@@ -154,7 +160,7 @@ class Run:
     def _log(self, history: list[dict[str, Any]], ranks_by: str) -> None:
         from lab.pictures import save_curves
 
-        self._write(self.folder / "metrics.csv", as_csv(history))
+        write_whole(self.folder / "metrics.csv", as_csv(history))
         save_curves(self.folder / "loss_and_acc.jpg", history, ranks_by)
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter
@@ -171,13 +177,19 @@ class Run:
         if self._events is not None:
             self._events.close()
 
-    def _write(self, path: Path, text: str) -> None:
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_text(text)
-            partial.replace(path)
-        except OSError as error:
-            raise LabError(f"could not write {path}: {error.strerror}") from error
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of a run, which is there as it was or whole.
+
+    Raises:
+        LabError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+        partial.replace(path)
+    except OSError as error:
+        raise LabError(f"could not write {path}: {error.strerror}") from error
 
 
 def best_epoch(
@@ -220,7 +232,9 @@ def as_csv(history: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def describe(runtime: Runtime, seed: int, resumed: Path | None) -> dict[str, Any]:
+def describe(
+    runtime: Runtime, seed: int, resumed: Path | None, trained: dict[str, Any] | None
+) -> dict[str, Any]:
     """Return how this process makes a run, for whoever wants to make it again."""
     device = platform.processor() or platform.machine()
     if runtime.device.type == "cuda":
@@ -230,6 +244,7 @@ def describe(runtime: Runtime, seed: int, resumed: Path | None) -> dict[str, Any
         "command": command(Path(sys.argv[0]).name, *sys.argv[1:]),
         "resumed": resumed and str(resumed),
         "seed": seed,
+        "trained": trained,
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),

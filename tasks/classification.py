@@ -425,12 +425,15 @@ def report_classes(
 ) -> None:
     """Print and draw the same of whatever is classified.
 
+    What each input was taken for goes into `predictions.csv`, in the order of the split.
+
     Args:
         inputs: what they are, in the plural.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     from lab.pictures import confusion, draw, publish
+    from lab.run import as_csv, write_whole
 
     labels, predictions = meter.labels.cpu().numpy(), meter.predictions.cpu().numpy()
     every = range(len(classes))
@@ -443,6 +446,11 @@ def report_classes(
     share = correct / len(labels)
     say(f"accuracy on the test set: {share:.2%} ({correct:,} of {len(labels):,})")
 
+    rows = [
+        {"input": index, "label": classes[label], "prediction": classes[prediction]}
+        for index, (label, prediction) in enumerate(zip(labels, predictions, strict=True))
+    ]
+    write_whole(args.ckpt_path / "predictions.csv", as_csv(rows))
     matrix = confusion_matrix(labels, predictions, labels=every)
     publish(draw(confusion(matrix, classes)), args.ckpt_path / "confusion_matrix.jpg")
 
