@@ -1,0 +1,89 @@
+"""The other fields, as far as their runs are there: what each run is, and what its test found."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lab.console import as_text, command
+from reporting import claims, runs
+from reporting.blocks import Page
+from reporting.runs import RunFiles
+
+TITLES = {
+    "detection": ("Detection", "目标检测"),
+    "segmentation": ("Segmentation", "语义分割"),
+    "video": ("Video", "视频"),
+    "diffusion": ("Diffusion", "扩散模型"),
+}
+
+
+def add_chapter(page: Page, task: str, root: Path, pictures: Path) -> None:
+    """Add a field's chapter: for each measure that its runs are ranked by, a table and curves.
+
+    Args:
+        task: of train.py's `--task`.
+        root: the folder whose folders are runs.
+        pictures: folder for the curves, which are drawn here.
+    """
+    page.heading(2, *TITLES.get(task, (task.capitalize(), task)))
+    found = [files for folder in sorted(root.glob("*/")) if (files := runs.read(folder))]
+    found = [files for files in found if files.trained.get("task") == task]
+    if untested := [files.folder for files in found if not files.test]:
+        page.paragraph("Trained, but not tested yet:", "已训练但尚未测试：")
+        page.code(command("test.py", "--ckpt_path", folder) for folder in untested)
+    tested = [files for files in found if files.test]
+    if not tested:
+        page.paragraph(
+            f"**This chapter is missing**: no tested run of `--task {task}` is in `{root}`. It "
+            "begins with:",
+            f"**本章缺失**：`{root}` 中没有 `--task {task}` 的已测试的实验。可以这样开始：",
+        )
+        run = ("--ckpt_path", root / task)
+        page.code((command("train.py", "--task", task, *run), command("test.py", *run)))
+        return
+    for measure in dict.fromkeys(files.trained["ranks_by"] for files in tested):
+        own = [files for files in tested if files.trained["ranks_by"] == measure]
+        add_runs(page, task, measure, own, pictures)
+    page.heading(3, "The commands", "所用命令")
+    page.code(session["command"] for files in tested for session in files.sessions)
+
+
+def add_runs(
+    page: Page, task: str, measure: str, found: Sequence[RunFiles], pictures: Path
+) -> None:
+    """Add the table of runs with one measure, their curves, and the pictures of the first."""
+    from lab.pictures import draw_comparison, save_figure
+
+    found = sorted(found, key=lambda files: -files.test["figures"][measure])
+    figures = [name for name in found[0].test["figures"] if name not in ("loss", measure)]
+    head = [("run", "实验"), ("network", "网络"), ("data", "数据"), ("parameters", "参数量"),
+            ("epoch", "轮次"), measure]  # fmt: skip
+    if measure == "accuracy":
+        head.append(("95 % interval", "95 % 置信区间"))
+    page.table((*head, *figures), (row(files, measure, figures) for files in found))
+    curves = pictures / f"{task}_{measure}.jpg"
+    save_figure(
+        draw_comparison({files.folder.name: files.history for files in found}, measure), curves
+    )
+    about = f"Loss and {measure} by epoch", f"损失与 {measure} 随轮次的变化"
+    page.figure(curves, curves.stem, about, about)
+    best = found[0].folder
+    for path in sorted(best.glob("*.jpg")):
+        if path.stem != "loss_and_acc":
+            name = f"{path.stem.replace('_', ' ')} ({best.name})"
+            page.figure(path, f"{task}_{best.name}_{path.stem}", (name, name), (name, name))
+
+
+def row(files: RunFiles, measure: str, figures: Sequence[str]) -> Iterator[str]:
+    """Yield the cells of a run: what it is, and the figures of its test.
+
+    Accuracy is a share of the inputs: the one figure whose interval is known.
+    """
+    found, trained = files.test["figures"], files.trained
+    yield f"`{files.folder.name}`"
+    yield from (str(trained["network"]), str(trained["dataset"]), f"{trained['parameters']:,}")
+    yield str(files.tested_epoch or "–")
+    yield as_text(found[measure])
+    if measure == "accuracy":
+        low, high = claims.wilson(found[measure], files.test["inputs"])
+        yield f"{100 * low:.2f} – {100 * high:.2f} %"
+    yield from (as_text(found[name]) if name in found else "–" for name in figures)

@@ -1,0 +1,86 @@
+"""The files of a run, as a report reads them: figures, how it was made, what a test has found."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.console import LabError
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run's folder says.
+
+    Attributes:
+        history: metrics.csv, a row an epoch; a figure that was not measured is not in its row.
+        sessions: run.json, an entry each time that it was gone on with.
+        test: test.json; None where it was not tested.
+        predictions: predictions.csv, label and prediction of each image of the test split; empty
+            where no classifier was tested.
+    """
+
+    folder: Path
+    history: list[dict[str, float]]
+    sessions: list[dict[str, Any]]
+    test: dict[str, Any] | None
+    predictions: list[tuple[str, str]]
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """What was trained on what; empty in runs of earlier versions."""
+        return self.sessions[-1].get("trained") or {}
+
+    @property
+    def tested_epoch(self) -> int | None:
+        """The epoch that was tested."""
+        stem = Path(self.test["checkpoint"]).stem if self.test else ""
+        number = stem.removeprefix("ckpt_epoch_")
+        return int(number) if number.isdecimal() else None
+
+    def at_epoch(self, epoch: int | None) -> dict[str, float]:
+        """Return an epoch's figures; none where it is not known."""
+        return next((row for row in self.history if row["epoch"] == epoch), {})
+
+
+def read(folder: Path) -> RunFiles | None:
+    """Return what a run's folder says; None where no epoch of a run is in it.
+
+    Raises:
+        LabError: a file of it cannot be read.
+    """
+    if not all((folder / name).is_file() for name in ("metrics.csv", "run.json")):
+        return None
+    test = folder / "test.json"
+    try:
+        history = [
+            {name: float(value) for name, value in row.items() if value}
+            for row in _rows(folder / "metrics.csv")
+        ]
+        sessions = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        found = json.loads(test.read_text(encoding="utf-8")) if test.is_file() else None
+        predictions = [(row["label"], row["prediction"]) for row in _predictions(folder)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabError(f"the files of the run in {folder} cannot be read: {error}") from error
+    if not history or not sessions:
+        return None
+    return RunFiles(folder, history, sessions, found, predictions)
+
+
+def _predictions(folder: Path) -> list[dict[str, str]]:
+    path = folder / "predictions.csv"
+    return _rows(path) if path.is_file() else []
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def command_of(folder: Path) -> str:
+    """Return the command that began a run, also one without a finished epoch; empty if unknown."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))[0]["command"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return ""

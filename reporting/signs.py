@@ -1,0 +1,354 @@
+"""The sign assignment: its five runs, what they have reached, and what is seen inside them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from lab.folders import PROJECT
+from reporting import claims, markdown, runs
+from reporting.blocks import Block, Heading, Page
+from reporting.runs import RunFiles
+from reporting.work import Making, Step, Training
+
+# The assignment's five runs: the flags that make each.
+RUNS = {
+    "default": (),
+    "bn": ("--bn",),
+    "dropout": ("--dropout", "0.3"),
+    "bn_aug": ("--bn", "--augment"),
+    "stn": ("--bn", "--stn"),
+}
+# What a part brings: the run without it, the run with it, what it is called.
+PARTS = (
+    ("default", "bn", ("Batch norm", "批归一化")),
+    ("default", "dropout", ("Dropout", "随机失活（dropout）")),
+    ("bn", "bn_aug", ("Augmentation (on top of batch norm)", "数据增广（在批归一化之上）")),
+    ("bn", "stn", ("The spatial transformer (on top of batch norm)",
+                   "空间变换网络（在批归一化之上）")),
+)  # fmt: skip
+# What is seen inside: run, view, flags, file, seconds that it takes.
+LOOKS = (
+    ("bn", "filter", ("--layer_idx", "0"), "filter/filter_layer_0.jpg", 12),
+    ("bn", "feature", ("--layer_idx", "1", "--image_idx", "50"),
+     "feature/layer_1/feature_map.jpg", 6),
+    ("bn", "tsne", (), "tsne/tsne.jpg", 30),
+    ("stn", "stn", (), "stn/stn.jpg", 6),
+)  # fmt: skip
+AUGMENTED = PROJECT / "visualized" / "augmentation.jpg"  # where the assignment's unit test saves it
+SHOWN = 5  # rows of the tables of mistakes
+
+Kinds = dict[str, list[RunFiles]]  # the files of each kind of run, a seed each
+
+
+def folder_of(root: Path, name: str, seed: int) -> Path:
+    """Return the folder of a run."""
+    return root / (name if seed == 0 else f"{name}_seed{seed}")
+
+
+def steps(root: Path, epochs: int, seeds: int, data_root: Path | None) -> list[Step]:
+    """Return what has to be run for the chapter, in order.
+
+    Args:
+        root: gets a folder a run, and `looks`.
+        data_root: of the signs; None for the built-in ones.
+    """
+    data = () if data_root is None else ("--data_root", str(data_root))
+    needed: list[Step] = []
+    for seed in range(seeds):
+        for name, flags in RUNS.items():
+            folder = folder_of(root, name, seed)
+            of_seed = ("--seed", str(seed)) if seed else ()
+            needed.append(Training(folder, (*flags, *data, *of_seed), epochs))
+            test = ("test.py", "--ckpt_path", str(folder), "--epoch", "best", "--no_show")
+            makes = (folder / "test.json", folder / "predictions.csv")
+            needed.append(Making(test, makes, folder, 8))
+    needed.append(Making(("unit_test.py", "data_loader"), (AUGMENTED,), None, 20))
+    for name, view, flags, file, seconds in LOOKS:
+        folder = folder_of(root, name, 0)
+        look = ("visualize.py", "--type", view, "--ckpt_path", str(folder), "--epoch", "best")
+        look += (*flags, "--save_dir", str(root / "looks"), "--no_show")
+        needed.append(Making(look, (root / "looks" / file,), folder, seconds))
+    return needed
+
+
+def add_chapter(page: Page, root: Path, seeds: int, pictures: Path) -> None:
+    """Add the chapter, made of what is there.
+
+    Args:
+        pictures: folder for the curves, which are drawn here.
+    """
+    page.heading(2, "Traffic signs", "交通标志识别")
+    found = {
+        name: [files for seed in range(seeds) if (files := tested(folder_of(root, name, seed)))]
+        for name in RUNS
+    }
+    whole = {name: kind for name, kind in found.items() if len(kind) == seeds}
+    if missing := [f"`{name}`" for name in RUNS if name not in whole]:
+        page.paragraph(
+            f"**Missing**: {', '.join(missing)}, not trained and tested yet. Nothing below is "
+            "about them; `python report.py` goes on with them.",
+            f"**缺少**：{'、'.join(missing)} 尚未训练并测试完，下文不涉及；"
+            "`python report.py` 会接着做。",
+        )
+    if not whole:
+        return
+    add_machine(page, whole)
+    add_data(page, whole)
+    add_results(page, whole, pictures)
+    add_parts(page, whole, seeds)
+    add_overfitting(page, whole)
+    add_mistakes(page, whole)
+    add_looks(page, root / "looks")
+    page.heading(3, "The commands", "所用命令")
+    page.code(session["command"] for kind in whole.values() for files in kind
+              for session in files.sessions)  # fmt: skip
+
+
+def tested(folder: Path) -> RunFiles | None:
+    """Return a run's files once it has been tested."""
+    files = runs.read(folder)
+    return files if files and files.predictions and files.tested_epoch else None
+
+
+def add_machine(page: Page, found: Kinds) -> None:
+    """Add on what machine, with what versions."""
+    session = next(iter(found.values()))[0].sessions[-1]
+    machine, versions = session["machine"], session["versions"]
+    threads = f"{machine['threads']} {page.words('threads', '线程')}"
+    rows = {
+        ("begun", "开始于"): session["started"],
+        ("commit", "提交"): f"`{(session['commit'] or '–')[:12]}`",
+        ("versions", "版本"): ", ".join(f"{name} {number}" for name, number in versions.items()),
+        ("machine", "机器"): f"{machine['device']}, {machine['precision']}, {threads}",
+    }
+    head = ("how it was made", "实验环境"), ""
+    page.table(head, ((page.words(*name), value) for name, value in rows.items()))
+
+
+def add_data(page: Page, found: Kinds) -> None:
+    """Add the section on data and their augmentation."""
+    first = next(iter(found.values()))[0]
+    classes = len({label for label, _ in first.predictions})
+    page.heading(3, "Data and augmentation", "数据与数据增广")
+    page.paragraph(
+        f"Images of {classes} classes, each 32x32 pixels with values in [-1, 1]. Training images "
+        "alone are shuffled and, with `--augment`, varied.",
+        f"共 {classes} 类图片，每张 32x32 像素，取值在 [-1, 1]。"
+        "只有训练图片会打乱顺序，也只有训练图片在 `--augment` 时做增广。",
+    )
+    counts = first.trained.get("inputs", {})
+    rows = ((mode, f"{count:,}") for mode, count in counts.items())
+    page.table((("split", "划分"), ("images", "图片数")), rows)
+    page.figure(
+        AUGMENTED,
+        "augmentation",
+        ("Signs as drawn, and each augmented three times", "原图与三次增广后的交通标志"),
+        ("Signs as drawn, and augmented three times.", "第一行是原图，下面每行是一次增广的结果。"),
+    )
+    file = PROJECT / "docs" / page.words("signs.md", "signs.zh.md")
+    page.blocks += section(file, page.words("Augmentation", "数据增广"))
+
+
+def section(file: Path, heading: str) -> list[Block]:
+    """Return the blocks below one of a page's headings, down to the next."""
+    blocks = markdown.read(file.read_text(encoding="utf-8"), file.parent)
+    places = [place for place, block in enumerate(blocks) if isinstance(block, Heading)]
+    start = next(place for place in places if blocks[place].text == heading)
+    end = min((place for place in places if place > start), default=len(blocks))
+    return blocks[start + 1 : end]
+
+
+def add_results(page: Page, found: Kinds, pictures: Path) -> None:
+    """Add the runs, their curves, and what they have reached."""
+    from lab.pictures import draw_comparison, save_figure
+
+    page.heading(3, "The five runs", "五组实验")
+    head = ("run", "实验"), ("flags", "参数"), ("epochs", "轮数"), ("parameters", "参数量"), \
+           ("minutes", "分钟")  # fmt: skip
+    page.table(head, (made(name, kind) for name, kind in found.items()))
+
+    curves = pictures / "curves.jpg"
+    save_figure(draw_comparison({name: kind[0].history for name, kind in found.items()}), curves)
+    page.figure(
+        curves,
+        "curves",
+        ("Loss and validation accuracy of the runs", "各实验的损失与验证准确率"),
+        (
+            "Loss (solid: training, dotted: validation) and validation accuracy by epoch. The axis "
+            "of accuracy spreads what it lacks to 100 %.",
+            "损失（实线为训练，点线为验证）与验证准确率随轮次的变化。"
+            "准确率的纵轴按与 100 % 的差距取对数。",
+        ),
+    )
+    first = next(iter(found.values()))
+    count, several = len(first[0].predictions), len(first) > 1
+    page.paragraph(
+        f"Tested is the epoch that validation calls best, on {count:,} images that are neither for "
+        "training nor for validation.",
+        f"测试的是验证集选出的最佳轮次；测试集有 {count:,} 张图片，既不用于训练也不用于验证。",
+    )
+    if several:
+        page.paragraph("Figures are means over the seeds.", "表中为各随机种子的均值。")
+        spread = "seeds, % from – to", "各种子最低 – 最高，%"
+    else:
+        page.paragraph(
+            "The interval (Wilson's) is what chance allows with so many test images.",
+            "区间为 Wilson 置信区间，即测试图片数目有限时偶然所允许的范围。",
+        )
+        spread = "95 % interval, %", "95 % 置信区间，%"
+    head = ("run", "实验"), ("epoch", "轮次"), ("training, %", "训练，%"), \
+           ("validation, %", "验证，%"), ("test, %", "测试，%"), spread  # fmt: skip
+    page.table(head, ((f"`{name}`", *reached(kind)) for name, kind in found.items()))
+
+
+def made(name: str, kind: Sequence[RunFiles]) -> tuple[str, ...]:
+    """Return a row of how a kind of run was made: flags, epochs, parameters, minutes."""
+    seconds = mean(sum(row["seconds"] for row in files.history) for files in kind)
+    return (
+        f"`{name}`",
+        f"`{' '.join(RUNS[name])}`" if RUNS[name] else "–",
+        f"{kind[0].history[-1]['epoch']:.0f}",
+        f"{kind[0].trained.get('parameters', 0):,}",
+        f"{seconds / 60:.1f}",
+    )
+
+
+def reached(kind: Sequence[RunFiles]) -> tuple[str, ...]:
+    """Return a row of what a kind of run has reached: epoch, accuracies, interval or range."""
+    rows = [files.at_epoch(files.tested_epoch) for files in kind]
+    accuracies = [claims.accuracy(files.predictions) for files in kind]
+    low, high = min(accuracies), max(accuracies)
+    if len(kind) == 1:
+        low, high = claims.wilson(accuracies[0], len(kind[0].predictions))
+    return (
+        ", ".join(str(files.tested_epoch) for files in kind),
+        cell([row.get("accuracy") for row in rows]),
+        cell([row.get("val_accuracy") for row in rows]),
+        cell(accuracies),
+        f"{100 * low:.2f} – {100 * high:.2f}",
+    )
+
+
+def cell(shares: Sequence[float | None]) -> str:
+    """Return a mean of shares in per cent; a dash where one is missing."""
+    return "–" if None in shares else f"{100 * mean(shares):.2f}"
+
+
+def add_parts(page: Page, found: Kinds, seeds: int) -> None:
+    """Add what the runs say of batch norm and of the other parts."""
+    page.heading(3, "What each part brings", "各部分的作用")
+    said = []
+    for before, after, part in PARTS:
+        if before in found and after in found:
+            kinds = ([files.predictions for files in found[name]] for name in (before, after))
+            said.append(claims.about_part(claims.compare(*kinds), page.words(*part), page.language))
+    page.bullets(said)
+    if seeds == 1:
+        page.paragraph(
+            "Each run was made with one seed: it is these networks that are compared. Whether "
+            "other seeds would bring the same, `python report.py --seeds 3` tells.",
+            "每组实验只用了一个随机种子，所比较的只是这几个网络。"
+            "换种子是否仍然如此，可用 `python report.py --seeds 3` 检验。",
+        )
+
+
+def add_overfitting(page: Page, found: Kinds) -> None:
+    """Add how much better the networks read what they have learned from."""
+    page.heading(3, "Learned by heart, or understood?", "记住了，还是学会了？")
+    page.paragraph(
+        "Accuracy in the last epoch, on training images (as they were trained on) and on "
+        "validation images:",
+        "最后一轮在训练图片（训练过程中）与验证图片上的准确率：",
+    )
+    said = []
+    for name, (files, *_) in found.items():
+        last, counts = files.history[-1], files.trained.get("inputs", {})
+        if {"accuracy", "val_accuracy"} <= last.keys() and {"train", "val"} <= counts.keys():
+            shares = (last["accuracy"], counts["train"], last["val_accuracy"], counts["val"])
+            said.append(claims.about_overfitting(name, *shares, page.language))
+    page.bullets(said)
+    page.blank(
+        ("What the curves show", "对曲线的观察"),
+        (
+            "When does validation loss stop falling, in which run, and why?",
+            "哪一次训练的验证损失从何时起不再下降？为什么？",
+        ),
+    )
+
+
+def add_mistakes(page: Page, found: Kinds) -> None:
+    """Add which classes the best run reads least well, and what it takes for what."""
+    name, files = max(
+        ((name, files) for name, kind in found.items() for files in kind),
+        key=lambda entry: claims.accuracy(entry[1].predictions),
+    )
+    counts = Counter(label for label, _ in files.predictions)
+    right = Counter(label for label, read in files.predictions if label == read)
+    wrong = Counter((label, read) for label, read in files.predictions if label != read)
+    worst = sorted(counts, key=lambda label: right[label] / counts[label])[:SHOWN]
+    page.heading(3, "Which signs are misread", "哪些标志读错了")
+    page.paragraph(
+        f"The classes that `{name}`, which reads most test images, reads least well. Where "
+        "intervals overlap, their order says nothing.",
+        f"测试准确率最高的 `{name}` 召回率最低的几类。置信区间重叠时，先后次序没有意义。",
+    )
+    rows = []
+    for label in worst:
+        low, high = claims.wilson(right[label] / counts[label], counts[label])
+        share = f"{right[label]:,} / {counts[label]:,}"
+        rows.append((f"`{label}`", share, f"{100 * low:.1f} – {100 * high:.1f}"))
+    head = ("class", "类别"), ("read rightly", "读对"), ("95 % interval, %", "95 % 置信区间，%")
+    page.table(head, rows)
+    if wrong:
+        head = ("class", "类别"), ("read as", "读成"), ("images", "图片数")
+        page.table(
+            head,
+            (
+                (f"`{label}`", f"`{read}`", f"{count:,}")
+                for (label, read), count in wrong.most_common(SHOWN)
+            ),
+        )
+    page.figure(
+        files.folder / "confusion_matrix.jpg",
+        "confusion_matrix",
+        (f"Confusion matrix of {name}", f"{name} 的混淆矩阵"),
+        (
+            f"`{name}`. Rows: what a sign is; columns: what it was taken for.",
+            f"`{name}`。行为真实类别，列为预测类别。",
+        ),
+    )
+
+
+def add_looks(page: Page, folder: Path) -> None:
+    """Add the pictures from inside the networks."""
+    texts = (
+        ("Filters", "卷积核",
+         "The first layer's kernels, and the image that excites each filter most.",
+         "第一层的卷积核，以及最能激活每个卷积核的图像。"),
+        ("Feature maps", "特征图",
+         "A photograph, and where each filter of the second block answers to it.",
+         "一张图片，以及第二个卷积块的每个卷积核在何处有响应。"),
+        ("t-SNE", "t-SNE",
+         "The last hidden layer's features of the test images in two dimensions. Near neighbours "
+         "are alike to the network; distances between groups mean little.",
+         "测试图片在最后一个隐藏层的特征降到二维。"
+         "相邻的点在网络看来相似；各簇之间的距离没有多少意义。"),
+        ("Spatial transformer", "空间变换网络",
+         "Each image with the frame that is sampled, and what comes of it, which is what the "
+         "convolutions get to see.",
+         "每张图片及其采样框，以及变换后的结果；卷积层看到的是后者。"),
+    )  # fmt: skip
+    page.heading(3, "Looking inside", "网络内部")
+    for (_, view, _, file, _), (en, zh, *caption) in zip(LOOKS, texts, strict=True):
+        page.heading(4, en, zh)
+        page.figure(folder / file, view, (en, zh), tuple(caption))
+    page.blank(
+        ("What the pictures show", "对这些图的观察"),
+        (
+            "Which filters find edges, which colours? Which classes lie near one another, and are "
+            "they those confused above? What does the transformer do to its images?",
+            "哪些卷积核检测边缘，哪些检测颜色？哪些类别挨得近，与上面的混淆是否一致？"
+            "空间变换网络对图片做了什么？",
+        ),
+    )
