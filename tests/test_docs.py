@@ -6,15 +6,21 @@ import io
 import re
 import shlex
 import sys
+import tempfile
 import unittest
+from collections import Counter
+from pathlib import Path
 from unittest import mock
 
 import tasks
 import train
 from lab.console import Parser
+from reporting import markdown
+from reporting.blocks import Code, Heading, Table
 from tests.support import PROJECT
 
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [PROJECT / "README.md", PROJECT / "README.zh.md", *sorted((PROJECT / "docs").glob("*.md"))]
+TRANSLATED = [page for page in PAGES if page.with_suffix(".zh.md").is_file()]
 COMMAND = re.compile(r"(?:python|torchrun --nproc_per_node=2) (?:\S+/)?(\w+\.py)((?: [^`#&|]+)?)")
 
 
@@ -81,6 +87,74 @@ class CommandTest(unittest.TestCase):
         self.assertEqual([line.split()[-1] for line in lines], ["--stn", "unit_test.py"])
         for line in lines:
             self.assertIn(".venv/bin/pip install -q -r requirements.txt && .venv/bin/python", line)
+
+
+def parts(page):
+    """Return a page's sections: heading, its level, and what both languages must have alike."""
+    found = []
+    for block in markdown.read(page.read_text(encoding="utf-8")):
+        if isinstance(block, Heading):
+            found.append((block.text, block.level, {"commands": [], "code": [], "numbers": []}))
+        if isinstance(block, Code):
+            lines = [re.sub(r"(^|\s+)# .*", "", line) for line in block.text.split("\n")]
+            found[-1][2]["commands"] += lines
+            continue
+        texts = [getattr(block, "text", ""), *getattr(block, "items", ())]
+        if isinstance(block, Table):
+            found[-1][2].setdefault("tables", []).append(f"{len(block.rows)} x {len(block.head)}")
+            texts += [cell for row in (block.head, *block.rows) for cell in row]
+        for text in texts:
+            found[-1][2]["code"] += re.findall(r"`[^`]+`", text)
+            bare = re.sub(r"`[^`]+`|\]\([^)]*\)", " ", text)
+            found[-1][2]["numbers"] += re.findall(r"\d(?:[\d,]*\d)?(?:\.\d+)?", bare)
+    return found
+
+
+class ChineseTest(unittest.TestCase):
+    """A page and its translation have the same commands, code, numbers and tables by section."""
+
+    def differences(self, page, translation):
+        """Return what a section of either page has and the same section of the other has not."""
+        for (title, level, alike), (other, other_level, translated) in zip(
+            parts(page), parts(translation), strict=True
+        ):
+            if level != other_level:
+                yield f"{title!r} and {other!r} are of different levels"
+            for kind in alike | translated:
+                have, has = (Counter(each.get(kind, [])) for each in (alike, translated))
+                if have != has:
+                    only, too = list((have - has).elements()), list((has - have).elements())
+                    yield (
+                        f"{kind} of {title!r}: {page.name} alone has {only}, "
+                        f"{translation.name} alone, in {other!r}, {too}"
+                    )
+
+    def test_pages_are_alike(self):
+        self.assertGreaterEqual(len(TRANSLATED), 5)
+        for page in TRANSLATED:
+            with self.subTest(page.name):
+                found = list(self.differences(page, page.with_suffix(".zh.md")))
+                self.assertFalse(found, "\n".join(["", *found]))
+
+    def test_pages_know_each_other(self):
+        self.assertIn("(README.zh.md)", PAGES[0].read_text(encoding="utf-8"))
+        self.assertIn("(README.md)", PAGES[1].read_text(encoding="utf-8"))
+
+    def test_differences_are_told(self):
+        """Each kind of difference, in words that say where."""
+        with tempfile.TemporaryDirectory() as folder:
+            page, translation = (Path(folder) / name for name in ("a.md", "a.zh.md"))
+            page.write_text("# A\n\nOf 3,900 `x` 94.2 %.\n\n    python a.py  # so\n")
+            text = page.read_text()
+            for old, new, kind in (
+                ("94.2", "94.3", "numbers"), ("`x`", "`y`", "code"), ("a.py", "b.py", "commands"),
+                ("# so", "# 这样", None),
+            ):  # fmt: skip
+                translation.write_text(text.replace(old, new))
+                found = list(self.differences(page, translation))
+                self.assertEqual(len(found), kind is not None, found)
+                if kind:
+                    self.assertTrue(found[0].startswith(kind), found)
 
 
 if __name__ == "__main__":

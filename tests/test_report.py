@@ -1,28 +1,18 @@
 """report.py: what it runs, what it reads, and that it says no more than the numbers carry."""
 
-import contextlib
 import csv
-import io
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 import unittest
-from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 from PIL import Image
 
-from reporting import claims, document, html, latex, markdown, runs, signs, work
-from reporting.blocks import Blank, Bullets, Code, Figure, Heading, Paragraph, Table
-from tests.support import PROJECT, ScriptCase, environment, make_images, script, script_here
+from reporting import signs
+from tests.support import ScriptCase, script_here
 
 CLASSES = ("give_way", "no_entry", "stop")
 IMAGES = 600  # of a made-up test split
