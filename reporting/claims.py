@@ -101,7 +101,7 @@ def seeds_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the interval of the mean over all seeds, from those that were tried."""
     from scipy.stats import t
 
-    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half
 
 

@@ -47,7 +47,7 @@ def chapters(
     return page.blocks
 
 
-def with_notes(blocks: Sequence[Block], path: Path, language: str) -> list[Block]:
+def with_notes(blocks: Sequence[Block], path: Path) -> list[Block]:
     """Return the blocks with a student's words in the blanks that they fill.
 
     The words stand in a file of their own, so that a report made anew keeps them: under a heading a
@@ -81,7 +81,7 @@ def publish(blocks: Sequence[Block], folder: Path, language: str) -> None:
     pictures, notes = folder / "pictures", "notes.zh.md" if language == "zh" else "notes.md"
     try:
         pictures.mkdir(parents=True, exist_ok=True)
-        blocks = with_notes(blocks, folder / notes, language)
+        blocks = with_notes(blocks, folder / notes)
         for block in blocks:
             if isinstance(block, Figure):
                 copy(block.source, pictures / f"{block.name}.jpg")

@@ -30,7 +30,7 @@ PREAMBLE = {
 \documentclass[11pt,a4paper]{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
-\usepackage{lmodern}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \usepackage{textcomp}
 """,
     "zh": r"""% Compile with xelatex or tectonic, in this folder.
@@ -39,7 +39,7 @@ PREAMBLE = {
 """,
 }
 PACKAGES = r"""\usepackage[margin=2.4cm]{geometry}
-\usepackage{graphicx,booktabs,tabularx,array,needspace}
+\usepackage{graphicx,booktabs,tabularx,array}
 \usepackage[hidelinks]{hyperref}
 \newcolumntype{L}{>{\raggedright\arraybackslash}X}
 \setcounter{secnumdepth}{0}

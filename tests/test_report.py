@@ -1,18 +1,29 @@
 """report.py: what it runs, what it reads, and that it says no more than the numbers carry."""
 
+import contextlib
 import csv
+import io
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 import unittest
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 from PIL import Image
 
-from reporting import signs
-from tests.support import ScriptCase, script_here
+from reporting import claims, document, html, latex, markdown, runs, signs, work
+from reporting.blocks import Blank, Bullets, Code, Figure, Heading, Paragraph, Table
+from tests.support import PROJECT, ScriptCase, environment, make_images, script_here
 
 CLASSES = ("give_way", "no_entry", "stop")
 IMAGES = 600  # of a made-up test split
@@ -96,14 +107,517 @@ class ReportCase(ScriptCase):
 
     def parts(self, text):
         """Return the sentences on what each part brings."""
-        return re.search(r"(?:What each part brings|各部分的作用)\n\n(.*?)\n\n", text, re.S)[1]
+        found = re.search(r"(?:What each part brings|各部分的作用)\n\n(.*?)\n\n", text, re.S)
+        return found[1].split("\n")
 
 
-class ScratchTest(ReportCase):
-    def test_look(self):
-        self.make_five(default=0.9, bn=0.95, dropout=0.9, bn_aug=0.95, stn=0.93)
-        text, said = self.report("--only", "signs", "detection")
-        print(text)
+class ClaimTest(ReportCase):
+    """Sentences are chosen by the numbers."""
+
+    WORDS = {
+        "en": ("Batch norm helps", "Batch norm hurts", "Batch norm: no difference can be told"),
+        "zh": ("批归一化有帮助", "批归一化有害", "批归一化：看不出差别"),
+    }
+
+    def test_three_histories_three_sentences(self):
+        """Batch norm that helps, hurts, or does what chance may do; in both languages."""
+        for number, bn in enumerate((0.95, 0.85, 0.91)):
+            self.make_five(default=0.9, bn=bn)
+            for language, words in self.WORDS.items():
+                with self.subTest(bn=bn, language=language):
+                    text, _ = self.report("--only", "signs", "--lang", language)
+                    sentence = self.parts(text)[0]
+                    for other, said in enumerate(words):
+                        self.assertEqual(said in sentence, other == number, sentence)
+                    self.assertIn("90.00 %", sentence)
+                    self.assertIn(f"{100 * bn:.2f} %", sentence)
+            shutil.rmtree(self.runs)
+
+    def test_each_part_against_its_own_base(self):
+        """Augmentation and the transformer stand on batch norm, dropout does not."""
+        self.make_five(default=0.8, bn=0.9, dropout=0.9, bn_aug=0.8, stn=0.97)
+        said = self.parts(self.report("--only", "signs")[0])
+        outcomes = [re.search(r"helps|hurts|no difference", line)[0] for line in said]
+        self.assertEqual(outcomes, ["helps", "helps", "hurts", "helps"])
+
+    def test_seeds(self):
+        """With seeds, the spread of their differences decides, not the size of the test split."""
+        for bn, outcome in (((0.95, 0.955, 0.945), "helps"), ((0.98, 0.85, 0.95), "no difference")):
+            for name, flags in signs.RUNS.items():
+                for seed in range(3):
+                    accuracy = bn[seed] if name == "bn" else 0.9
+                    flagged = (*flags, *(("--seed", str(seed)) if seed else ()))
+                    folder = signs.folder_of(self.runs, name, seed)
+                    make_run(folder, accuracy, flags=flagged, seed=seed)
+            with mock.patch.object(work, "run_script", lambda arguments: 0):
+                text, _ = self.report("--only", "signs", "--seeds", "3")
+            self.assertIn(outcome, self.parts(text)[0])
+            self.assertIn("Over 3 seeds", text)
+            self.assertNotIn("--seeds 3", text)
+            shutil.rmtree(self.runs)
+
+    def test_overfitting(self):
+        """A gap between training and validation is named only where it is one."""
+        for gap, said in ((0.08, "overfits"), (0.0, "alike"), (-0.2, "make harder")):
+            make_run(self.runs / "default", 0.9, gap=gap)
+            with mock.patch.object(work, "run_script", lambda arguments: 0):
+                text, _ = self.report("--only", "signs")
+            self.assertIn(said, re.search(r"- `default` .*", text)[0])
+            shutil.rmtree(self.runs)
+
+    def test_statistics(self):
+        """Published values: Wilson's and Newcombe's intervals, McNemar's and Student's tests."""
+        # Newcombe 1998 (Statistics in Medicine 17, 857 and 873): 81 of 263; 56 of 70, 48 of 80.
+        self.assert_near(claims.wilson(81 / 263, 263), (0.2553, 0.3662))
+        self.assert_near(claims.difference(48 / 80, 80, 56 / 70, 70), (0.0524, 0.3339))
+        self.assertAlmostEqual(claims.mcnemar(8, 2), 0.109375)
+        self.assertEqual(claims.mcnemar(0, 0), 1)
+        low, high = claims.seeds_interval([1.0, 2.0, 3.0])
+        self.assert_near((low, high), (2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), places=3)
+
+    def assert_near(self, found, expected, places=4):
+        for one, other in zip(found, expected, strict=True):
+            self.assertAlmostEqual(one, other, places=places)
+
+    def test_other_images(self):
+        """Networks tested on other images are compared by intervals, not image by image."""
+        first = [("stop", "stop")] * 90 + [("stop", "give_way")] * 10
+        other = [("no_entry", "no_entry")] * 100
+        verdict = claims.compare([first], [other])
+        self.assertEqual((verdict.evidence, verdict.outcome), ("newcombe", 1))
+        self.assertEqual(claims.compare([first], [first]).evidence, "mcnemar")
+
+
+class NumbersTest(ReportCase):
+    def test_those_of_the_files(self):
+        """The tables' numbers are computed here anew from the files."""
+        self.make_five(default=0.9, bn=0.95, dropout=0.915, bn_aug=0.97, stn=0.985)
+        text, _ = self.report("--only", "signs")
+        tables = [block for block in markdown.read(text) if isinstance(block, Table)]
+        made = next(table for table in tables if "flags" in table.head)
+        reached = next(table for table in tables if "test, %" in table.head)
+        for name, *cells in made.rows:
+            files = runs.read(self.runs / name.strip("`"))
+            self.assertEqual(cells[1:], ["10", "843,290", "2.0"])
+            self.assertEqual(cells[0].strip("`–").split(), list(signs.RUNS[files.folder.name]))
+        for name, epoch, training, validation, test, interval in reached.rows:
+            with (self.runs / name.strip("`") / "predictions.csv").open() as file:
+                right = [row["label"] == row["prediction"] for row in csv.DictReader(file)]
+            with (self.runs / name.strip("`") / "metrics.csv").open() as file:
+                last = list(csv.DictReader(file))[-1]
+            self.assertEqual(epoch, "10")
+            self.assertEqual(training, f"{100 * float(last['accuracy']):.2f}")
+            self.assertEqual(validation, f"{100 * float(last['val_accuracy']):.2f}")
+            self.assertEqual(test, f"{100 * sum(right) / len(right):.2f}")
+            low, high = map(float, interval.split(" – "))
+            self.assertTrue(low < float(test) < high)
+        for count in ("10,400", "1,300", "600"):
+            self.assertIn(f"| {count} |", text)
+        worst = next(table for table in tables if "read rightly" in table.head)
+        self.assertEqual(sum(int(row[1].split(" / ")[0]) for row in worst.rows), 591)
+
+    def test_all_languages_and_formats_have_the_same_numbers(self):
+        """Of one set of runs."""
+        self.make_five(default=0.9, bn=0.95)
+        found = []
+        for language in ("en", "zh"):
+            self.report("--only", "signs", "--lang", language)
+            text = (self.out / "report.md").read_text()
+            words = re.sub(r"`[^`]*`|!\[.*", "", text.split("---", 1)[1])
+            found.append(sorted(re.findall(r"\d+\.\d\d", words)))
+            for number in set(found[-1]):
+                self.assertIn(number, (self.out / "report.html").read_text())
+                self.assertIn(number, (self.out / "report.tex").read_text())
+        self.assertEqual(*found)
+        self.assertGreater(len(found[0]), 40)
+
+
+class MissingTest(ReportCase):
+    def test_a_chapter_without_runs(self):
+        """It is named, with the commands it begins with, and nothing stands in its place."""
+        text, _ = self.report("--only", "detection")
+        self.assertIn("**This chapter is missing**", text)
+        self.assertIn("python train.py --task detection", text)
+        self.assertNotIn("| run |", text)
+
+    def test_a_field_with_runs(self):
+        """A table of tested runs, in the order of their measure; untested ones are named."""
+        about = {"task": "detection", "ranks_by": "ap", "network": "tiny_ssd"}
+        for name, accuracy in (("weak", 0.3), ("strong", 0.6), ("raw", 0.5)):
+            make_run(self.runs.parent / name, accuracy, **about)
+            (self.runs.parent / name / "predictions.csv").unlink()
+            rows = runs.read(self.runs.parent / name).history
+            write_table(self.runs.parent / name / "metrics.csv",
+                        [row | {"val_ap": accuracy} for row in rows])  # fmt: skip
+        (self.runs.parent / "raw" / "test.json").unlink()
+        text, _ = self.report("--only", "detection")
+        table = next(block for block in markdown.read(text) if isinstance(block, Table))
+        self.assertEqual([row[0] for row in table.rows], ["`strong`", "`weak`"])
+        self.assertEqual([row[5] for row in table.rows], ["60.00%", "30.00%"])
+        self.assertIn(f"test.py --ckpt_path {self.runs.parent / 'raw'}", text)
+        self.assertTrue((self.out / "pictures" / "detection_ap.jpg").is_file())
+
+    def test_runs_that_failed(self):
+        """What could not be made is named, the rest is written, and the script ends with 1."""
+        self.make_five()
+        shutil.rmtree(self.runs / "stn")
+        (self.runs / "looks" / "tsne" / "tsne.jpg").unlink()
+        with mock.patch.object(work, "run_script", lambda arguments: 1):
+            done = script_here("report.py", "--ckpt_path", self.runs, "--save_dir", self.out,
+                               "--only", "signs")  # fmt: skip
+        self.assert_refused(done, 1, "train.py")
+        text = (self.out / "report.md").read_text()
+        self.assertIn("**Missing**: `stn`", text)
+        self.assertIn("**Missing**: t-SNE.", text)
+        self.assertEqual(len(self.parts(text)), 3)
+
+    def test_nothing_at_all(self):
+        with mock.patch.object(work, "run_script", lambda arguments: 1):
+            done = script_here("report.py", "--ckpt_path", self.runs, "--save_dir", self.out)
+        self.assert_refused(done, 1)
+        self.assertIn("**Missing**: `default`, `bn`", (self.out / "report.md").read_text())
+
+    def test_bad_input(self):
+        taken = self.root / "file"
+        taken.write_text("")
+        for flags, code, word in (
+            (("--only", "poetry"), 2, "poetry"), (("--lang", "fr"), 2, "fr"),
+            (("--seeds", "0"), 2, "at least 1"),
+            (("--only", "answers", "--save_dir", taken), 1, "cannot write"),
+        ):  # fmt: skip
+            self.assert_refused(script_here("report.py", *flags), code, word)
+        self.make_five()
+        (self.runs / "bn" / "metrics.csv").write_text("epoch,loss\n1,what\n")
+        done = script_here("report.py", "--ckpt_path", self.runs, "--save_dir", self.out)
+        self.assert_refused(done, 1, "bn", "cannot be read")
+
+
+class WorkTest(ReportCase):
+    """What is run, and what is not run again."""
+
+    def commands(self, epochs=10, seeds=1, data_root=None):
+        """Return what would be run, without the flags that all have."""
+        steps = signs.steps(self.runs, epochs, seeds, data_root)
+        return [step.command() for step in steps if step.command()]
+
+    def test_from_nothing(self):
+        """Five trainings, their tests, four looks; as the assignment has them."""
+        found = self.commands()
+        names = [arguments[0] for arguments in found]
+        self.assertEqual(Counter(names), {"train.py": 5, "test.py": 5, "visualize.py": 4})
+        trained = [arguments[3:-3] for arguments in found if arguments[0] == "train.py"]
+        self.assertEqual(trained, list(signs.RUNS.values()))
+        self.assertEqual(len(self.commands(seeds=3)), 3 * 10 + 4)
+
+    def test_done_is_done(self):
+        self.make_five()
+        self.assertEqual(self.commands(), [])
+        self.assertEqual(self.commands(epochs=2), [])
+        _, said = self.report("--only", "signs")
+        self.assertNotIn("train.py", said)
+
+    def test_goes_on(self):
+        """A shorter run is made longer, an interrupted one gone on with; both tested again."""
+        self.make_five()
+        found = self.commands(epochs=12)
+        self.assertEqual([arguments[1] for arguments in found], ["--resume"] * 5)
+        shutil.rmtree(self.runs / "bn")
+        make_run(self.runs / "bn", 0.9, epochs=3, flags=("--bn",))
+        (self.runs / "bn" / "metrics.csv").unlink()
+        for file in self.runs.glob("bn/ckpt_epoch_*"):
+            file.rename(self.runs / "bn" / "ckpt_interrupted.pth")
+        (first,) = self.commands()
+        self.assertEqual(first[:3], ("train.py", "--resume", str(self.runs / "bn")))
+
+    def test_newer_weights_are_tested_again(self):
+        self.make_five()
+        later = time.time() + 10
+        os.utime(self.runs / "stn" / "ckpt_epoch_10.pth", (later, later))
+        found = self.commands()
+        self.assertEqual([arguments[0] for arguments in found], ["test.py", "visualize.py"])
+
+    def test_another_run_in_the_folder(self):
+        """Runs on other data, or with other flags, are no part of this report."""
+        self.make_five()
+        found = self.commands(data_root=Path("elsewhere"))
+        self.assertEqual([arguments[:2] for arguments in found], [("train.py", "--ckpt_path")] * 5)
+        shutil.rmtree(self.runs / "bn")
+        make_run(self.runs / "bn", 0.9, flags=("--stn",))
+        again, *_ = self.commands()
+        self.assertEqual(again[3], "--bn")
+
+    def test_time_left(self):
+        """The steps are counted, and the time left comes down."""
+        said = io.StringIO()
+        with mock.patch.object(work, "run_script", lambda _: 0), contextlib.redirect_stdout(said):
+            work.run_steps(signs.steps(self.runs, 10, 1, None))
+        lines = re.findall(r"\[(\d+)/15\] .*\(about (\d+) (min|s) left\)", said.getvalue())
+        seconds = [int(time) * (60 if unit == "min" else 1) for _, time, unit in lines]
+        self.assertEqual(len(lines), 14)
+        self.assertEqual(seconds, sorted(seconds, reverse=True))
+        self.assertGreater(seconds[0], 600)
+
+    def test_the_real_scripts(self):
+        """Trained, tested and looked into, on a data set of nothing; then nothing is left to do."""
+        data = make_images(self.root / "set", {"train": 12, "val": 4, "test": 20})
+
+        def run_here(arguments):
+            done = script_here(*arguments)
+            self.assertEqual(done.returncode, 0, f"{arguments}\n{done.stderr}")
+            return 0
+
+        flags = ("--data_root", data, "--epoch", 1, "--only", "signs")
+        with mock.patch.object(work, "run_script", run_here):
+            text, _ = self.report(*flags)
+        self.assertNotIn("Missing", text)
+        for name in signs.RUNS:
+            files = runs.read(self.runs / name)
+            self.assertEqual(files.trained["inputs"], {"train": 36, "val": 12, "test": 60})
+            self.assertEqual(len(files.predictions), 60)
+            self.assertIn(f"{100 * claims.accuracy(files.predictions):.2f}", text)
+            self.assertAlmostEqual(
+                claims.accuracy(files.predictions), files.test["figures"]["accuracy"]
+            )
+        with mock.patch.object(work, "run_script", lambda _: self.fail("done again")):
+            again, _ = self.report(*flags)
+        self.assertEqual(text, again)
+
+    def test_stopped_and_gone_on(self):
+        """Ctrl-C in the first training: it saves, the report ends with 130, the next goes on."""
+        data = make_images(self.root / "set", {"train": 400, "val": 4, "test": 4})
+        process = subprocess.Popen(
+            [sys.executable, PROJECT / "report.py", "--ckpt_path", self.runs, "--data_root", data,
+             "--save_dir", self.out, "--epoch", "500", "--only", "signs"],
+            cwd=self.root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        for line in process.stdout:
+            if "Epoch  1/500" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest, errors = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 130, rest + errors)
+        self.assertIn("--resume", rest)
+        step = signs.steps(self.runs, 500, 1, data)[0]
+        self.assertEqual(step.command()[:2], ("train.py", "--resume"))
+        self.assertGreaterEqual(step.finished(), 1)
+
+
+class PageParser(HTMLParser):
+    """Checks that elements are closed in their order, and collects what a page asks for."""
+
+    VOID = {"meta", "img", "br", "link"}
+
+    def __init__(self, test):
+        super().__init__()
+        self.test, self.open = test, []
+        self.ids, self.targets, self.images, self.tags = [], [], [], Counter()
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags[tag] += 1
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag == "img":
+            self.images.append(attributes)
+        for name in ("href", "src", "srcset", "action", "data"):
+            if name in attributes:
+                self.targets.append(attributes[name])
+
+    def handle_endtag(self, tag):
+        self.test.assertEqual(self.open.pop(), tag)
+
+
+class HtmlTest(ReportCase):
+    def page(self, *flags):
+        self.make_five(default=0.9, bn=0.95)
+        self.report("--only", "signs", "answers", *flags)
+        text = (self.out / "report.html").read_text()
+        parser = PageParser(self)
+        parser.feed(text)
+        self.assertEqual(parser.open, [])
+        return text, parser
+
+    def test_one_file_that_asks_for_nothing(self):
+        """Pictures are inside, with texts; links lead within the page or are for the reader."""
+        for language, code in (("en", "en"), ("zh", "zh-Hans")):
+            text, parser = self.page("--lang", language)
+            self.assertIn(f'<html lang="{code}">', text)
+            self.assertEqual(len(parser.images), 7)
+            for image in parser.images:
+                self.assertTrue(image["src"].startswith("data:image/jpeg;base64,"))
+                self.assertTrue(image["alt"])
+            for target in parser.targets:
+                if target.startswith("#"):
+                    self.assertIn(target[1:], parser.ids)
+                else:
+                    self.assertTrue(target.startswith(("data:image/", "http")), target[:60])
+            self.assertEqual(len(parser.ids), len(set(parser.ids)))
+            for word in ("<script", "<link", "@import", "url("):
+                self.assertNotIn(word, text)
+            shutil.rmtree(self.runs)
+
+    def test_fits_any_width(self):
+        """What cannot shrink scrolls by itself: tables and code; pictures shrink."""
+        text, parser = self.page()
+        self.assertIn("width=device-width", text)
+        self.assertEqual(parser.tags["table"], text.count('<div class="wide" tabindex="0"><table>'))
+        for rule in (r"img {[^}]*max-width: 100%", r"\.wide {[^}]*overflow-x: auto",
+                     r"pre {[^}]*overflow-x: auto", r"@media print"):  # fmt: skip
+            self.assertRegex(html.STYLE, rule)
+
+    def test_contrast(self):
+        """Every colour of text stands off from every background that it may lie on: 4.5 to 1."""
+
+        def luminance(colour):
+            digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+            parts = [int(digits[k : k + 2], 16) / 255 for k in (0, 2, 4)]
+            linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+            return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+        backgrounds = set(re.findall(r"background: #(\w+)", html.STYLE))
+        colours = set(re.findall(r"(?<![-\w])color: #(\w+)", html.STYLE))
+        self.assertEqual((len(backgrounds), len(colours)), (2, 3))
+        for colour in colours:
+            for background in backgrounds:
+                ratio = (luminance(background) + 0.05) / (luminance(colour) + 0.05)
+                self.assertGreater(ratio, 4.5, (colour, background))
+
+    @unittest.skipUnless(shutil.which("chromium"), "no Chromium here")
+    def test_in_a_browser(self):
+        """At 1280 and 390 pixels nothing is wider than the page, and nothing is asked for."""
+        text, _ = self.page()
+        probe = (
+            "<script>addEventListener('load', () => { const page = document.documentElement;"
+            "document.title = [page.scrollWidth <= page.clientWidth, [...document.images].every("
+            "image => image.complete && image.naturalWidth), "
+            "performance.getEntriesByType('resource').filter(entry => "
+            "!entry.name.startsWith('data:')).length].join(' '); })</script></body>"
+        )
+        file = self.out / "probe.html"
+        file.write_text(text.replace("</body>", probe))
+        for width in (1280, 390):
+            # The frame is as wide as it is told, where a window has a least width of its own.
+            frame = self.out / "frame.html"
+            frame.write_text(
+                f'<iframe id="f" src="probe.html" style="width:{width}px;height:800px;border:0">'
+                "</iframe><script>addEventListener('load', () => setTimeout(() => document.title ="
+                "document.getElementById('f').contentDocument.title, 300))</script>"
+            )
+            done = subprocess.run(
+                ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+                 "--allow-file-access-from-files", "--virtual-time-budget=5000",
+                 "--window-size=1300,900",
+                 f"--user-data-dir={self.root / 'profile'}", frame.as_uri()],
+                capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+            title = re.search(r"<title>(.*?)</title>", done.stdout)
+            self.assertIsNotNone(title, done.stdout[:500] + done.stderr[-500:])
+            self.assertEqual(title[1], "true true 0", width)
+
+
+class BlockTest(unittest.TestCase):
+    BLOCKS = [
+        Heading("A & B", 2), Paragraph("Of `x_1` **5 %** [here](https://example.org/a_b#c) <b>."),
+        Bullets(("one", "two")), Code("python a.py --flag\n\n    b = a | c"),
+        Table(("name", "%"), (("`a|b`", "1.5"), ("c", "–"))),
+    ]  # fmt: skip
+
+    def test_markdown_reads_what_it_writes(self):
+        self.assertEqual(markdown.read(markdown.write(self.BLOCKS)), self.BLOCKS)
+
+    def test_markdown_of_the_pages(self):
+        """Every page in docs/ is read whole: written again and read again, it is the same."""
+        for page in (PROJECT / "docs").glob("*.md"):
+            blocks = markdown.read(page.read_text(encoding="utf-8"), page.parent)
+            figures = [block for block in blocks if isinstance(block, Figure)]
+            self.assertTrue(all(figure.source.is_file() for figure in figures))
+            rest = [block for block in blocks if not isinstance(block, Figure)]
+            self.assertEqual(markdown.read(markdown.write(rest)), rest, page.name)
+
+    def test_html_escapes(self):
+        title = Heading("T", 1)
+        text = html.write([title, *self.BLOCKS], Path(), "en")
+        self.assertIn("A &amp; B", text)
+        self.assertIn("<code>x_1</code> <strong>5 %</strong>", text)
+        self.assertIn('<a href="https://example.org/a_b#c">here</a> &lt;b&gt;.', text)
+        self.assertIn('<td class="number">–</td>', text)
+
+    def test_latex_escapes(self):
+        text = latex.write([Heading("T", 1), *self.BLOCKS], "en")
+        self.assertIn(r"\section{A \& B}", text)
+        self.assertIn(r"\texttt{x\_1} \textbf{5 \%}", text)
+        self.assertIn(r"\href{https://example.org/a_b\#c}{here} \textless{}b", text)
+        self.assertIn(r"\begin{tabularx}{\linewidth}{Lr}", text)
+
+    def test_numeric_columns(self):
+        table = Table(("a", "b", "c"), (("1 / 2", "x", ""), ("–", "1", "")))
+        self.assertEqual([table.is_numeric(k) for k in range(3)], [True, False, False])
+
+
+class LatexTest(ReportCase):
+    def write(self, language):
+        self.make_five(default=0.9, bn=0.95)
+        self.report("--lang", language, "--only", "signs", "answers")
+        return (self.out / "report.tex").read_text(encoding="utf-8")
+
+    def test_pdflatex_knows_every_character(self):
+        """In English there is none but ASCII; in Chinese, ctex sets what it is made for."""
+        text = self.write("en")
+        self.assertTrue(text.isascii(), sorted({c for c in text if not c.isascii()}))
+        shutil.rmtree(self.runs)
+        text = self.write("zh")
+        self.assertIn("ctexart", text)
+        odd = {c for c in text if not c.isascii() and not "\u3000" <= c <= "\u9fff"
+               and not "\uff00" <= c <= "\uffef"} - set("“”")  # fmt: skip
+        self.assertFalse(odd)
+
+    def test_balanced(self):
+        """Every environment and every brace is closed."""
+        text = self.write("en")
+        stack = []
+        for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+            if kind == "begin":
+                stack.append(name)
+            else:
+                self.assertEqual(stack.pop(), name)
+        self.assertEqual(stack, [])
+        bare = re.sub(r"\\[{}\\]", "", text)
+        self.assertEqual(bare.count("{"), bare.count("}"))
+
+    @unittest.skipUnless(shutil.which("pdflatex") or shutil.which("tectonic"), "no LaTeX here")
+    def test_compiles(self):
+        self.write("en")
+        if shutil.which("pdflatex"):
+            program = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+        else:
+            program = ["tectonic", "report.tex"]
+        done = subprocess.run(program, cwd=self.out, capture_output=True, timeout=200)
+        self.assertEqual(done.returncode, 0, done.stdout.decode(errors="replace")[-1500:])
+        self.assertTrue((self.out / "report.pdf").is_file())
+
+
+class NotesTest(ReportCase):
+    def test_words_are_kept(self):
+        """Blanks have a heading each in the notes; what a student writes there is in the report."""
+        self.make_five()
+        text, _ = self.report("--only", "signs")
+        notes = self.out / "notes.md"
+        self.assertIn("## Problems met\n", notes.read_text())
+        self.assertIn("### Problems met\n\n*What went wrong", text)
+        written = notes.read_text().replace("## Problems met\n", "## Problems met\n\nThe *sun*.\n")
+        notes.write_text(written)
+        text, _ = self.report("--only", "signs")
+        self.assertIn("### Problems met\n\nThe *sun*.", text)
+        self.assertEqual(notes.read_text(), written)
+
+    def test_new_blanks_are_added(self):
+        path = self.root / "notes.md"
+        path.write_text("## A\n\nMine.\n")
+        document.with_notes([Blank("A", "?"), Blank("B", "?")], path)
+        self.assertEqual(path.read_text(), "## A\n\nMine.\n\n## B\n\n")
 
 
 if __name__ == "__main__":
