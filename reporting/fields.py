@@ -50,21 +50,29 @@ def add_chapter(page: Page, task: str, root: Path, pictures: Path) -> None:
 def add_runs(
     page: Page, task: str, measure: str, found: Sequence[RunFiles], pictures: Path
 ) -> None:
-    """Add the table of runs with one measure, their curves, and the pictures of the first."""
+    """Add the table of runs with one measure, their curves, and the pictures of the first.
+
+    A task that ranks nothing has no measure: its runs stand in the order of their names.
+    """
     from lab.pictures import draw_comparison, save_figure
 
-    found = sorted(found, key=lambda files: -files.test["figures"][measure])
-    figures = [name for name in found[0].test["figures"] if name not in ("loss", measure)]
+    found = sorted(found, key=lambda files: (
+        str(files.trained["dataset"]), -files.test["figures"].get(measure, 0), files.folder.name
+    ))  # fmt: skip
+    names = dict.fromkeys(name for files in found for name in files.test["figures"])
+    figures = [measure] * (measure in names) + [n for n in names if n not in ("loss", measure)]
     head = [("run", "实验"), ("network", "网络"), ("data", "数据"), ("parameters", "参数量"),
-            ("epoch", "轮次"), measure]  # fmt: skip
-    if measure == "accuracy":
-        head.append(("95 % interval", "95 % 置信区间"))
-    page.table((*head, *figures), (row(files, measure, figures) for files in found))
-    curves = pictures / f"{task}_{measure}.jpg"
+            ("epoch", "轮次")]  # fmt: skip
+    for name in figures:
+        head += [name, ("95 % interval", "95 % 置信区间")] if name == "accuracy" else [name]
+    page.table(head, (row(files, figures) for files in found))
+    curves = pictures / f"{task}_{measure or 'loss'}.jpg"
     save_figure(
         draw_comparison({files.folder.name: files.history for files in found}, measure), curves
     )
-    about = f"Loss and {measure} by epoch", f"损失与 {measure} 随轮次的变化"
+    about = f"Loss, and {measure} by epoch", f"损失与 {measure} 随轮次的变化"
+    if not measure:
+        about = "Loss by epoch", "损失随轮次的变化"
     page.figure(curves, curves.stem, about, about)
     best = found[0].folder
     for path in sorted(best.glob("*.jpg")):
@@ -73,17 +81,19 @@ def add_runs(
             page.figure(path, f"{task}_{best.name}_{path.stem}", (name, name), (name, name))
 
 
-def row(files: RunFiles, measure: str, figures: Sequence[str]) -> Iterator[str]:
+def row(files: RunFiles, figures: Sequence[str]) -> Iterator[str]:
     """Yield the cells of a run: what it is, and the figures of its test.
 
     Accuracy is a share of the inputs: the one figure whose interval is known.
     """
-    found, trained = files.test["figures"], files.trained
+    found, trained, elsewhere = files.test["figures"], files.trained, files.test.get("data_root")
     yield f"`{files.folder.name}`"
-    yield from (str(trained["network"]), str(trained["dataset"]), f"{trained['parameters']:,}")
+    yield str(trained["network"])
+    yield f"{trained['dataset']}" + (f", `{elsewhere}`" if elsewhere else "")
+    yield f"{trained['parameters']:,}"
     yield str(files.tested_epoch or "–")
-    yield as_text(found[measure])
-    if measure == "accuracy":
-        low, high = claims.wilson(found[measure], files.test["inputs"])
-        yield f"{100 * low:.2f} – {100 * high:.2f} %"
-    yield from (as_text(found[name]) if name in found else "–" for name in figures)
+    for name in figures:
+        yield as_text(found[name]) if name in found else "–"
+        if name == "accuracy":
+            low, high = claims.wilson(found[name], files.test["inputs"])
+            yield f"{100 * low:.2f} – {100 * high:.2f} %"

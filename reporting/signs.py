@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -62,7 +63,8 @@ def steps(root: Path, epochs: int, seeds: int, data_root: Path | None) -> list[S
             needed.append(Training(folder, (*flags, *data, *of_seed), epochs))
             test = ("test.py", "--ckpt_path", str(folder), "--epoch", "best", "--no_show")
             makes = (folder / "test.json", folder / "predictions.csv")
-            needed.append(Making(test, makes, folder, 8))
+            is_right = partial(was_tested, folder)
+            needed.append(Making(test, makes, folder, 8, is_right))
     needed.append(Making(("unit_test.py", "data_loader"), (AUGMENTED,), None, 20))
     for name, view, flags, file, seconds in LOOKS:
         folder = folder_of(root, name, 0)
@@ -80,7 +82,11 @@ def add_chapter(page: Page, root: Path, seeds: int, pictures: Path) -> None:
     """
     page.heading(2, "Traffic signs", "交通标志识别")
     found = {
-        name: [files for seed in range(seeds) if (files := tested(folder_of(root, name, seed)))]
+        name: [
+            runs.read(folder)
+            for seed in range(seeds)
+            if was_tested(folder := folder_of(root, name, seed))
+        ]
         for name in RUNS
     }
     whole = {name: kind for name, kind in found.items() if len(kind) == seeds}
@@ -105,10 +111,14 @@ def add_chapter(page: Page, root: Path, seeds: int, pictures: Path) -> None:
               for session in files.sessions)  # fmt: skip
 
 
-def tested(folder: Path) -> RunFiles | None:
-    """Return a run's files once it has been tested."""
+def was_tested(folder: Path) -> bool:
+    """True once the best epoch of a run was tested, and last of all, on the run's own data."""
+    from lab.run import best_epoch
+
     files = runs.read(folder)
-    return files if files and files.predictions and files.tested_epoch else None
+    if not files or not files.predictions or files.test.get("data_root") is not None:
+        return False
+    return files.tested_epoch == best_epoch(files.history, "accuracy")
 
 
 def add_machine(page: Page, found: Kinds) -> None:

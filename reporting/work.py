@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from lab.console import command, say
 from lab.folders import PROJECT
 from reporting import runs
 
-# Seconds on two cores, for the time that is left: of drawing and starting, of an epoch.
+# Seconds on two cores, for the time that is left: of starting and ending, of an epoch.
 START, EPOCH = 6.0, 12.0
 
 
@@ -70,16 +70,18 @@ class Making:
         makes: files that are there when it is done.
         run: folder of the run; a checkpoint that is newer than the files undoes them.
         estimate: seconds that it takes.
+        is_right: whether the files hold what they should, where that is not sure.
     """
 
     arguments: tuple[str, ...]
     makes: tuple[Path, ...]
     run: Path | None
     estimate: float
+    is_right: Callable[[], bool] = lambda: True
 
     def command(self) -> tuple[str, ...] | None:
         """Return what is left to do."""
-        if not all(path.is_file() for path in self.makes):
+        if not all(path.is_file() for path in self.makes) or not self.is_right():
             return self.arguments
         oldest = min(path.stat().st_mtime for path in self.makes)
         needs = self.run.glob("ckpt_epoch_*.pth") if self.run else ()
@@ -93,19 +95,14 @@ class Making:
 Step = Training | Making
 
 
-def run_steps(steps: Sequence[Step], before: float = 0.0) -> list[str]:
+def run_steps(steps: Sequence[Step]) -> list[str]:
     """Run what is not done, and say how far it is; return the commands that failed.
-
-    Args:
-        before: seconds that the first step takes more, to draw the data for example.
 
     Raises:
         KeyboardInterrupt: stopped; the script at hand has saved what it had.
     """
     # What is done is found out anew before each step: it may rest on one before it.
     left = {number: step.seconds() for number, step in enumerate(steps) if step.command()}
-    if left:
-        left[min(left)] += before
     spent = estimated = 0.0
     failed = []
     for number, step in enumerate(steps):

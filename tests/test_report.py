@@ -20,6 +20,7 @@ from unittest import mock
 
 import numpy as np
 from PIL import Image
+from scipy.stats import binomtest
 
 from reporting import claims, document, html, latex, markdown, runs, signs, work
 from reporting.blocks import Blank, Bullets, Code, Figure, Heading, Paragraph, Table
@@ -90,10 +91,10 @@ class ReportCase(ScriptCase):
         patch.start()
         self.addCleanup(patch.stop)
 
-    def make_five(self, **accuracies):
+    def make_five(self, gap=0.0, **accuracies):
         """Make the assignment's five runs, and the pictures from inside them."""
         for name, flags in signs.RUNS.items():
-            make_run(self.runs / name, accuracies.get(name, 0.9), flags=flags)
+            make_run(self.runs / name, accuracies.get(name, 0.9), flags=flags, gap=gap)
         for _, _, _, file, _ in signs.LOOKS:
             path = self.runs / "looks" / file
             path.parent.mkdir(parents=True)
@@ -191,7 +192,7 @@ class ClaimTest(ReportCase):
 class NumbersTest(ReportCase):
     def test_those_of_the_files(self):
         """The tables' numbers are computed here anew from the files."""
-        self.make_five(default=0.9, bn=0.95, dropout=0.915, bn_aug=0.97, stn=0.985)
+        self.make_five(gap=0.01, default=0.9, bn=0.95, dropout=0.915, bn_aug=0.97, stn=0.985)
         text, _ = self.report("--only", "signs")
         tables = [block for block in markdown.read(text) if isinstance(block, Table)]
         made = next(table for table in tables if "flags" in table.head)
@@ -209,8 +210,8 @@ class NumbersTest(ReportCase):
             self.assertEqual(training, f"{100 * float(last['accuracy']):.2f}")
             self.assertEqual(validation, f"{100 * float(last['val_accuracy']):.2f}")
             self.assertEqual(test, f"{100 * sum(right) / len(right):.2f}")
-            low, high = map(float, interval.split(" – "))
-            self.assertTrue(low < float(test) < high)
+            exact = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
+            self.assertEqual(interval, f"{100 * exact.low:.2f} – {100 * exact.high:.2f}")
         for count in ("10,400", "1,300", "600"):
             self.assertIn(f"| {count} |", text)
         worst = next(table for table in tables if "read rightly" in table.head)
@@ -256,6 +257,17 @@ class MissingTest(ReportCase):
         self.assertEqual([row[5] for row in table.rows], ["60.00%", "30.00%"])
         self.assertIn(f"test.py --ckpt_path {self.runs.parent / 'raw'}", text)
         self.assertTrue((self.out / "pictures" / "detection_ap.jpg").is_file())
+
+    def test_a_field_that_ranks_nothing(self):
+        """Its runs stand in the order of their names."""
+        for name in ("b", "a"):
+            make_run(self.runs.parent / name, 0.9, task="detection", ranks_by="")
+            (self.runs.parent / name / "test.json").write_text(json.dumps(
+                {"checkpoint": "ckpt_epoch_10.pth", "inputs": 9, "figures": {"distance": 3.5}}
+            ))  # fmt: skip
+        text, _ = self.report("--only", "detection")
+        table = next(block for block in markdown.read(text) if isinstance(block, Table))
+        self.assertEqual([(row[0], row[5]) for row in table.rows], [("`a`", "3.5"), ("`b`", "3.5")])
 
     def test_runs_that_failed(self):
         """What could not be made is named, the rest is written, and the script ends with 1."""
@@ -336,6 +348,16 @@ class WorkTest(ReportCase):
         found = self.commands()
         self.assertEqual([arguments[0] for arguments in found], ["test.py", "visualize.py"])
 
+    def test_tested_in_another_way(self):
+        """A test by hand, on other data or of another epoch, is not taken for the report's."""
+        self.make_five()
+        path = self.runs / "bn" / "test.json"
+        found = json.loads(path.read_text())
+        for other in ({"data_root": "elsewhere"}, {"checkpoint": "ckpt_epoch_9.pth"}):
+            path.write_text(json.dumps(found | other))
+            ((name, *_),) = self.commands()
+            self.assertEqual(name, "test.py")
+
     def test_another_run_in_the_folder(self):
         """Runs on other data, or with other flags, are no part of this report."""
         self.make_five()
@@ -373,7 +395,7 @@ class WorkTest(ReportCase):
         for name in signs.RUNS:
             files = runs.read(self.runs / name)
             self.assertEqual(files.trained["inputs"], {"train": 36, "val": 12, "test": 60})
-            self.assertEqual(len(files.predictions), 60)
+            self.assertEqual((len(files.predictions), files.test["inputs"]), (60, 60))
             self.assertIn(f"{100 * claims.accuracy(files.predictions):.2f}", text)
             self.assertAlmostEqual(
                 claims.accuracy(files.predictions), files.test["figures"]["accuracy"]
