@@ -144,12 +144,12 @@ def _evidence(verdict: Verdict, language: str) -> str:
         p = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
         if zh:
             return (
-                f"同一批测试图片中，只有后者读对的 {gained:,} 张，只有前者读对的 {lost:,} 张"
-                f"（McNemar 检验，{p}）。"
+                f"同一批测试图片中，只有用了它才读对的 {gained:,} 张，"
+                f"只有不用它才读对的 {lost:,} 张（McNemar 检验，{p}）。"
             )
         return (
-            f" Of the same images, {gained:,} are read rightly by the latter alone and {lost:,} by "
-            f"the former alone (McNemar's test, {p})."
+            f" Of the same images, {gained:,} are read rightly only with it and {lost:,} only "
+            f"without it (McNemar's test, {p})."
         )
     low, high = points(verdict.numbers[0]), points(verdict.numbers[1])
     if verdict.evidence == "seeds":

@@ -108,7 +108,7 @@ def _block(block: Block) -> str:
                 rf"\noindent\hangindent=2em\texttt{{{_spaced(line)}}}\par"
                 for line in text.split("\n")
             ]
-            return "\n".join([r"{\small\raggedright", *lines, "}"])
+            return "\n".join([r"{\medskip\small\raggedright", *lines, r"\medskip}"])
         case Table(head, rows):
             columns = "".join("r" if block.is_numeric(k) else "L" for k in range(len(head)))
             lines = [" & ".join(map(_text, row)) + r" \\" for row in (head, *rows)]

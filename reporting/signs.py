@@ -125,7 +125,7 @@ def add_machine(page: Page, found: Kinds) -> None:
     """Add on what machine, with what versions."""
     session = next(iter(found.values()))[0].sessions[-1]
     machine, versions = session["machine"], session["versions"]
-    threads = f"{machine['threads']} {page.words('threads', '线程')}"
+    threads = f"{machine['threads']} {page.words('thread(s)', '个线程')}"
     rows = {
         ("begun", "开始于"): session["started"],
         ("commit", "提交"): f"`{(session['commit'] or '–')[:12]}`",
