@@ -59,7 +59,7 @@ def make_run(folder, accuracy, epochs=10, task="classification", flags=(), gap=0
     labels = np.arange(IMAGES) % len(CLASSES)
     right = np.random.default_rng(hash((accuracy, seed)) % 2**32).permutation(IMAGES)
     read = np.where(right < round(accuracy * IMAGES), labels, (labels + 1) % len(CLASSES))
-    table = [{"image": image, "label": CLASSES[label], "prediction": CLASSES[other]}
+    table = [{"input": image, "label": CLASSES[label], "prediction": CLASSES[other]}
              for image, (label, other) in enumerate(zip(labels, read, strict=True))]  # fmt: skip
     write_table(folder / "predictions.csv", table)
     figures = {"loss": 0.2, trained["ranks_by"]: float((labels == read).mean())}
