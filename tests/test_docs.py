@@ -16,7 +16,7 @@ import tasks
 import train
 from lab.console import Parser
 from reporting import markdown
-from reporting.blocks import Code, Heading, Table
+from reporting.blocks import Code, Figure, Heading, Table
 from tests.support import PROJECT
 
 PAGES = [PROJECT / "README.md", PROJECT / "README.zh.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -95,6 +95,8 @@ def parts(page):
     for block in markdown.read(page.read_text(encoding="utf-8")):
         if isinstance(block, Heading):
             found.append((block.text, block.level, {"commands": [], "code": [], "numbers": []}))
+        if isinstance(block, Figure):
+            found[-1][2].setdefault("pictures", []).append(block.name)
         if isinstance(block, Code):
             lines = [re.sub(r"(^|\s+)# .*", "", line) for line in block.text.split("\n")]
             found[-1][2]["commands"] += lines
@@ -144,11 +146,11 @@ class ChineseTest(unittest.TestCase):
         """Each kind of difference, in words that say where."""
         with tempfile.TemporaryDirectory() as folder:
             page, translation = (Path(folder) / name for name in ("a.md", "a.zh.md"))
-            page.write_text("# A\n\nOf 3,900 `x` 94.2 %.\n\n    python a.py  # so\n")
+            page.write_text("# A\n\nOf 3,900 `x` 94.2 %.\n\n![P](p.jpg)\n\n    python a.py  # so\n")
             text = page.read_text()
             for old, new, kind in (
                 ("94.2", "94.3", "numbers"), ("`x`", "`y`", "code"), ("a.py", "b.py", "commands"),
-                ("# so", "# 这样", None),
+                ("p.jpg", "q.jpg", "pictures"), ("# so", "# 这样", None), ("[P]", "[图]", None),
             ):  # fmt: skip
                 translation.write_text(text.replace(old, new))
                 found = list(self.differences(page, translation))
