@@ -9,7 +9,8 @@
 | `log.txt` | what was printed |
 | `previous_K/` | an earlier run, or later epochs of this one that it went back behind |
 
-`test.py` adds pictures and `results/`.
+`test.py` adds pictures and `results/`; of diffusion, `pipeline/` is what others load, and
+`autoencoder/` the folder of its first stage.
 """
 
 import csv
@@ -35,7 +36,7 @@ from lab.runtime import Runtime
 
 # All that the scripts write into a run's folder.
 OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt",
-       "*.jpg", "vis.png", "results")  # fmt: skip
+       "*.jpg", "vis.png", "results", "pipeline")  # fmt: skip
 
 
 class Run:
@@ -80,8 +81,7 @@ class Run:
         if not self.writes:
             return
         if resumed is None or resumed.parent.resolve() != self.folder.resolve():
-            if place := self._set_aside(OWN):
-                say(f"{self.folder} held an earlier run; it is now in {place}")
+            self.set_aside_all()
         else:
             epochs = checkpoint.epochs(self.folder)
             later = [path.name for epoch, path in epochs.items() if epoch > finished]
@@ -98,6 +98,15 @@ class Run:
             sessions = []
         sessions.append(describe(runtime, seed, resumed))
         self._write(path, json.dumps(sessions, indent=2) + "\n")
+
+    def set_aside_all(self) -> None:
+        """Set aside an earlier run, if there is one.
+
+        Raises:
+            LabError: the folder cannot be written.
+        """
+        if self.writes and (place := self._set_aside(OWN)):
+            say(f"{self.folder} held an earlier run; it is now in {place}")
 
     def _set_aside(self, patterns: Sequence[str]) -> Path | None:
         """Move what matches into a new `previous_K`; None if no checkpoint is among it.
