@@ -11,13 +11,14 @@ Rombach et al. 2022 (latent diffusion), Meng et al. 2022 (image to image).
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab.console import (
     LabError,
     Parser,
     UsageError,
     add_show_flag,
-    at_most_one,
+    closed_share,
     non_negative_float,
     positive_int,
     run,
@@ -25,8 +26,12 @@ from lab.console import (
     seed,
 )
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from lab.runtime import Runtime
+
 SCHEDULERS = ("ddim", "dpm", "euler", "ddpm")
-SHOWN = 10  # pictures of the course
 
 
 def make_parser() -> ArgumentParser:
@@ -41,7 +46,7 @@ def make_parser() -> ArgumentParser:
         ),
         "--image": dict(help="picture to begin with: a file or an http(s) address"),
         "--strength": dict(
-            type=at_most_one,
+            type=closed_share,
             help="of the noise that --image gets: 0 leaves it, 1 nothing of it (default 0.75)",
         ),
         "--guidance_scale": dict(
@@ -85,27 +90,41 @@ def main() -> None:
 
 
 def diffuse(args: Namespace, image: "Image.Image | None", runtime: "Runtime") -> None:
-    """Paint, and save pictures, a sheet of them and the course of the first one."""
-    from lab.pictures import Picture, draw, publish, sheet, shorten
+    """Paint, and save the pictures, a sheet of them and the course of the first one."""
+    from lab.pictures import draw, publish
     from tasks.diffusion import painting
-    from tasks.diffusion.words import unknown_words, words_of
 
     words = painting.known_words(args.model)
     pipeline = painting.load_pipeline(args.model, runtime)
     painting.set_scheduler(pipeline, args.scheduler)
-    if words is not None and (unknown := unknown_words(args.prompt, words)):
-        few = "none of these words was learned" if len(unknown) == len(
-            set(words_of(args.prompt))
-        ) else "not learned, so without a meaning"
-        say(f"{few}: {', '.join(unknown)}")
-    if rest := painting.cut_off(pipeline, args.prompt):
-        say(f"The prompt is too long; this is left out: {rest}")
+    say_what_is_lost(args.prompt, words, painting.cut_off(pipeline, args.prompt))
     guidance = args.guidance_scale
     if guidance is None:
-        guidance = 7.5 if words is None else painting.GUIDANCE
+        guidance = painting.PUBLISHED_GUIDANCE if words is None else painting.GUIDANCE
     seeds = range(args.seed, args.seed + args.num_images)
     painted = painting.paint(
         pipeline, [args.prompt] * len(seeds), seeds, runtime, steps=args.steps, guidance=guidance,
         images=None if image is None else [image] * len(seeds),
         strength=painting.STRENGTH if args.strength is None else args.strength, course=True,
     )  # fmt: skip
+    folder = args.save_dir / "diffuse"
+    for number, picture in zip(seeds, painted.pictures, strict=True):
+        painting.save(picture, folder / f"seed_{number}.png")
+    for picture in painting.show(args.prompt, seeds, painted, image):
+        publish(draw(picture), folder / picture.path)
+
+
+def say_what_is_lost(prompt: str, words: list[str] | None, beyond: str) -> None:
+    """Name the words of a prompt that mean nothing, and those that it has too many."""
+    from tasks.diffusion.words import unknown_words, words_of
+
+    if words is not None and (unknown := unknown_words(prompt, words)):
+        all_of_it = len(unknown) == len(set(words_of(prompt)))
+        none = ", that is all of it: anything may be painted" if all_of_it else ""
+        say(f"Never learned, so without a meaning: {', '.join(unknown)}{none}")
+    if beyond:
+        say(f"The prompt is too long; left out is: {beyond}")
+
+
+if __name__ == "__main__":
+    run(main)

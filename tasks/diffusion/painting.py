@@ -1,9 +1,9 @@
 """Pictures from words, or from a picture and words, by any pipeline of Stable Diffusion's kind.
 
-    pipeline = load_pipeline("checkpoints/default", runtime)
-    set_scheduler(pipeline, "dpm")
-    painted = paint(pipeline, ["a stop sign"] * 4, range(4), runtime)
-    painted = paint(pipeline, ["a stop sign"], [0], runtime, images=[photo], strength=0.75)
+pipeline = load_pipeline("checkpoints/default", runtime)
+set_scheduler(pipeline, "dpm")
+painted = paint(pipeline, ["a stop sign"] * 4, range(4), runtime)
+painted = paint(pipeline, ["a stop sign"], [0], runtime, images=[photo], strength=0.75)
 """
 
 import re
@@ -20,11 +20,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lab import checkpoint
-from lab.console import LabError, command, progress
+from lab.console import LabError, command, progress, say
+from lab.pictures import Grid, Picture, Tile, sheet, shorten
 from lab.runtime import Runtime
 from tasks.diffusion.networks import WORDS_FILE
 
 STEPS, GUIDANCE, STRENGTH = 25, 2.0, 0.75
+PUBLISHED_GUIDANCE = 7.5  # of Stable Diffusion: its words are many, and mean less each
+SHOWN = 10  # pictures of a course
 SCHEDULERS = {
     "ddim": "DDIMScheduler",  # Song et al. 2021
     "dpm": "DPMSolverMultistepScheduler",  # Lu et al. 2022
@@ -233,3 +236,43 @@ def decode(pipeline: StableDiffusionPipeline, latents: Tensor, runtime: Runtime)
 def as_bytes(pictures: np.ndarray) -> np.ndarray:
     """Return pictures in [0, 1] as uint8."""
     return (pictures * 255).round().astype(np.uint8)
+
+
+# ---------------------------------------------------------------- showing
+
+
+def save(picture: np.ndarray, path: Path) -> None:
+    """Save a picture, uint8 (H, W, 3), as a file, and say where.
+
+    Raises:
+        LabError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror or error}") from error
+    say(f"Saved {path}")
+
+
+def show(
+    prompt: str, seeds: Sequence[int], painted: Painted, image: Image.Image | None = None
+) -> list[Picture]:
+    """Return a sheet of what was painted for a prompt, and the course of the first one.
+
+    Args:
+        image: what it began with.
+    """
+    title = f'"{shorten(prompt, 80)}"' if prompt else "no words"
+    pictures, captions = list(painted.pictures), [f"seed {seed}" for seed in seeds]
+    if image is not None:
+        pictures = [np.asarray(fit(image, painted.pictures.shape[1])), *pictures]
+        captions = ["the picture given", *captions]
+    shown = [Picture("pictures.jpg", title, (sheet(pictures, captions, 4, side=1.8),))]
+    if painted.course is not None:
+        count = len(painted.course)
+        steps = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int))
+        tiles = [Tile(painted.course[k], f"step {k + 1}") for k in steps]
+        course = f"{title}, step by step: from noise to seed {seeds[0]}"
+        shown.append(Picture("course.jpg", course, (Grid([tiles], side=1.4),)))
+    return shown
