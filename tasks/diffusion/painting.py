@@ -67,7 +67,7 @@ def load_pipeline(name: str, runtime: Runtime) -> StableDiffusionPipeline:
     folder = find_pipeline(name)
     dtype = torch.float16 if runtime.device.type == "cuda" else torch.float32
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(folder or name, torch_dtype=dtype)
+        pipeline = StableDiffusionPipeline.from_pretrained(folder or name, dtype=dtype)
     except Exception as error:  # the libraries raise nearly anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if folder is not None:

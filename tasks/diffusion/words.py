@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 LENGTH = 32  # tokens of a prompt, start and end included; CLIP's are 77
+END_OF_WORD = "</w>"
 WORD = re.compile(r"[^\W\d_]+|\d")  # as CLIP parts a text: words, and single digits
 
 
@@ -33,21 +34,34 @@ def unknown_words(prompt: str, words: Iterable[str]) -> list[str]:
 
 def make_tokenizer(captions: Iterable[str]) -> "CLIPTokenizer":
     """Return a tokenizer to which each word of the captions is one token."""
-    from tokenizers import Tokenizer, models, trainers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
     blank = CLIPTokenizer()
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.normalizer = blank.backend_tokenizer.normalizer
-    learner.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
+    backend = blank.backend_tokenizer
+    pieces = sorted(
+        {
+            piece
+            for caption in set(captions)
+            for piece, _ in backend.pre_tokenizer.pre_tokenize_str(
+                backend.normalizer.normalize_str(caption)
+            )
+        }
+    )
+    letters = sorted(set("".join(pieces)))
+    learner = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # The trainer numbers what it meets in any order, and takes of equals the lower number: to have
+    # the same merges each time, letters are numbered here.
+    numbered = [blank.bos_token, blank.eos_token, *letters, *(c + END_OF_WORD for c in letters)]
     trainer = trainers.BpeTrainer(
         vocab_size=2**20,  # as many as there are: until nothing is left to merge
         min_frequency=0,
-        special_tokens=[blank.bos_token, blank.eos_token],
-        end_of_word_suffix="</w>",
+        special_tokens=numbered,
+        end_of_word_suffix=END_OF_WORD,
         show_progress=False,
     )
-    learner.train_from_iterator(captions, trainer)
+    learner.train_from_iterator([" ".join(pieces)], trainer)
     model = json.loads(learner.to_str())["model"]
     return restore_tokenizer({"vocab": model["vocab"], "merges": model["merges"]})
 
