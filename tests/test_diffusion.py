@@ -770,7 +770,7 @@ class ScriptTest(ScriptCase):
         once = ("--num_images", 1)
         for prompt, said in (
             ("", None),
-            ("a fantasy landscape", "Never learned, so without a meaning: fantasy, landscape"),
+            ("a fantasy castle", "Never learned, so without a meaning: fantasy, castle"),
             ("停车标志", "停车标志, that is all of it"),
             ("sign " * 40, "The prompt is too long; left out is: sign sign"),
         ):

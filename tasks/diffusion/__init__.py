@@ -295,7 +295,7 @@ def load_autoencoder(path: Path) -> "Autoencoder":
 
     if (path / AUTOENCODER_FOLDER).is_dir():
         path = path / AUTOENCODER_FOLDER
-    if path.is_dir() and not checkpoint.epochs(path):
+    if not path.is_file() and not checkpoint.epochs(path):
         raise LabError(f"no autoencoder in {path}; train one: leave out --stage unet")
     state = checkpoint.load(checkpoint.best_or_last(path) if path.is_dir() else path)
     if state.get("task") != Reconstruction.name or state.get("network") != "autoencoder":
