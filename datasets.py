@@ -3,6 +3,7 @@
     python datasets.py gtsrb                               # published data as folders of images:
     python datasets.py kaggle --kind dogs --root FOLDER    # see lab/layouts.py
     python datasets.py street                              # drawn streets, with boxes and labels
+    python datasets.py captions                            # drawn signs, with sentences
 
     loader = get_data_loader("data", "train", 32, batch_size=32, augment=True)
     split = SOURCES["mnist"].read(Path("data"), "train", preprocess)
@@ -15,6 +16,7 @@ augment, normalise) is done on whole batches.
 # ruff: noqa: E402 - the script needs none of the later imports, so that --help answers at once
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +24,22 @@ from lab.console import LabError, Parser, progress, run, say, seed
 from lab.folders import DATA_ROOT, near
 
 
-def add_street(commands: Any) -> None:
-    """Add the command that draws streets."""
-    street = commands.add_parser(
-        "street", help="draw streets, with boxes and labels", allow_abbrev=False
-    )
-    street.add_argument(
+def add_drawn(name: str, text: str, draw: Callable[[Path, int], None], commands: Any) -> None:
+    """Add a command that draws a data set.
+
+    Args:
+        name: of the command and of its folder.
+        draw: (folder, seed) makes it.
+    """
+    drawn = commands.add_parser(name, help=text, allow_abbrev=False)
+    drawn.add_argument(
         "--root",
         type=Path,
-        default=DATA_ROOT / "street",
-        help=f"folder to make (default {near(DATA_ROOT / 'street')})",
+        default=DATA_ROOT / name,
+        help=f"folder to make (default {near(DATA_ROOT / name)})",
     )
-    street.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
-    street.set_defaults(make=lambda args: draw_street(args.root, args.seed))
+    drawn.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
+    drawn.set_defaults(make=lambda args: draw(args.root, args.seed))
 
 
 def draw_street(root: Path, seed: int = 0) -> None:
@@ -56,10 +61,41 @@ def draw_street(root: Path, seed: int = 0) -> None:
         say(f"{near(root / split)}: {count:,} pictures, annotations.json, SegmentationClass/")
 
 
+def draw_captions(root: Path, seed: int = 0) -> None:
+    """Draw signs with sentences about them, as COCO has them.
+
+    Raises:
+        LabError: the folder holds some already, or cannot be written.
+    """
+    from world import captions
+
+    total = len(captions.CLASSES) * sum(captions.SPLITS.values())
+    say(f"Drawing {total:,} pictures with captions into {near(root)}")
+    try:
+        with progress(total=total, label="drawing") as bar:
+            captions.draw_captions(root, seed, captions.SPLITS, progress=bar.update)
+    except OSError as error:
+        raise LabError(f"cannot draw into {root}: {error.strerror or error}") from error
+    for split, count in captions.SPLITS.items():
+        total = count * len(captions.CLASSES)
+        say(f"{near(root / split)}: {total:,} pictures, captions.json")
+
+
 def draw_missing_street(root: Path) -> None:
     """Draw the street where it belongs, unless it is there."""
-    if root.resolve() == (DATA_ROOT / "street").resolve() and not (root / "train").is_dir():
+    if is_missing(root, "street"):
         draw_street(root)
+
+
+def draw_missing_captions(root: Path) -> None:
+    """Draw the signs with captions where they belong, unless they are there."""
+    if is_missing(root, "captions"):
+        draw_captions(root)
+
+
+def is_missing(root: Path, name: str) -> bool:
+    """True where a drawn data set belongs, but is not."""
+    return root.resolve() == (DATA_ROOT / name).resolve() and not (root / "train").is_dir()
 
 
 def main() -> None:
@@ -68,8 +104,10 @@ def main() -> None:
 
     parser = Parser(description=layouts.__doc__.split("\n\n")[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="name", required=True)
-    for add_command in (layouts.add_gtsrb, layouts.add_kaggle, layouts.add_gtsdb, add_street):
+    for add_command in (layouts.add_gtsrb, layouts.add_kaggle, layouts.add_gtsdb):
         add_command(commands)
+    add_drawn("street", "draw streets, with boxes and labels", draw_street, commands)
+    add_drawn("captions", "draw signs, with sentences about them", draw_captions, commands)
     commands.metavar = "|".join(commands.choices)
     args = parser.parse_args()
     args.make(args)
@@ -84,11 +122,11 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch

@@ -48,7 +48,8 @@ def make_parser() -> ArgumentParser:
         "--read",
         type=Path,
         metavar="CHECKPOINT",
-        help="detection: have this classifier of signs, or the best of its run, read what is found",
+        help="detection, diffusion: have this classifier of signs, or the best of its run, read "
+        "what is found or painted",
     )
     return parser
 

@@ -82,7 +82,7 @@ def main() -> None:
 
     runtime = start(args.device, args.precision)
     try:
-        train(args, field, runtime, resumed, weights)
+        train_stages(args, field, runtime, resumed, weights)
     finally:
         runtime.close()
     if not args.no_show and not args.overfit_batch:
@@ -99,6 +99,29 @@ def resumed_flags(field: tasks.Field, state: dict[str, Any], path: Path) -> dict
     if state.get("data_root") is not None:
         known["data_root"] = located(state["data_root"])
     return known | state.get("settings", {}) | state.get("flags", {})
+
+
+def train_stages(
+    args: Namespace,
+    field: tasks.Field,
+    runtime: "Runtime",
+    resumed: dict[str, Any] | None,
+    weights: dict[str, Any] | None,
+) -> None:
+    """Train what the flags ask for, one stage after the other where there are several."""
+    from lab.run import Run
+
+    stages = field.stages(args, resumed)
+    if len(stages) > 1 and resumed is None:
+        # Else --resume of the folder would find the last stage of an earlier run.
+        Run(stages[-1][0].ckpt_path, runtime).set_aside_all()
+        runtime.wait_for_all()
+    for number, (own, goes_on_from) in enumerate(stages, 1):
+        if len(stages) > 1:
+            say(f"Stage {number} of {len(stages)}, in {own.ckpt_path}")
+        train(own, field, runtime, goes_on_from, weights)
+    if runtime.rank == 0 and not args.overfit_batch:
+        suggest(stages[-1][0], field)
 
 
 def train(
@@ -158,7 +181,8 @@ def train(
         from lab.pictures import draw_curves, publish
 
         publish(draw_curves(history, job.task.ranks_by), args.ckpt_path / "loss_and_acc.jpg")
-        suggest(args, field)
+        if job.finish is not None:
+            job.finish(job.model, args.ckpt_path)
     runtime.wait_for_all()  # torchrun stops all when one does not end well
 
 

@@ -10,6 +10,7 @@
     python visualize.py --type invert --model vgg19 --weights vgg19-dcbb9e9d.pth
     python visualize.py --type attention --ckpt_path checkpoints/non_local
     python visualize.py --type clip --ckpt_path checkpoints/motion
+    python visualize.py --type unet --model stable_diffusion
 
 The network is our own (`--ckpt_path`) or one of torchvision's with its ImageNet weights
 (`--model`). The pictures are made in `looking/views.py`, the methods and their sources
@@ -41,14 +42,15 @@ def make_parser() -> ArgumentParser:
         metavar="VIEW",
         help="filter, feature, tsne, stn, saliency, fooling, class, invert or attention; of a "
         "detector boxes, anchors or regions; of pixels masks or upsampling; of clips clip, "
-        "saliency or attention (default %(default)s)",
+        "saliency or attention; of diffusion unet, words or strength (default %(default)s)",
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="a network of torchvision's instead of --ckpt_path"
+        "--model", metavar="NAME", help="a published network instead of --ckpt_path"
     )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="its state dict, instead of a download"
     )
+    parser.add_argument("--prompt", metavar="WORDS", help="of diffusion: what is to be painted")
     parser.add_argument("--image", metavar="PATH", help="picture to look at: a file or an address")
     parser.add_argument("--image_idx", type=int, help="picture of the test split to look at")
     parser.add_argument(
@@ -92,6 +94,8 @@ def main() -> None:
         path = checkpoint.find(args.ckpt_path, args.epoch)
         state = checkpoint.load(path)
         field = tasks.field_of(state, path)
+    elif args.type not in field.views:  # a published network of another task, or of torchvision's
+        field = next((f for f in map(tasks.load, tasks.FIELDS) if args.model in f.models), field)
     if args.type not in field.views:
         whose = args.model or path
         others = ", ".join(field.views)

@@ -22,6 +22,7 @@ from torch import Tensor
 from lab.console import LabError, command, say
 
 INTERRUPTED = "ckpt_interrupted.pth"
+SET_ASIDE = "previous_"  # begins the names of folders of earlier runs within a run's
 REQUIRED = ("model_state", "configs")
 KINDS = {"configs": dict, "optimizer_state": dict, "settings": dict, "flags": dict,
          "preprocess": dict, "class_names": list | tuple, "history": list,
@@ -206,11 +207,22 @@ def finished_epochs(state: dict[str, Any], path: Path) -> int:
 
 
 def resume_point(path: Path) -> Path:
-    """Return the checkpoint to resume from: the file itself, or the furthest one in a folder."""
+    """Return the checkpoint to resume from: the file itself, or the furthest one in a folder.
+
+    Where the run has not come to its last stage, whose checkpoints are in its folder itself, that
+    is one of the stage before it, in a folder inside.
+    """
     if not path.is_dir():
         return path
     interrupted = path / INTERRUPTED
-    return interrupted if interrupted.is_file() else find(path, "last")
+    if interrupted.is_file():
+        return interrupted
+    if not epochs(path):
+        for stage in sorted(path.iterdir()):
+            begun = epochs(stage) or (stage / INTERRUPTED).is_file()
+            if begun and not stage.name.startswith(SET_ASIDE):
+                return resume_point(stage)
+    return find(path, "last")
 
 
 def newest_good(folder: Path, other_than: Path | None = None) -> Path | None:

@@ -196,6 +196,11 @@ def share(text: str) -> float:
     return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
 
 
+def closed_share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
 def positive_float(text: str) -> float:
     """Parse a finite number above 0."""
     return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")

@@ -9,7 +9,8 @@
 | `log.txt` | what was printed |
 | `previous_K/` | an earlier run, or later epochs of this one that it went back behind |
 
-`test.py` adds `test.json`, pictures and, of a classifier, `predictions.csv` and `results/`.
+`test.py` adds `test.json`, pictures and, of a classifier, `predictions.csv` and `results/`. Of
+diffusion, `pipeline/` is what others load, and `autoencoder/` the folder of its first stage.
 """
 
 import csv
@@ -35,7 +36,7 @@ from lab.runtime import Runtime
 
 # All that the scripts write into a run's folder.
 OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt", "test.json",
-       "predictions.csv", "*.jpg", "vis.png", "results")  # fmt: skip
+       "predictions.csv", "*.jpg", "vis.png", "results", "pipeline")  # fmt: skip
 
 
 class Run:
@@ -86,8 +87,7 @@ class Run:
         if not self.writes:
             return
         if resumed is None or resumed.parent.resolve() != self.folder.resolve():
-            if place := self._set_aside(OWN):
-                say(f"{self.folder} held an earlier run; it is now in {place}")
+            self.set_aside_all()
         else:
             epochs = checkpoint.epochs(self.folder)
             later = [path.name for epoch, path in epochs.items() if epoch > finished]
@@ -104,6 +104,15 @@ class Run:
             sessions = []
         sessions.append(describe(runtime, seed, resumed, trained))
         write_whole(path, json.dumps(sessions, indent=2) + "\n")
+
+    def set_aside_all(self) -> None:
+        """Set aside an earlier run, if there is one.
+
+        Raises:
+            LabError: the folder cannot be written.
+        """
+        if self.writes and (place := self._set_aside(OWN)):
+            say(f"{self.folder} held an earlier run; it is now in {place}")
 
     def _set_aside(self, patterns: Sequence[str]) -> Path | None:
         """Move what matches into a new `previous_K`; None if no checkpoint is among it.

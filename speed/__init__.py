@@ -15,7 +15,7 @@ from lab.console import progress
 
 SECTIONS = (
     "training", "testing", "mnist", "attention", "saliency", "style", "detection", "segmentation",
-    "video", "start",
+    "video", "diffusion", "start",
 )  # fmt: skip
 
 Turn = Callable[[], float]

@@ -29,6 +29,7 @@ FIELDS = {
     "detection": "tasks.detection",
     "segmentation": "tasks.segmentation",
     "video": "tasks.video",
+    "diffusion": "tasks.diffusion",
 }
 SCRIPTS = {"style": "style.py"}  # tasks of runs that scripts of their own make and read
 
@@ -43,6 +44,8 @@ class Job:
         parameters: groups of the model's, as `lab.optimizers.make_optimizer` takes them.
         subject: what the inputs are, in words ("images of 26 classes from data").
         preview: draws into the run's folder what the data look like; None if nothing does.
+        finish: (the trained network, the run's folder) writes there what is made of it in the end;
+            None if nothing is.
     """
 
     task: "Task"
@@ -52,6 +55,14 @@ class Job:
     parameters: list[dict[str, Any]]
     subject: str
     preview: Callable[[Path], None] | None = None
+    finish: Callable[["nn.Module", Path], None] | None = None
+
+
+def one_stage(
+    args: "Namespace", resumed: dict[str, Any] | None
+) -> list[tuple["Namespace", dict[str, Any] | None]]:
+    """Return the stages of a field that has one."""
+    return [(args, resumed)]
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,8 @@ class Field:
     Attributes:
         add_flags: adds to train.py's parser what `TrainSettings` does not hold.
         flags_of: the flags that build a checkpoint's network.
+        stages: (flags, checkpoint to go on from) to what is to be trained one after the other, each
+            with a folder of its own: flags, and the checkpoint that it goes on from.
         prepare: (flags, runtime, checkpoint to go on from, weights to start from) to a `Job`.
         restore: from a checkpoint to the task and the trained network, on the CPU.
         test_loader: (checkpoint, data folder or None for the run's own, batch size, runtime) to
@@ -94,8 +107,9 @@ class Field:
             they are pictures.
         test_flags: those of test.py that no other field has a use for, without their dashes.
         views: what visualize.py can show of a network, by the names of `--type`.
-        look: (visualize.py's flags, checkpoint or None for one of torchvision's networks, runtime)
-            to the pictures of a view.
+        models: published networks that it can show besides, by the names of `--model`.
+        look: (visualize.py's flags, checkpoint or None for a published network, runtime) to the
+            pictures of a view.
         summarise: (what compare.py knows of each run, by name) to the lines of a further table;
             None where its own says all.
         suggestions: arguments of visualize.py worth trying on a run, from train.py's flags.
@@ -111,7 +125,9 @@ class Field:
     read_images: Callable[["Namespace", dict, "nn.Module", list[Path], "Runtime"], None]
     find_files: Callable[[Sequence[str], Path], list[Path]] | None = None
     test_flags: tuple[str, ...] = ()
+    stages: Callable[["Namespace", dict | None], list[tuple["Namespace", dict | None]]] = one_stage
     views: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     look: Callable[["Namespace", dict | None, "Runtime"], Iterable["Picture | Film"]] | None = None
     summarise: Callable[[Mapping[str, "Entry"]], list[str]] | None = None
     suggestions: Callable[["Namespace"], list[list[str]]] = lambda args: []

@@ -17,6 +17,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.testing import assert_close
@@ -30,6 +31,7 @@ from networks import Classifier, MnistCNN
 from speed import (
     attention,
     detection,
+    diffusion,
     mnist,
     saliency,
     segmentation,
@@ -40,6 +42,7 @@ from speed import (
     video,
 )
 from tasks.detection.detector import Detector
+from tasks.diffusion.networks import AutoencoderConfig, DiffusionConfig
 from tasks.segmentation.augment import Windows
 from tasks.segmentation.resunet import ResUNet
 from tests.support import PROJECT, ScriptCase, environment, make_images, script_here
@@ -193,6 +196,15 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(own, "| train.py --augment | 18.0 | 0.90 |")
         self.assertEqual(bare, "| bare step | 20.0 | 1.00 |")
         self.assertEqual(frame, "A frame of 480x360: 0.200 s")
+
+    def test_diffusion(self):
+        """Rates, and seconds of a picture."""
+        figures = {diffusion.OWN: [9, 18, 30], diffusion.BARE: [10, 20, 40],
+                   diffusion.PICTURE: [0.1, 0.2, 0.7]}  # fmt: skip
+        _, _, own, bare, _, picture = self.lines(diffusion, figures)
+        self.assertEqual(own, "| train.py | 18.0 | 0.90 |")
+        self.assertEqual(bare, "| bare step | 20.0 | 1.00 |")
+        self.assertEqual(picture, "A picture of 64x64, 25 steps, alone: 0.200 s")
 
     def test_start(self):
         figures = {start.HELP: [0.1, 0.1, 1], start.TORCH: [2, 2, 4], start.STEP: [3, 5, 3]}
@@ -626,6 +638,42 @@ class SegmentationTest(unittest.TestCase):
         self.assertEqual(rate, 18)
         self.assertEqual(seen[:2], [(True, batch), (True, (2, *batch[1:]))])
         self.assertEqual(made[segmentation.WHOLE], (0.5, [(False, (1, 3, 64, 64))] * 2))
+
+
+class DiffusionTest(unittest.TestCase):
+    def test_who_does_what(self):
+        """As many latents in both ways to train, and pictures one by one, each with guidance."""
+        batches = []
+
+        def note(module: nn.Module, inputs: tuple, output: object) -> None:
+            if isinstance(module, UNet2DConditionModel):
+                batches.append((module.training, tuple(inputs[0].shape)))
+
+        small = DiffusionConfig(
+            AutoencoderConfig(channels=(8, 8, 8, 8), groups=4, latent_channels=4), 100,
+            channels=(16, 16), heads=2, groups=4, text_width=16, text_heads=2, text_layers=1,
+        )  # fmt: skip
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.object(diffusion, "DiffusionConfig", lambda *_: small),
+            mock.patch.object(diffusion, "BATCHES", 2),
+            mock.patch.object(diffusion, "PICTURES", 2),
+            register_module_forward_hook(note),
+        ):
+            turns = diffusion.contestants(Path(folder), CPU)
+            made = {}
+            for name, turn in turns.items():
+                batches.clear()
+                with stopped_clock():
+                    rate = turn()
+                made[name] = rate, list(batches)
+        batch = (128, 4, 8, 8)
+        rate, seen = made[diffusion.BARE]
+        self.assertEqual((rate, [shape for _, shape in seen]), (256, [batch] * 2))
+        rate, seen = made[diffusion.OWN]
+        self.assertEqual((rate, [shape for _, shape in seen[:2]]), (256, [batch] * 2))
+        rate, seen = made[diffusion.PICTURE]
+        self.assertEqual((rate, seen), (0.5, [(False, (2, 4, 8, 8))] * 50))
 
 
 class ScriptTest(ScriptCase):

@@ -423,6 +423,25 @@ class Finding(TemporaryFolder):
         interrupted.mkdir()
         self.assertEqual(checkpoint.resume_point(self.folder), self.epoch_file(10))
 
+    def test_resume_point_of_a_run_in_stages(self):
+        """Until its last stage has a checkpoint, that of the one before; never an earlier run's."""
+        first, earlier = self.folder / "autoencoder", self.folder / "previous_1"
+        for folder in (first, earlier):
+            folder.mkdir()
+            checkpoint.save(folder / "ckpt_epoch_1.pth", PLAIN)
+        self.assertEqual(checkpoint.resume_point(self.folder), first / "ckpt_epoch_1.pth")
+        checkpoint.save(first / checkpoint.INTERRUPTED, PLAIN)
+        self.assertEqual(checkpoint.resume_point(self.folder), first / checkpoint.INTERRUPTED)
+        self.save_epochs(1)
+        self.assertEqual(checkpoint.resume_point(self.folder), self.epoch_file(1))
+        for path in (
+            self.epoch_file(1),
+            first / checkpoint.INTERRUPTED,
+            first / "ckpt_epoch_1.pth",
+        ):
+            path.unlink()
+        self.assertIn("no checkpoints", self.message(checkpoint.resume_point, self.folder))
+
     def test_finished_epochs(self):
         """As the file says; the scaffold's say so in their names alone."""
         self.assertEqual(checkpoint.finished_epochs({"epoch": 3}, Path("a.pth")), 3)

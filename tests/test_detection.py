@@ -647,7 +647,7 @@ class TestReader(ScriptCase):
         """Its numbering is its own; the certainty of the reading multiplies the score."""
         self.save("00_stop", "01_yield")
         reader = Reader(self.path, ("yield", "no_entry", "stop"), self.args)
-        reader.model.forward = lambda images: torch.where(
+        reader.reader.model.forward = lambda images: torch.where(
             images[:, :1].mean((2, 3)) > 0, torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
         )
         picture = np.zeros((60, 80, 3), np.uint8)

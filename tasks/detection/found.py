@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor, nn
+from torch import Tensor
 
-from lab import checkpoint
 from lab.console import LabError, progress, say
-from lab.images import Preprocess, open_image
+from lab.images import open_image
 from lab.pictures import Curves, Grid, Picture, Tile, draw, frame, publish, shorten
-from lab.runtime import Runtime, place, start_as
-from networks import load_network
+from lab.runtime import Runtime
 from tasks.detection.data import DetectionDataset
 from tasks.detection.detector import Detections, Detector
 from tasks.detection.meter import DetectionMeter
+from tasks.reading import SignReader
 
 MARGIN = 0.1  # of a sign's sides, around it: what the classifier's photographs have
 SURE = 0.3  # score from which a picture shows what is found
@@ -43,19 +42,8 @@ class Reader:
     """
 
     def __init__(self, path: Path, classes: Sequence[str], args: Namespace):
-        state = checkpoint.load_any(path)
-        if state.get("task", "classification") != "classification" or "class_names" not in state:
-            raise LabError(f"--read {path} is no checkpoint of a classifier with named classes")
-        plain = [name.lstrip("0123456789").lstrip("_") for name in state["class_names"]]
-        unknown = [name for name in plain if name not in classes]
-        if unknown:
-            raise LabError(f"--read {path} knows {unknown[0]}, which the detector does not")
-        self.labels = torch.tensor([list(classes).index(name) for name in plain])
-        self.runtime = start_as(state, args.device, args.precision)
-        self.model: nn.Module = place(load_network(state).eval(), self.runtime)
-        self.preprocess = Preprocess(**state.get("preprocess", {}))
+        self.reader = SignReader(path, classes, args)
 
-    @torch.inference_mode()
     def __call__(self, picture: np.ndarray, found: Detections) -> Detections:
         """Return detections as read: each one's class, and its score times the certainty of that.
 
@@ -65,12 +53,9 @@ class Reader:
         if not len(found["boxes"]):
             return found
         image = Image.fromarray(picture)
-        crops = [self.preprocess.fit(image.crop(widened(box))) for box in found["boxes"].tolist()]
-        images = self.preprocess.normalize(torch.from_numpy(np.stack(crops)))
-        with self.runtime.autocast():
-            logits = self.model(images.to(self.runtime.device))
-        certainty, read = logits.float().softmax(1).cpu().max(1)
-        return found | {"labels": self.labels[read], "scores": found["scores"] * certainty}
+        crops = [image.crop(widened(box)) for box in found["boxes"].tolist()]
+        labels, certainty = self.reader.read(crops)
+        return found | {"labels": labels, "scores": found["scores"] * certainty}
 
 
 def widened(box: Sequence[float]) -> tuple[int, int, int, int]:

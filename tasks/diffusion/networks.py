@@ -1,0 +1,273 @@
+"""The three networks of latent diffusion (Rombach et al. 2022), from diffusers and transformers.
+
+    model = LatentDiffusion(DiffusionConfig(AutoencoderConfig(), tokens=260))
+    prediction = model(noisy, timesteps, ids)     # (N, C, h, w): the noise, or the velocity
+    pipeline = make_pipeline(model, tokenizer)    # StableDiffusionPipeline
+
+All sizes are here. Stable Diffusion 1.5's are beside them for comparison, as its model card's
+configuration has them.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers.utils.logging
+import torch
+import transformers.utils.logging
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from lab.console import LabError
+from lab.folders import unfinished
+from tasks.diffusion.words import LENGTH
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+for library in (diffusers, transformers):  # what is to be said, the scripts say
+    library.utils.logging.set_verbosity_error()
+    library.utils.logging.disable_progress_bar()
+
+SIZE = 64  # pixels a side
+FACTORS = (4, 8)  # pixels a side of one place of the latents
+PREDICTIONS = ("v_prediction", "epsilon")
+WORDS_FILE = "words.txt"  # in a pipeline's folder: the words that it has learned
+
+# What diffusers' UNet2DConditionModel is given for Stable Diffusion 1.5; the rest are its defaults.
+STABLE_DIFFUSION = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+
+# Stable Diffusion's noise, but for its end: there nothing is left of the picture, so that a
+# picture may be dark or bright as a whole, and sampling begins where training ended (Lin et al.
+# 2024, "Common diffusion noise schedules and sample steps are flawed").
+NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
+    "clip_sample": False,
+}
+
+
+# ---------------------------------------------------------------- sizes
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Sizes of the autoencoder.
+
+    Attributes:
+        factor: of FACTORS.
+        latent_channels: of a place of the latents. With 16 at a factor of 8, a picture becomes as
+            many numbers as with 4 at a factor of 4, and the UNet has a quarter of the places.
+        channels: of the maps at the pixels' own scale, at half of it, ...; those of the factor.
+        layers: residual blocks at each scale.
+        groups: of group norm; divides all channels.
+    """
+
+    factor: int = 8
+    latent_channels: int = 16
+    channels: tuple[int, ...] = (32, 64, 96, 128)
+    layers: int = 1
+    groups: int = 16
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Sizes of text encoder and UNet, with the autoencoder's.
+
+    Attributes:
+        autoencoder: of the latents.
+        tokens: that the tokenizer knows.
+        scaling_factor: brings the latents' standard deviation to 1.
+        prediction: what the UNet predicts, of PREDICTIONS.
+        channels: of the UNet's maps at each scale, the latents' own first; multiples of `groups`.
+        layers: residual blocks, each with its attention, at each scale.
+        heads: of attention. (diffusers calls their number `attention_head_dim`, by an old mistake.)
+        groups: of group norm.
+        text_width, text_layers, text_heads: of the text encoder.
+    """
+
+    autoencoder: AutoencoderConfig
+    tokens: int
+    scaling_factor: float = 1.0
+    prediction: str = "v_prediction"
+    channels: tuple[int, ...] = (96, 160)
+    layers: int = 1
+    heads: int = 4
+    groups: int = 32
+    text_width: int = 128
+    text_layers: int = 2
+    text_heads: int = 4
+
+
+# ---------------------------------------------------------------- networks
+
+
+class Autoencoder(nn.Module):
+    """Pictures to latents and back, with a Gaussian about each latent while it trains.
+
+    Attributes:
+        vae: diffusers' AutoencoderKL.
+    """
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.config = config
+        self.vae = build_vae(config)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images (N, 3, H, W) as decoded, with mean and log variance of their latents.
+
+        Decoded are latents drawn from the Gaussian in training, its mean in evaluation.
+        """
+        posterior = self.vae.encode(images).latent_dist
+        latents = posterior.sample() if self.training else posterior.mode()
+        return self.vae.decode(latents).sample, posterior.mean, posterior.logvar
+
+
+class LatentDiffusion(nn.Module):
+    """A text encoder and a UNet, trained together on the latents of an autoencoder, which is not.
+
+    Attributes:
+        vae, text_encoder, unet: as in diffusers' StableDiffusionPipeline.
+    """
+
+    def __init__(self, config: DiffusionConfig):
+        super().__init__()
+        self.config = config
+        self.vae = build_vae(config.autoencoder).requires_grad_(False)
+        self.vae.register_to_config(scaling_factor=config.scaling_factor)
+        self.text_encoder = build_text_encoder(config)
+        self.unet = build_unet(config)
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
+        """Return what is predicted of noisy latents, (N, C, h, w).
+
+        Args:
+            timesteps: int64 (N,).
+            ids: tokens of the prompts, int64 (N, LENGTH).
+        """
+        return self.unet(noisy, timesteps, self.text_encoder(ids).last_hidden_state).sample
+
+
+def build_vae(config: AutoencoderConfig) -> AutoencoderKL:
+    """Build an untrained autoencoder."""
+    scales = config.factor.bit_length()  # a factor of 2 ** k halves k times
+    return AutoencoderKL(
+        block_out_channels=config.channels[:scales],
+        down_block_types=("DownEncoderBlock2D",) * scales,
+        up_block_types=("UpDecoderBlock2D",) * scales,
+        layers_per_block=config.layers,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.groups,
+        mid_block_add_attention=False,  # all of a picture is near all of it here
+        sample_size=SIZE,
+        force_upcast=False,
+    )
+
+
+def build_text_encoder(config: DiffusionConfig) -> CLIPTextModel:
+    """Build an untrained text encoder; start, end and padding are the tokens 0, 1 and 1."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=config.tokens,
+            hidden_size=config.text_width,
+            intermediate_size=4 * config.text_width,
+            projection_dim=config.text_width,
+            num_hidden_layers=config.text_layers,
+            num_attention_heads=config.text_heads,
+            max_position_embeddings=LENGTH,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
+    )
+
+
+def build_unet(config: DiffusionConfig) -> UNet2DConditionModel:
+    """Build an untrained UNet, with attention to the words at every scale."""
+    scales = len(config.channels)
+    return UNet2DConditionModel(
+        sample_size=SIZE // config.autoencoder.factor,
+        in_channels=config.autoencoder.latent_channels,
+        out_channels=config.autoencoder.latent_channels,
+        block_out_channels=config.channels,
+        down_block_types=("CrossAttnDownBlock2D",) * scales,
+        up_block_types=("CrossAttnUpBlock2D",) * scales,
+        layers_per_block=config.layers,
+        cross_attention_dim=config.text_width,
+        attention_head_dim=config.heads,
+        norm_num_groups=config.groups,
+    )
+
+
+def stable_diffusion_unet() -> UNet2DConditionModel:
+    """Build the UNet of Stable Diffusion 1.5 without weights, on the meta device."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(**STABLE_DIFFUSION)
+
+
+def make_scheduler(prediction: str) -> DDIMScheduler:
+    """Return the noise of training, and the sampler that a pipeline comes with."""
+    # From nothing but noise, the noise says nothing of the picture: that needs the velocity.
+    end = {"rescale_betas_zero_snr": prediction == "v_prediction"}
+    return DDIMScheduler(**NOISE, **end, prediction_type=prediction)
+
+
+# ---------------------------------------------------------------- checkpoints and pipelines
+
+
+def build_network(name: str, configs: dict[str, Any]) -> Autoencoder | LatentDiffusion:
+    """Build an untrained network from a checkpoint's configs.
+
+    Raises:
+        LabError: no such network, or the configs are not its own.
+    """
+    try:
+        if name == "autoencoder":
+            return Autoencoder(AutoencoderConfig(**configs))
+        if name == "latent_diffusion":
+            autoencoder = AutoencoderConfig(**configs["autoencoder"])
+            return LatentDiffusion(DiffusionConfig(**configs | {"autoencoder": autoencoder}))
+    except (TypeError, KeyError, ValueError) as error:
+        raise LabError(f"the configs do not fit the network {name!r}: {error}") from error
+    raise LabError(f"unknown network of diffusion {name!r}")
+
+
+def make_pipeline(model: LatentDiffusion, tokenizer: "CLIPTokenizer") -> StableDiffusionPipeline:
+    """Return diffusers' pipeline of a network; it shares the weights."""
+    return StableDiffusionPipeline(
+        vae=model.vae,
+        text_encoder=model.text_encoder,
+        tokenizer=tokenizer,
+        unet=model.unet,
+        scheduler=make_scheduler(model.config.prediction),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def save_pipeline(pipeline: StableDiffusionPipeline, words: list[str], folder: Path) -> None:
+    """Write a pipeline in diffusers' format, whole or not at all, in place of an earlier one.
+
+    Args:
+        words: those that it has learned.
+
+    Raises:
+        LabError: the folder cannot be written.
+    """
+    try:
+        with unfinished(folder) as making:
+            pipeline.save_pretrained(making)
+            (making / WORDS_FILE).write_text("".join(f"{word}\n" for word in words), "utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            making.rename(folder)
+    except OSError as error:
+        raise LabError(f"cannot write {folder}: {error.strerror or error}") from error

@@ -1,0 +1,420 @@
+"""Diffusion by its scripts, on two signs and tiny networks: stages, resume, pipeline, pictures."""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from argparse import Namespace
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import torch
+from PIL import Image
+from torch import nn
+
+import tasks.diffusion as field
+from lab import checkpoint
+from networks import Classifier
+from tasks.diffusion import found, networks, painting
+from tasks.diffusion.data import read_captioned
+from tests.support import PROJECT, ScriptCase, environment, script_here
+from tests.test_diffusion_parts import (
+    CPU,
+    TINY_AUTOENCODER,
+    TINY_UNET,
+    captions_picture,
+    make_captioned,
+)
+
+
+def tiny_networks():
+    """Return a patch with which whatever builds a network builds a tiny one."""
+    stack = contextlib.ExitStack()
+    sizes = {"AutoencoderConfig": TINY_AUTOENCODER, "DiffusionConfig": TINY_UNET}
+    for name, own in sizes.items():
+        made = partial(getattr(networks, name), **own)
+        stack.enter_context(mock.patch.object(networks, name, made))
+    return stack
+
+
+ASSIGNMENT = """
+import torch
+from PIL import Image
+from diffusers import StableDiffusionImg2ImgPipeline
+model_id_or_path = "{folder}"
+pipe = StableDiffusionImg2ImgPipeline.from_pretrained(model_id_or_path, torch_dtype=torch.float32)
+pipe = pipe.to("cpu")
+init_image = Image.open("{image}").convert("RGB")
+init_image = init_image.resize((96, 64))
+prompt = "A fantasy landscape, trending on artstation"
+images = pipe(prompt=prompt, image=init_image, strength=0.75, guidance_scale=7.5).images
+images[0].save("{result}")
+"""
+
+
+class ScriptTest(ScriptCase):
+    """The real scripts, on two signs and networks of a few thousand weights."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.addClassCleanup(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        cls.data = make_captioned(cls.base / "data", {"train": 8, "val": 2, "test": 4})
+        cls.enterClassContext(tiny_networks())
+        cls.flags = ("--task", "diffusion", "--data_root", cls.data, "--epoch", 2,
+                     "--batch_size", 8, "--autoencoder_epoch", 2, "--autoencoder_batch_size", 8,
+                     "--precision", "fp32", "--no_show")  # fmt: skip
+        cls.run_folder = cls.base / "run"
+        cls.said = cls.train("--ckpt_path", cls.run_folder, *cls.flags)
+
+    @classmethod
+    def train(cls, *flags):
+        done = script_here("train.py", *flags)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def shown(self, name, *flags):
+        done = script_here(name, "--no_show", *flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def reader(self):
+        """Save a classifier that takes everything for a stop sign; return its file."""
+        path = self.base / "reader" / "ckpt_epoch_1.pth"
+        path.parent.mkdir(exist_ok=True)
+        network = Classifier(3, 2)
+        nn.init.zeros_(network.fc_net[-1].weight)
+        network.fc_net[-1].bias.data = torch.tensor([1.0, 0.0])
+        names = {"class_names": ["00_stop", "01_roundabout"]}
+        state = {"model_state": network.state_dict(), "configs": asdict(network.config)}
+        checkpoint.save(path, state | names)
+        return path
+
+    # ------------------------------------------------------------ training
+
+    def test_both_stages_are_runs(self):
+        self.assertIn("Stage 1 of 2", self.said)
+        self.assertIn("Stage 2 of 2", self.said)
+        self.assertEqual(self.said.count("Next, try"), 1)
+        first = checkpoint.load(self.run_folder / "autoencoder" / "ckpt_epoch_2.pth")
+        last = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")
+        self.assertTrue({"val_psnr", "kl", "loss"} <= first["history"][1].keys())
+        self.assertTrue({"val_r2", "val_loss", "loss"} <= last["history"][1].keys())
+        self.assertEqual(first["settings"]["lr"], field.AUTOENCODER["lr"])
+        self.assertEqual(last["settings"]["lr"], field.SETTINGS["lr"])
+        for name, value in first["model_state"].items():
+            self.assertTrue(torch.equal(value, last["model_state"][name]), name)
+
+    def test_latents_have_unit_deviation(self):
+        state = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")
+        loader = field.test_loader(state, self.data, 4, CPU)
+        self.assertTrue(0.3 < float(loader.dataset.latents.std()) < 3)
+        model = field.load_trained(state)
+        captioned = read_captioned(self.data, "train", 64)
+        images = captioned.preprocess.normalize(captioned.split.images)
+        with torch.no_grad():
+            latents = model.vae.encode(images).latent_dist.mean * model.config.scaling_factor
+        self.assertAlmostEqual(float(latents.std()), 1, places=3)
+
+    def test_stopped_twice_it_comes_to_the_same_weights(self):
+        """Once in each stage, in the middle of an epoch."""
+        folder = self.base / "stopped"
+        made = torch.optim.AdamW.step
+
+        def stop_after(count):
+            steps = iter(range(99))
+
+            def step(*arguments, **options):
+                if next(steps) == count:
+                    signal.raise_signal(signal.SIGINT)
+                return made(*arguments, **options)
+
+            return mock.patch.object(torch.optim.AdamW, "step", step)
+
+        with stop_after(2):
+            done = script_here("train.py", "--ckpt_path", folder, *self.flags)
+        self.assertEqual(done.returncode, 130, done.stderr)
+        self.assertIn("epoch 2, 8 of 16 images", done.stdout)
+        self.assertTrue((folder / "autoencoder" / "ckpt_interrupted.pth").is_file())
+        with stop_after(3):  # one of the autoencoder's, two of the UNet's first epoch
+            done = script_here("train.py", "--resume", folder, "--no_show")
+        self.assertEqual(done.returncode, 130, done.stderr)
+        self.assertTrue((folder / "ckpt_interrupted.pth").is_file(), done.stdout)
+        self.train("--resume", folder, "--no_show")
+        self.assert_same(folder)
+        self.assertTrue((folder / "pipeline" / "model_index.json").is_file())
+
+    def assert_same(self, folder):
+        straight, gone_on = (
+            checkpoint.load(own / "ckpt_epoch_2.pth") for own in (self.run_folder, folder)
+        )
+        for kind in ("model_state", "raw_state"):
+            for name, value in straight[kind].items():
+                self.assertTrue(torch.equal(value, gone_on[kind][name]), name)
+        self.assertEqual(straight["settings"], gone_on["settings"])
+
+    def test_killed_between_the_stages(self):
+        """With the autoencoder done and nothing of the UNet, --resume trains the UNet."""
+        folder = self.base / "killed"
+        shutil.copytree(self.run_folder / "autoencoder", folder / "autoencoder")
+        said = self.train("--resume", folder, "--no_show")
+        self.assertNotIn("Stage 1", said)
+        self.assert_same(folder)
+
+    def test_a_stage_alone_and_another_runs_autoencoder(self):
+        folder = self.base / "alone"
+        flags = ("--ckpt_path", folder, *self.flags)
+        self.train(*flags, "--stage", "autoencoder")
+        self.assertFalse((folder / "ckpt_epoch_1.pth").exists())
+        done = script_here("train.py", "--resume", folder, "--no_show")
+        self.assert_refused(done, 1, "has done 2 epochs already")
+        self.train(*flags, "--stage", "unet")
+        self.assert_same(folder)
+        other = self.base / "other"
+        self.train("--ckpt_path", other, *self.flags, "--autoencoder", folder)
+        self.assertFalse((other / "autoencoder").exists())
+        self.assert_same(other)
+        done = script_here("train.py", "--ckpt_path", self.base / "no", *self.flags,
+                           "--stage", "unet")  # fmt: skip
+        self.assert_refused(done, 1, "no autoencoder in")
+        done = script_here("train.py", *self.flags, "--ckpt_path", self.base / "no",
+                           "--autoencoder", self.reader())  # fmt: skip
+        self.assert_refused(done, 1, "holds no autoencoder")
+
+    def test_an_earlier_run_is_set_aside_at_once(self):
+        """Stopped in its first stage, a new run is not mistaken for the old one."""
+        folder = self.base / "again"
+        shutil.copytree(self.run_folder, folder)
+        made, steps = torch.optim.AdamW.step, iter(range(99))
+
+        def step(*arguments, **options):
+            if next(steps) == 2:
+                signal.raise_signal(signal.SIGINT)
+            return made(*arguments, **options)
+
+        with mock.patch.object(torch.optim.AdamW, "step", step):
+            script_here("train.py", "--ckpt_path", folder, *self.flags, "--seed", 1)
+        self.assertTrue((folder / "previous_1" / "pipeline").is_dir())
+        self.assertFalse((folder / "pipeline").exists())
+        self.assertEqual(checkpoint.resume_point(folder).parent, folder / "autoencoder")
+
+    def test_noise_can_be_predicted_instead(self):
+        folder = self.base / "noise"
+        self.train("--ckpt_path", folder, *self.flags, "--prediction", "epsilon", "--autoencoder",
+                   self.run_folder, "--epoch", 1)  # fmt: skip
+        index = json.loads(
+            (folder / "pipeline" / "scheduler" / "scheduler_config.json").read_text()
+        )
+        self.assertEqual(index["prediction_type"], "epsilon")
+
+    def test_by_heart(self):
+        """--overfit_batch is of the stage that comes first."""
+        with mock.patch("lab.engine.OVERFIT_STEPS", 2):
+            said = self.train("--ckpt_path", self.base / "heart", *self.flags, "--overfit_batch")
+        self.assertIn("Learning 8 training images by heart", said)
+
+    # ------------------------------------------------------------ the pipeline
+
+    def test_the_assignments_script_runs(self):
+        """Its lines, but for the model's name, in a process of their own."""
+        paths = {name: self.base / f"{name}.png" for name in ("image", "result")}
+        Image.fromarray(captions_picture()).save(paths["image"])
+        code = ASSIGNMENT.format(folder=self.run_folder / "pipeline", **paths)
+        done = subprocess.run([sys.executable, "-c", code], cwd=self.base, env=environment(),
+                              capture_output=True, text=True, timeout=300)  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with Image.open(paths["result"]) as result:
+            self.assertEqual(result.size, (96, 64))
+
+    def test_pipeline_holds_the_averaged_weights(self):
+        pipeline = painting.load_pipeline(str(self.run_folder), CPU)
+        state = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")["model_state"]
+        for part in ("vae", "unet", "text_encoder"):
+            for name, value in getattr(pipeline, part).state_dict().items():
+                self.assertTrue(torch.equal(value, state[f"{part}.{name}"]), name)
+        self.assertIsNone(pipeline.safety_checker)
+
+    # ------------------------------------------------------------ diffuse.py
+
+    def diffuse(self, *flags):
+        seen = self.base / "painted"
+        said = self.shown("diffuse.py", "--model", self.run_folder, "--save_dir", seen,
+                          "--steps", 3, *flags)  # fmt: skip
+        return said, seen / "diffuse"
+
+    def test_paints(self):
+        said, folder = self.diffuse("--prompt", "a stop sign at night", "--num_images", 2,
+                                    "--seed", 7)  # fmt: skip
+        self.assertNotIn("Never learned", said)
+        names = sorted(path.name for path in folder.glob("*"))
+        for name in ("course.jpg", "pictures.jpg", "seed_7.png", "seed_8.png"):
+            self.assertIn(name, names)
+        first = (folder / "seed_8.png").read_bytes()
+        self.diffuse("--prompt", "a stop sign at night", "--num_images", 2, "--seed", 7)
+        self.assertEqual((folder / "seed_8.png").read_bytes(), first)
+
+    def test_paints_over_a_picture(self):
+        path = self.base / "photo.png"
+        Image.fromarray(captions_picture()).resize((90, 70)).save(path)
+        _, folder = self.diffuse("--prompt", "a stop sign", "--image", path, "--strength", 0.7,
+                                 "--guidance_scale", 7.5, "--scheduler", "euler",
+                                 "--num_images", 1, "--seed", 20)  # fmt: skip
+        with Image.open(folder / "seed_20.png") as image:
+            self.assertEqual(image.size, (64, 64))
+
+    def test_prompts(self):
+        """Each means something, or is said to mean nothing, in a line."""
+        once = ("--num_images", 1)
+        for prompt, said in (
+            ("", None),
+            ("a fantasy castle", "Never learned, so without a meaning: fantasy, castle"),
+            ("停车标志", "停车标志, that is all of it"),
+            ("sign " * 40, "The prompt is too long; left out is: sign sign"),
+        ):
+            output, _ = self.diffuse("--prompt", prompt, *once)
+            lines = [line for line in output.splitlines() if not line.startswith("Saved")]
+            self.assertEqual(len(lines), int(said is not None), output)
+            if said is not None:
+                self.assertIn(said, lines[0])
+
+    def test_what_cannot_be_painted(self):
+        prompt = ("--prompt", "a stop sign")
+        for flags, code, *words in (
+            (("--model", self.base / "nowhere", *prompt), 1, "no folder", "train.py"),
+            (("--model", self.data, *prompt), 1, "no pipeline"),
+            (("--model", "nobody/nothing-of-the-kind", *prompt), 1, "nobody/nothing", "downloaded"),
+            (("--strength", 0.5, *prompt), 2, "--image"),
+            (("--strength", 1.5, "--image", "x", *prompt), 2, "from 0 to 1"),
+            (("--image", self.base / "none.png", *prompt), 1, "no image"),
+            ((), 2, "--prompt"),
+        ):
+            with self.subTest(flags), mock.patch.dict("os.environ", HF_HUB_OFFLINE="1"):
+                with mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+                    done = script_here("diffuse.py", *flags)
+                self.assert_refused(done, code, *words)
+        unfinished = self.base / "unfinished"
+        shutil.copytree(self.run_folder, unfinished)
+        shutil.rmtree(unfinished / "pipeline")
+        done = script_here("diffuse.py", "--model", unfinished, *prompt)
+        self.assert_refused(done, 1, "--resume", "has not ended")
+        broken = self.base / "broken"
+        shutil.copytree(self.run_folder / "pipeline", broken)
+        (broken / "unet" / "config.json").write_text("{")
+        done = script_here("diffuse.py", "--model", broken, *prompt)
+        self.assert_refused(done, 1, broken, "cannot be loaded")
+
+    # ------------------------------------------------------------ test.py and visualize.py
+
+    def test_measures_of_painted_pictures(self):
+        with mock.patch.object(found, "PER_CLASS", 2):
+            said = self.shown("test.py", "--ckpt_path", self.run_folder, "--epoch", "best",
+                              "--read", self.reader(), "--save")  # fmt: skip
+        self.assertRegex(said, r"Painted 4 pictures in 25 steps at guidance [\d.]+: [\d.]+ s")
+        self.assertRegex(said, r"stop +100\.00% +100\.00%")
+        self.assertRegex(said, r"roundabout +0\.00% +0\.00%")
+        self.assertRegex(said, r"all +50\.00% +50\.00%")
+        self.assertRegex(said, r"Fréchet distance to drawn pictures: \d")
+        self.assertRegex(said, r"of as many other drawn pictures: +\d")
+        self.assertTrue((self.run_folder / "painted.jpg").is_file())
+        self.assertEqual(len(list((self.run_folder / "results").glob("stop_*.png"))), 2)
+
+    def test_measures_of_reconstructions(self):
+        folder = self.run_folder / "autoencoder"
+        said = self.shown("test.py", "--ckpt_path", folder, "--epoch", "best", "--read",
+                          self.reader())  # fmt: skip
+        self.assertRegex(said, r"PSNR [\d.]+ dB")
+        self.assertRegex(said, r"stop +100\.00% +100\.00%")
+        self.assertIn("decoded over originals: 1.000", said)
+        self.assertTrue((folder / "reconstructions.jpg").is_file())
+
+    def test_pictures_of_ones_own(self):
+        photos = self.base / "photos" / "14_stop"
+        photos.mkdir(parents=True)
+        for index in range(3):
+            Image.fromarray(captions_picture()).resize((40, 50)).save(photos / f"{index}.png")
+        said = self.shown("test.py", "--ckpt_path", self.run_folder, "--epoch", "best",
+                          "--image", photos, "--read", self.reader())  # fmt: skip
+        self.assertEqual(said.count("into roundabout, read as stop"), 3)
+        self.assertIn("Read as what was asked for: 0.00%", said)
+        self.assertTrue((self.run_folder / "turned.jpg").is_file())
+        folder = self.run_folder / "autoencoder"
+        self.shown("test.py", "--ckpt_path", folder, "--epoch", "best", "--image", photos)
+
+    def test_views(self):
+        seen = self.base / "seen"
+        for kind, *flags in (("unet",), ("words", "--prompt", "a stop sign"), ("strength",)):
+            said = self.shown("visualize.py", "--type", kind, "--ckpt_path", self.run_folder,
+                              "--epoch", "last", "--save_dir", seen, "--steps", 5,
+                              *flags)  # fmt: skip
+            self.assertTrue((seen / kind / f"{kind}.jpg").is_file())
+            if kind == "unet":
+                self.assertIn("Stable Diffusion 1.5, 859,520,964 parameters", said)
+                self.assertIn("2 CrossAttnDownBlock2D", said)
+
+    def test_views_of_what_has_none(self):
+        seen = ("--save_dir", self.base / "seen", "--no_show")
+        done = script_here("visualize.py", "--type", "unet", "--model", "stable_diffusion", *seen)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = script_here("visualize.py", "--type", "words", "--model", "stable_diffusion", *seen)
+        self.assert_refused(done, 2, "--ckpt_path")
+        done = script_here("visualize.py", "--type", "words", "--epoch", "last", "--ckpt_path",
+                           self.run_folder / "autoencoder", *seen)  # fmt: skip
+        self.assert_refused(done, 1, "autoencoder")
+        done = script_here("visualize.py", "--type", "words", "--epoch", "last", "--ckpt_path",
+                           self.run_folder, "--prompt", "sign " * 40, *seen)  # fmt: skip
+        self.assert_refused(done, 2, "--prompt")
+
+
+class ImportTest(unittest.TestCase):
+    def fresh(self, code):
+        return subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment(),
+                              capture_output=True, text=True)  # fmt: skip
+
+    def test_the_libraries_do_not_take_our_datasets_for_theirs(self):
+        """They look for a package `datasets` of their own; ours stands where Python finds it."""
+        code = (
+            "import datasets, diffusers, transformers; from diffusers import UNet2DConditionModel, "
+            "StableDiffusionImg2ImgPipeline; from transformers import CLIPTextModel; "
+            "import tasks.diffusion.networks; print(datasets.get_data_loader.__name__)"
+        )
+        done = self.fresh(code)
+        self.assertEqual(done.stdout.strip(), "get_data_loader", done.stderr)
+
+    def test_are_imported_where_diffusion_is_asked_for(self):
+        """Reading the flags of all tasks needs neither."""
+        code = (
+            "import sys, tasks; [tasks.load(name) for name in tasks.FIELDS]; import diffuse; "
+            "print([name for name in ('diffusers', 'transformers') if name in sys.modules])"
+        )
+        self.assertEqual(self.fresh(code).stdout.strip(), "[]")
+
+    def test_args_are_kept_apart(self):
+        """The flags of one stage are not those of the other."""
+        args = Namespace(stage="all", autoencoder=None, then=None, overfit_batch=False,
+                         ckpt_path=Path("x"), prediction="epsilon", autoencoder_epoch=3,
+                         autoencoder_batch_size=5, autoencoder_lr=0.1,
+                         **{name: value for name, value in settings().items()})  # fmt: skip
+        (first, _), (last, _) = field.stages(args, None)
+        self.assertEqual((first.epoch, first.batch_size, first.lr), (3, 5, 0.1))
+        self.assertEqual((last.epoch, last.ckpt_path), (field.SETTINGS["epoch"], Path("x")))
+        self.assertEqual(first.then["epoch"], field.SETTINGS["epoch"])
+        self.assertEqual(first.then["prediction"], "epsilon")
+
+
+def settings():
+    from lab.settings import TrainSettings
+
+    return asdict(TrainSettings(**field.SETTINGS))
+
+
+if __name__ == "__main__":
+    unittest.main()
