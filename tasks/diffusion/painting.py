@@ -268,7 +268,11 @@ def show(
     if image is not None:
         pictures = [np.asarray(fit(image, painted.pictures.shape[1])), *pictures]
         captions = ["the picture given", *captions]
-    shown = [Picture("pictures.jpg", title, (sheet(pictures, captions, 4 + (image is not None), side=1.8),))]
+    shown = [
+        Picture(
+            "pictures.jpg", title, (sheet(pictures, captions, 4 + (image is not None), side=1.8),)
+        )
+    ]
     if painted.course is not None:
         count = len(painted.course)
         steps = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int))
