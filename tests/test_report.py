@@ -338,7 +338,8 @@ class WorkTest(ReportCase):
         (self.runs / "bn" / "metrics.csv").unlink()
         for file in self.runs.glob("bn/ckpt_epoch_*"):
             file.rename(self.runs / "bn" / "ckpt_interrupted.pth")
-        (first,) = self.commands()
+        first, *others = self.commands()
+        self.assertEqual([arguments[0] for arguments in others], ["test.py"])
         self.assertEqual(first[:3], ("train.py", "--resume", str(self.runs / "bn")))
 
     def test_newer_weights_are_tested_again(self):
@@ -411,7 +412,8 @@ class WorkTest(ReportCase):
             [sys.executable, PROJECT / "report.py", "--ckpt_path", self.runs, "--data_root", data,
              "--save_dir", self.out, "--epoch", "500", "--only", "signs"],
             cwd=self.root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
+            # A background job, as these tests may be, and all that it starts ignore Ctrl-C.
+            text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         for line in process.stdout:
             if "Epoch  1/500" in line:
