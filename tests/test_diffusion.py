@@ -378,23 +378,20 @@ class ImportTest(unittest.TestCase):
         return subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment(),
                               capture_output=True, text=True)  # fmt: skip
 
-    def test_the_libraries_do_not_take_our_datasets_for_theirs(self):
-        """They look for a package `datasets` of their own; ours stands where Python finds it."""
+    def test_the_libraries(self):
+        """They are imported where diffusion is asked for, not to read the flags of all tasks.
+
+        And they do not take our `datasets` for Hugging Face's package of that name.
+        """
         code = (
-            "import datasets, diffusers, transformers; from diffusers import UNet2DConditionModel, "
-            "StableDiffusionImg2ImgPipeline; from transformers import CLIPTextModel; "
-            "import tasks.diffusion.networks; print(datasets.get_data_loader.__name__)"
+            "import sys, datasets, tasks, diffuse; [tasks.load(name) for name in tasks.FIELDS]; "
+            "print([name for name in ('diffusers', 'transformers') if name in sys.modules]); "
+            "from diffusers import StableDiffusionImg2ImgPipeline, UNet2DConditionModel; "
+            "from transformers import CLIPTextModel; import tasks.diffusion.networks; "
+            "print(datasets.get_data_loader.__name__)"
         )
         done = self.fresh(code)
-        self.assertEqual(done.stdout.strip(), "get_data_loader", done.stderr)
-
-    def test_are_imported_where_diffusion_is_asked_for(self):
-        """Reading the flags of all tasks needs neither."""
-        code = (
-            "import sys, tasks; [tasks.load(name) for name in tasks.FIELDS]; import diffuse; "
-            "print([name for name in ('diffusers', 'transformers') if name in sys.modules])"
-        )
-        self.assertEqual(self.fresh(code).stdout.strip(), "[]")
+        self.assertEqual(done.stdout.split(), ["[]", "get_data_loader"], done.stderr)
 
     def test_args_are_kept_apart(self):
         """The flags of one stage are not those of the other."""

@@ -71,9 +71,9 @@ class AutoencoderConfig:
 
     factor: int = 8
     latent_channels: int = 16
-    channels: tuple[int, ...] = (32, 64, 96, 128)
+    channels: tuple[int, ...] = (16, 32, 64, 64)
     layers: int = 1
-    groups: int = 16
+    groups: int = 8
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class DiffusionConfig:
     tokens: int
     scaling_factor: float = 1.0
     prediction: str = "v_prediction"
-    channels: tuple[int, ...] = (96, 160)
+    channels: tuple[int, ...] = (64, 128)
     layers: int = 1
     heads: int = 4
     groups: int = 32
