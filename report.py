@@ -6,6 +6,7 @@ python report.py --lang zh --seeds 3    # in Chinese, each run with three seeds
 python report.py --only detection       # a chapter of runs that are there
 """
 
+import signal
 from pathlib import Path
 
 import tasks
@@ -57,6 +58,7 @@ def main() -> None:
     if "signs" in args.only:
         epochs = args.epoch or (QUICK if args.quick else EPOCHS)
         needed = signs.steps(args.ckpt_path, epochs, args.seeds, args.data_root)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
         failed = work.run_steps(needed)
     blocks = document.chapters(
         args.only, args.ckpt_path, args.seeds, args.save_dir / "pictures", args.lang

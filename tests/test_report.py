@@ -341,6 +341,7 @@ class WorkTest(ReportCase):
         first, *others = self.commands()
         self.assertEqual([arguments[0] for arguments in others], ["test.py"])
         self.assertEqual(first[:3], ("train.py", "--resume", str(self.runs / "bn")))
+        self.assertEqual(again, "test.py")
 
     def test_newer_weights_are_tested_again(self):
         self.make_five()
@@ -406,25 +407,26 @@ class WorkTest(ReportCase):
         self.assertEqual(text, again)
 
     def test_stopped_and_gone_on(self):
-        """Ctrl-C in the first training: it saves, the report ends with 130, the next goes on."""
+        """Ctrl-C and kill: the training saves, the report ends with 130, the next one goes on."""
         data = make_images(self.root / "set", {"train": 400, "val": 4, "test": 4})
-        process = subprocess.Popen(
-            [sys.executable, PROJECT / "report.py", "--ckpt_path", self.runs, "--data_root", data,
-             "--save_dir", self.out, "--epoch", "500", "--only", "signs"],
-            cwd=self.root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            # A background job, as these tests may be, and all that it starts ignore Ctrl-C.
-            text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
-        for line in process.stdout:
-            if "Epoch  1/500" in line:
-                process.send_signal(signal.SIGINT)
-                break
-        rest, errors = process.communicate(timeout=120)
-        self.assertEqual(process.returncode, 130, rest + errors)
-        self.assertIn("--resume", rest)
-        step = signs.steps(self.runs, 500, 1, data)[0]
-        self.assertEqual(step.command()[:2], ("train.py", "--resume"))
-        self.assertGreaterEqual(step.finished(), 1)
+        for number, epoch in ((signal.SIGINT, "Epoch  1/"), (signal.SIGTERM, "Epoch  3/")):
+            process = subprocess.Popen(
+                [sys.executable, PROJECT / "report.py", "--ckpt_path", self.runs, "--data_root",
+                 data, "--save_dir", self.out, "--epoch", "500", "--only", "signs"],
+                cwd=self.root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                # A background job, as these tests may be, and all that it starts ignore Ctrl-C.
+                text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip
+            for line in process.stdout:
+                if epoch in line:
+                    process.send_signal(number)
+                    break
+            rest, errors = process.communicate(timeout=120)
+            self.assertEqual(process.returncode, 130, rest + errors)
+            self.assertIn("--resume", rest)
+            step = signs.steps(self.runs, 500, 1, data)[0]
+            self.assertEqual(step.command()[:2], ("train.py", "--resume"))
+            self.assertGreaterEqual(step.finished(), int(epoch[5:-1]))
 
 
 class PageParser(HTMLParser):
