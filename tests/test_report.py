@@ -341,7 +341,6 @@ class WorkTest(ReportCase):
         first, *others = self.commands()
         self.assertEqual([arguments[0] for arguments in others], ["test.py"])
         self.assertEqual(first[:3], ("train.py", "--resume", str(self.runs / "bn")))
-        self.assertEqual(again, "test.py")
 
     def test_newer_weights_are_tested_again(self):
         self.make_five()
