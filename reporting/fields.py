@@ -21,11 +21,16 @@ def add_chapter(page: Page, task: str, root: Path, pictures: Path) -> None:
 
     Args:
         task: of train.py's `--task`.
-        root: the folder whose folders are runs.
+        root: the folder whose folders are runs; a stage of a run may be a folder in it.
         pictures: folder for the curves, which are drawn here.
     """
     page.heading(2, *TITLES.get(task, (task.capitalize(), task)))
-    found = [files for folder in sorted(root.glob("*/")) if (files := runs.read(folder))]
+    folders = sorted(path.parent for deep in ("*", "*/*") for path in root.glob(f"{deep}/run.json"))
+    found = [
+        files
+        for folder in folders
+        if not folder.name.startswith("previous_") and (files := runs.read(folder))
+    ]
     found = [files for files in found if files.trained.get("task") == task]
     if untested := [files.folder for files in found if not files.test]:
         page.paragraph("Trained, but not tested yet:", "已训练但尚未测试：")
@@ -42,13 +47,13 @@ def add_chapter(page: Page, task: str, root: Path, pictures: Path) -> None:
         return
     for measure in dict.fromkeys(files.trained["ranks_by"] for files in tested):
         own = [files for files in tested if files.trained["ranks_by"] == measure]
-        add_runs(page, task, measure, own, pictures)
+        add_runs(page, task, measure, own, root, pictures)
     page.heading(3, "The commands", "所用命令")
     page.code(session["command"] for files in tested for session in files.sessions)
 
 
 def add_runs(
-    page: Page, task: str, measure: str, found: Sequence[RunFiles], pictures: Path
+    page: Page, task: str, measure: str, found: Sequence[RunFiles], root: Path, pictures: Path
 ) -> None:
     """Add the table of runs with one measure, their curves, and the pictures of the first.
 
@@ -59,41 +64,42 @@ def add_runs(
     found = sorted(found, key=lambda files: (
         str(files.trained["dataset"]), -files.test["figures"].get(measure, 0), files.folder.name
     ))  # fmt: skip
+    named = {files.folder.relative_to(root).as_posix(): files for files in found}
     names = dict.fromkeys(name for files in found for name in files.test["figures"])
     figures = [measure] * (measure in names) + [n for n in names if n not in ("loss", measure)]
     head = [("run", "实验"), ("network", "网络"), ("data", "数据"), ("parameters", "参数量"),
             ("epoch", "轮次")]  # fmt: skip
     for name in figures:
         head += [name, ("95 % interval", "95 % 置信区间")] if name == "accuracy" else [name]
-    page.table(head, (row(files, figures) for files in found))
+    page.table(head, (row(name, files, figures) for name, files in named.items()))
     curves = pictures / f"{task}_{measure or 'loss'}.jpg"
     save_figure(
-        draw_comparison({files.folder.name: files.history for files in found}, measure), curves
+        draw_comparison({name: files.history for name, files in named.items()}, measure), curves
     )
     about = f"Loss, and {measure} by epoch", f"损失与 {measure} 随轮次的变化"
     if not measure:
         about = "Loss by epoch", "损失随轮次的变化"
     page.figure(curves, curves.stem, about, about)
-    best = found[0].folder
-    for path in sorted(best.glob("*.jpg")):
+    for path in sorted(found[0].folder.glob("*.jpg")):
         if path.stem != "loss_and_acc":
-            name = f"{path.stem.replace('_', ' ')} ({best.name})"
-            page.figure(path, f"{task}_{best.name}_{path.stem}", (name, name), (name, name))
+            about = f"{path.stem.replace('_', ' ')} ({next(iter(named))})"
+            copy = f"{task}_{measure}_{path.stem}"
+            page.figure(path, copy, (about, about), (about, about))
 
 
-def row(files: RunFiles, figures: Sequence[str]) -> Iterator[str]:
+def row(name: str, files: RunFiles, figures: Sequence[str]) -> Iterator[str]:
     """Yield the cells of a run: what it is, and the figures of its test.
 
     Accuracy is a share of the inputs: the one figure whose interval is known.
     """
     found, trained, elsewhere = files.test["figures"], files.trained, files.test.get("data_root")
-    yield f"`{files.folder.name}`"
+    yield f"`{name}`"
     yield str(trained["network"])
     yield f"{trained['dataset']}" + (f", `{elsewhere}`" if elsewhere else "")
     yield f"{trained['parameters']:,}"
     yield str(files.tested_epoch or "–")
-    for name in figures:
-        yield as_text(found[name]) if name in found else "–"
-        if name == "accuracy":
-            low, high = claims.wilson(found[name], files.test["inputs"])
+    for figure in figures:
+        yield as_text(found[figure]) if figure in found else "–"
+        if figure == "accuracy":
+            low, high = claims.wilson(found[figure], files.test["inputs"])
             yield f"{100 * low:.2f} – {100 * high:.2f} %"

@@ -251,10 +251,12 @@ class MissingTest(ReportCase):
             write_table(self.runs.parent / name / "metrics.csv",
                         [row | {"val_ap": accuracy} for row in rows])  # fmt: skip
         (self.runs.parent / "raw" / "test.json").unlink()
+        shutil.copytree(self.runs.parent / "weak", self.runs.parent / "strong" / "previous_1")
+        shutil.copytree(self.runs.parent / "weak", self.runs.parent / "strong" / "stage")
         text, _ = self.report("--only", "detection")
         table = next(block for block in markdown.read(text) if isinstance(block, Table))
-        self.assertEqual([row[0] for row in table.rows], ["`strong`", "`weak`"])
-        self.assertEqual([row[5] for row in table.rows], ["60.00%", "30.00%"])
+        self.assertEqual([row[0] for row in table.rows], ["`strong`", "`strong/stage`", "`weak`"])
+        self.assertEqual([row[5] for row in table.rows], ["60.00%", "30.00%", "30.00%"])
         self.assertIn(f"test.py --ckpt_path {self.runs.parent / 'raw'}", text)
         self.assertTrue((self.out / "pictures" / "detection_ap.jpg").is_file())
 
