@@ -134,7 +134,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lab.augmentation import Augmentation, augment_batch, augment_digits, mirror_and_crop
-from lab.batches import BatchSampler
+from lab.batches import load_batches
 from lab.console import UsageError
 from lab.folders import located, printable, unfinished
 from lab.images import Preprocess, open_image, say_left_out
@@ -734,13 +734,9 @@ def make_loader(
     """
     on_disk = split.images is None
     dataset = ImageDataset(split, preprocess, augment, "cpu" if on_disk else device)
-    sampler = BatchSampler(len(dataset), batch_size, shuffle, seed, rank, world_size)
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=num_workers if on_disk or torch.device(device).type == "cpu" else 0,
-        collate_fn=_as_is,
-        generator=torch.Generator(),  # else each iteration would draw from dropout's generator
+    workers = num_workers if on_disk or torch.device(device).type == "cpu" else 0
+    return load_batches(
+        dataset, batch_size, shuffle, workers, seed=seed, rank=rank, world_size=world_size
     )
 
 
@@ -774,10 +770,6 @@ def get_test_loader(
             f"{where} has {len(split.classes)} classes, but the network tells {known} apart"
         )
     return make_loader(split, preprocess, batch_size, device=device)
-
-
-def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return batch
 
 
 def check_classes(

@@ -1,10 +1,16 @@
-"""Which images make up each batch of an epoch, for every process, reproducibly from a seed."""
+"""Which images make up each batch of an epoch, for every process, reproducibly from a seed.
+
+A data set is asked for whole batches: `__getitems__(BatchIndices)` returns one as it goes to the
+loop.
+"""
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lab.console import LabError
 
@@ -71,6 +77,38 @@ class BatchSampler(Sampler[BatchIndices]):
             if bounds[-2] - bounds[-3] < smallest:
                 del bounds[-2]
         return bounds
+
+
+def load_batches(
+    dataset: Dataset,
+    batch_size: int,
+    shuffle: bool = False,
+    num_workers: int = 0,
+    *,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader:
+    """Return a loader of a data set that makes whole batches.
+
+    Args:
+        batch_size: images a batch, over all processes.
+        shuffle: draw the images in another order each epoch.
+        num_workers: processes that make batches; 0 for this one.
+        seed: of the order, and of each batch's augmentation.
+        rank, world_size: this process's share of each batch is every `world_size`-th image.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=BatchSampler(len(dataset), batch_size, shuffle, seed, rank, world_size),
+        num_workers=num_workers,
+        collate_fn=_as_is,
+        generator=torch.Generator(),  # else each iteration would draw from dropout's generator
+    )
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
 
 
 def check_count(count: int, world_size: int, normalises: bool) -> None:

@@ -9,12 +9,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from lab import engine
+from lab.batches import load_batches
 from lab.optimizers import average_weights, make_optimizer, make_schedule
 from lab.runtime import Runtime, place, to_device
 from lab.settings import TrainSettings
 from speed import Figures, Turn, ratio, table
 from tasks.diffusion import FIELD
-from tasks.diffusion.data import LatentDataset, make_latent_loader
+from tasks.diffusion.data import LatentDataset
 from tasks.diffusion.denoising import Denoising
 from tasks.diffusion.networks import (
     SIZE,
@@ -44,7 +45,7 @@ def contestants(folder: Path, runtime: Runtime) -> dict[Hashable, Turn]:
     latents = torch.randn(count, *sides, generator=generator).to(runtime.device)
     ids = torch.randint(len(tokenizer), (count, SENTENCES, LENGTH), generator=generator)
     dataset = LatentDataset(None, latents, ids, vary=True)
-    loader = make_latent_loader(dataset, settings.batch_size, shuffle=True)
+    loader = load_batches(dataset, settings.batch_size, shuffle=True)
     task = Denoising(make_scheduler("v_prediction"))
     return {
         BARE: bare_turns(task, network(len(tokenizer)), loader, settings, runtime),

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets import CACHE_BUDGET, MODES, VAL_SHARE, download, draw_missing_street, find_listing
 from lab.augmentation import cut
-from lab.batches import BatchSampler
+from lab.batches import load_batches
 from lab.console import LabError, UsageError, progress, say
 from lab.folders import DATA_ROOT, near, printable
 from lab.images import open_image, say_left_out
@@ -435,15 +435,6 @@ def make_loader(
     """
     dataset = DetectionDataset(split, windows, "cpu" if num_workers else device)
     shuffle = windows is not None
-    sampler = BatchSampler(len(dataset), batch_size, shuffle, seed, rank, world_size)
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=_as_is,
-        generator=torch.Generator(),  # else each iteration would draw from dropout's generator
+    return load_batches(
+        dataset, batch_size, shuffle, num_workers, seed=seed, rank=rank, world_size=world_size
     )
-
-
-def _as_is(batch: tuple[Tensor, list[Target]]) -> tuple[Tensor, list[Target]]:
-    return batch

@@ -188,7 +188,8 @@ def prepare_autoencoder(args: Namespace, runtime: Runtime, resumed: dict[str, An
 def prepare_unet(args: Namespace, runtime: Runtime, resumed: dict[str, Any] | None) -> Job:
     """Return the job of the second stage; the first one's autoencoder makes its latents."""
     from datasets import check_classes
-    from tasks.diffusion.data import LatentDataset, encode, encode_sentences, make_latent_loader
+    from lab.batches import load_batches
+    from tasks.diffusion.data import LatentDataset, encode, encode_sentences
     from tasks.diffusion.networks import (
         DiffusionConfig,
         LatentDiffusion,
@@ -228,7 +229,7 @@ def prepare_unet(args: Namespace, runtime: Runtime, resumed: dict[str, Any] | No
     for mode, own in latents.items():
         ids = encode_sentences(captioned[mode], tokenizer)
         dataset = LatentDataset(captioned[mode], own * scale, ids, vary=mode == "train")
-        loaders[mode] = make_latent_loader(
+        loaders[mode] = load_batches(
             dataset, args.batch_size, mode == "train", **options_of(args, runtime)
         )
     flags = {"stage": "unet", "then": None}
@@ -330,12 +331,12 @@ def test_loader(
 ) -> DataLoader:
     """Return the captioned pictures, or their latents, that a network can be tried on."""
     from datasets import draw_missing_captions, make_loader
+    from lab.batches import load_batches
     from tasks.diffusion.data import (
         LatentDataset,
         encode,
         encode_sentences,
         find_data,
-        make_latent_loader,
         read_captioned,
     )
     from tasks.diffusion.networks import SIZE
@@ -354,7 +355,7 @@ def test_loader(
     latents = encode(place(model.vae, runtime).eval(), captioned, runtime)
     ids = encode_sentences(captioned, restore_tokenizer(state["tokenizer"]))
     dataset = LatentDataset(captioned, latents * model.config.scaling_factor, ids)
-    return make_latent_loader(dataset, batch_size)
+    return load_batches(dataset, batch_size)
 
 
 def report(args: Namespace, meter: ReconstructionMeter | DenoisingMeter, dataset: Dataset) -> None:

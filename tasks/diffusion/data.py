@@ -3,7 +3,7 @@
     captioned = read_captioned(Path("data/captions"), "train", size=64)
     loader = datasets.make_loader(captioned.split, captioned.preprocess, 64)   # images, labels
     dataset = LatentDataset(captioned, latents, encode_sentences(captioned, tokenizer))
-    loader = make_latent_loader(dataset, 128)                   # latents, tokens of a sentence
+    loader = lab.batches.load_batches(dataset, 128)      # latents, tokens of a sentence
 
 A folder of them is laid out as `world.captions` draws it: a folder of pictures a class in each
 split, and beside them captions.json, as COCO has it. Of a picture's sentences, each epoch sees one
@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datasets import Split, read_split
-from lab.batches import BatchSampler
 from lab.console import LabError, progress
 from lab.folders import DATA_ROOT, near, printable
 from lab.images import Preprocess
@@ -161,32 +160,3 @@ def encode_sentences(captioned: Captioned, tokenizer: "CLIPTokenizer") -> Tensor
     most = max(map(len, captioned.sentences))
     filled = [own[k % len(own)] for own in captioned.sentences for k in range(most)]
     return encode_prompts(tokenizer, filled).unflatten(0, (-1, most))
-
-
-def make_latent_loader(
-    dataset: LatentDataset,
-    batch_size: int,
-    shuffle: bool = False,
-    *,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-) -> DataLoader:
-    """Return a loader of latents and the tokens of a sentence about each.
-
-    Args:
-        batch_size: over all processes.
-        seed: of the order and the sentences.
-        rank, world_size: this process's share of each batch is every `world_size`-th picture.
-    """
-    sampler = BatchSampler(len(dataset), batch_size, shuffle, seed, rank, world_size)
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=_as_is,
-        generator=torch.Generator(),  # else each iteration would draw from dropout's generator
-    )
-
-
-def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return batch

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets import CACHE_BUDGET
 from lab import checkpoint, engine
-from lab.batches import BatchSampler
+from lab.batches import load_batches
 from lab.console import LabError, UsageError, command, progress, say
 from lab.images import Preprocess, open_image, picture_file, read_picture, save_picture
 from lab.run import Run
@@ -184,16 +184,7 @@ def photo_loader(
     if not good:
         raise LabError(f"{folder} holds no readable image; --data_root takes a folder of them")
     pixels = torch.from_numpy(np.stack(list(good.values()))).to(device)
-    return DataLoader(
-        Photographs(pixels, preprocess),
-        batch_sampler=BatchSampler(len(good), batch_size, True, seed, rank=0, world_size=1),
-        collate_fn=_as_is,
-        generator=torch.Generator(),
-    )
-
-
-def _as_is(batch: tuple[Tensor, None]) -> tuple[Tensor, None]:
-    return batch
+    return load_batches(Photographs(pixels, preprocess), batch_size, shuffle=True, seed=seed)
 
 
 # ---------------------------------------------------------------- training

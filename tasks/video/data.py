@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 import datasets
 from datasets import MODES, VAL_SHARE, track
 from lab.augmentation import move, vary_light
-from lab.batches import BatchSampler
+from lab.batches import load_batches
 from lab.console import LabError, UsageError, progress, say
 from lab.folders import DATA_ROOT, near
 from lab.images import say_left_out
@@ -294,14 +294,4 @@ def make_loader(
         device: where batches are made.
     """
     dataset = ClipDataset(split, augment, device)
-    sampler = BatchSampler(len(dataset), batch_size, shuffle, seed, rank, world_size)
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=_as_is,
-        generator=torch.Generator(),  # else each iteration would draw from dropout's generator
-    )
-
-
-def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return batch
+    return load_batches(dataset, batch_size, shuffle, seed=seed, rank=rank, world_size=world_size)
