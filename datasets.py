@@ -122,7 +122,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -594,6 +594,21 @@ def find_data(dataset: str, data_root: Path | None) -> Path | None:
             raise UsageError("--dataset digits comes with scikit-learn; leave out --data_root")
         return None
     return data_root or near(DATA_ROOT)
+
+
+def find_folder(sources: Mapping[str, Any], dataset: str, data_root: Path | None) -> Path:
+    """Return the folder of a field's data set: the one given, or its own.
+
+    Args:
+        sources: by name, each with a `folder`; None where it has to be told.
+
+    Raises:
+        UsageError: the data set needs a folder that is not given.
+    """
+    folder = sources[dataset].folder
+    if data_root is None and folder is None:
+        raise UsageError(f"--dataset {dataset} needs --data_root, the folder of the data set")
+    return data_root or near(folder)
 
 
 def modes_of(dataset: str, data_root: Path | None) -> tuple[str, ...]:

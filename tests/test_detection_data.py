@@ -18,6 +18,7 @@ from PIL import Image
 from torchvision.datasets import VOCDetection
 
 import datasets
+from datasets import find_folder
 from lab import layouts
 from lab.augmentation import cut
 from lab.console import LabError, UsageError
@@ -26,9 +27,7 @@ from tasks.detection.augment import DRAWS, Windows, choose_window, move_boxes
 from tasks.detection.data import (
     SOURCES,
     DetectionDataset,
-    find_data,
     make_loader,
-    modes_of,
     read_split,
 )
 from tests.support import ScriptCase, script_here
@@ -126,7 +125,7 @@ class CocoTest(FolderCase):
                 train, said = self.read("coco", root=root)
                 val, _ = self.read("coco", "val", root=root)
                 self.assertEqual((len(train.paths), len(val.paths)), (2, 1))
-                self.assertEqual(modes_of("coco", root), ("train", "val"))
+                self.assertEqual(SOURCES["coco"].modes(root), ("train", "val"))
 
     def test_own_val(self):
         """A val of its own is taken whole, with the classes of train."""
@@ -173,8 +172,8 @@ class CocoTest(FolderCase):
         with self.assertRaisesRegex(LabError, "no data folder"):
             self.read("coco", root=self.root / "none")
         with self.assertRaisesRegex(UsageError, "--data_root"):
-            find_data("coco", None)
-        self.assertEqual(find_data("coco", self.root), self.root)
+            find_folder(SOURCES, "coco", None)
+        self.assertEqual(find_folder(SOURCES, "coco", self.root), self.root)
 
 
 class BadAnnotationTest(FolderCase):
@@ -305,7 +304,7 @@ class VocTest(FolderCase):
             self.assertEqual(names, [entry["name"] for entry in entries])
             self.assertEqual(split.boxes[0].tolist(), [[4, 5, 50, 60], [0, 0, 9, 9]])
             self.assertEqual(split.ignored[0].tolist(), [False, True])
-        self.assertEqual(modes_of("voc", self.root), ("train", "val"))
+        self.assertEqual(SOURCES["voc"].modes(self.root), ("train", "val"))
 
     def test_beside(self):
         """Pictures with XML beside them, in folders of splits."""
@@ -314,7 +313,7 @@ class VocTest(FolderCase):
             write_xml(self.root / mode / "a b.xml", [("dog", 1, 1, 50, 60, 0)])
         split, said = self.read("voc", "test")
         self.assertEqual((split.paths[0].name, said), ("a b.PNG", ""))
-        self.assertEqual(modes_of("voc", self.root), ("train", "val", "test"))
+        self.assertEqual(SOURCES["voc"].modes(self.root), ("train", "val", "test"))
 
     def test_shrinks(self):
         """Large pictures are shrunk to the longer side of 320, their boxes with them."""

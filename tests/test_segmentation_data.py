@@ -24,7 +24,7 @@ from tasks.segmentation.augment import (
     cut_both,
     vary_camera,
 )
-from tasks.segmentation.data import SOURCES, class_shares, make_loader, modes_of, read_split
+from tasks.segmentation.data import SOURCES, class_shares, make_loader, read_split
 from tasks.segmentation.labels import (
     CAMVID_CLASSES,
     IGNORED,
@@ -150,7 +150,7 @@ class StreetTest(Folder):
     def test_reads_what_is_drawn(self):
         splits = {"train": 2, "val": 1, "test": 1}
         street.draw_street_dataset(self.root, 0, splits, (64, 96), workers=1)
-        self.assertEqual(modes_of("street", self.root), ("train", "val", "test"))
+        self.assertEqual(SOURCES["street"].modes(self.root), ("train", "val", "test"))
         split, said = self.read("street", self.root, "train")
         self.assertEqual((split.classes, len(split.paths), said), (CAMVID_CLASSES, 2, ""))
         raw = np.array(Image.open(self.root / "train/SegmentationClass/00001.png"))
@@ -169,7 +169,7 @@ class CamvidTest(Folder):
     def test_reads_pairs(self):
         split, _ = self.read("camvid", self.root, "val")
         self.assertEqual([labels[0, 0] for labels in split.labels], [8, 9, 10, IGNORED])
-        self.assertEqual(modes_of("camvid", self.root), ("train", "val"))
+        self.assertEqual(SOURCES["camvid"].modes(self.root), ("train", "val"))
 
     def test_what_cannot_be_used_is_named(self):
         save(self.root / "trainannot" / "1.png", np.zeros((6, 9)))

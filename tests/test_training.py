@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import datasets
-from lab import checkpoint, engine
+from lab import batches, checkpoint, engine
 from lab.batches import BatchSampler
 from lab.console import LabError, as_text
 from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
@@ -415,13 +415,13 @@ class RunTest(ScriptRuns):
     def test_workers_and_validation(self):
         """--num_workers make the batches; --val_interval and the last epoch are validated."""
         folder, made = self.base / "sparse", []
-        loader = datasets.DataLoader
+        loader = batches.DataLoader
 
         def make(*arguments, **options):
             made.append(options["num_workers"])
             return loader(*arguments, **options | {"num_workers": 0})
 
-        with mock.patch.object(datasets, "DataLoader", make):
+        with mock.patch.object(batches, "DataLoader", make):
             self.train("--ckpt_path", folder, "--epoch", 5, "--val_interval", 2, "--num_workers", 3)
         self.assertEqual(made, [3, 3, 3])
         validated = [bool(row["val_accuracy"]) for row in self.rows(folder)]

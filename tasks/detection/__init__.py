@@ -11,7 +11,6 @@ small signs better. `data` reads pictures with boxes, `meter` measures what is f
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lab.console import LabError, UsageError, say
+from datasets import find_folder
+from lab.console import UsageError, say
 from lab.folders import located, stored
-from lab.runtime import Runtime, check_batch_size
+from lab.runtime import Runtime
 from networks import fold, load_fitting
 from tasks import Field, Job
 from tasks.detection.boxes import (
@@ -37,9 +37,7 @@ from tasks.detection.boxes import (
 from tasks.detection.data import (
     SOURCES,
     DetectionDataset,
-    find_data,
     make_loader,
-    modes_of,
     read_split,
 )
 from tasks.detection.detector import Detector, Targets
@@ -54,6 +52,7 @@ from tasks.detection.ssd import (
     down_sample_blk,
     flatten_pred,
 )
+from tasks.windows import WHOLE, choose_configs, read_loaders, refuse_other_weights
 from world.faces import FACES
 
 if TYPE_CHECKING:
@@ -77,8 +76,6 @@ __all__ = [
     "offset_boxes",
     "offset_inverse",
 ]
-
-WHOLE = 4  # whole pictures a batch, at the most
 
 
 # ---------------------------------------------------------------- task
@@ -151,47 +148,19 @@ def prepare(
     weights: dict[str, Any] | None,
 ) -> Job:
     """Read the data and build the network that the flags ask for."""
-    from datasets import check_classes
-    from lab.batches import check_count
     from networks import load_weights
 
     args.network = args.network or "tiny_ssd"
     make_configs(args.network, 1, signs=False)  # an unknown name is refused before data are read
-    if resumed is not None and (args.pretrained or args.weights):
-        raise UsageError("--resume has its own weights: leave out --pretrained and --weights")
+    refuse_other_weights(args, resumed)
+    args.data_root = find_folder(SOURCES, args.dataset, args.data_root)
     source = SOURCES[args.dataset]
-    args.data_root = find_data(args.dataset, args.data_root)
-    check_batch_size(args.batch_size, runtime, normalises=True)
-    if runtime.rank == 0 and source.prepare is not None:
-        source.prepare(args.data_root)
-    runtime.wait_for_all()
-
-    windows = replace(source.windows, vary=args.augment)
-    own = {"seed": args.seed, "rank": runtime.rank, "world_size": runtime.world_size,
-           "device": runtime.device}  # fmt: skip
-    classes, loaders = None, {}
-    for mode in modes_of(args.dataset, args.data_root):
-        split = read_split(args.dataset, args.data_root, mode, classes, args.val_share)
-        classes = classes or split.classes
-        if mode == "train":
-            loader = make_loader(split, args.batch_size, windows, args.num_workers, **own)
-        else:
-            batch_size = WHOLE * runtime.world_size
-            loader = make_loader(split, batch_size, num_workers=args.num_workers, **own)
-        loaders[mode] = loader
-    check_count(len(loaders["train"].dataset), runtime.world_size, normalises=True)
-    if resumed is not None:
-        check_classes(classes, resumed["class_names"], args.data_root, args.resume)
+    classes, loaders = read_loaders(args, runtime, resumed, source, read_split, make_loader)
 
     torch.manual_seed(args.seed)
     task = Detection(classes)
-    configs = make_configs(args.network, len(classes), signs=task.ranks_by == "sign_ap50")
-    if resumed is not None:
-        configs = resumed["configs"]
-        if args.network != resumed["network"]:
-            raise LabError(f"{args.resume} holds {resumed['network']}: leave out --network")
-    elif weights is not None and weights.get("network") == args.network:
-        configs = weights["configs"] | {"num_classes": len(classes)}
+    new = make_configs(args.network, len(classes), signs=task.ranks_by == "sign_ap50")
+    configs = choose_configs(args, new, resumed, weights)
     model = build_network(args.network, configs)
     if resumed is not None:
         load_weights(model, resumed["model_state"])
@@ -264,10 +233,10 @@ def test_loader(
     dataset = state["dataset"]
     if data_root is None and state.get("data_root") is not None:
         data_root = located(state["data_root"])
-    data_root = find_data(dataset, data_root)
+    data_root = find_folder(SOURCES, dataset, data_root)
     if SOURCES[dataset].prepare is not None:
         SOURCES[dataset].prepare(data_root)
-    mode = modes_of(dataset, data_root)[-1]
+    mode = SOURCES[dataset].modes(data_root)[-1]
     val_share = state.get("settings", {}).get("val_share", 0.1)
     split = read_split(dataset, data_root, mode, state["class_names"], val_share)
     return make_loader(split, min(batch_size, WHOLE), device=runtime.device)

@@ -1,9 +1,9 @@
 """Pictures with boxes: every source by name, and the one way from a folder of them to a loader.
 
     source = SOURCES["street"]
-    root = find_data("street", None)                  # data/street
+    root = datasets.find_folder(SOURCES, "street", None)      # data/street
     source.prepare(root)                              # where not None: in one process alone
-    splits = {mode: read_split("street", root, mode) for mode in modes_of("street", root)}
+    splits = {mode: read_split("street", root, mode) for mode in source.modes(root)}
     train = make_loader(splits["train"], 32, source.windows, seed=0)
     val = make_loader(splits["val"], 4)
 
@@ -21,7 +21,7 @@ uint8 arrays.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,15 +29,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from datasets import CACHE_BUDGET, MODES, VAL_SHARE, download, draw_missing_street, find_listing
+from datasets import CACHE_BUDGET, VAL_SHARE, download, draw_missing_street, find_listing
 from lab.augmentation import cut
 from lab.batches import load_batches
-from lab.console import LabError, UsageError, progress, say
-from lab.folders import DATA_ROOT, near, printable
+from lab.console import LabError, progress, say
+from lab.folders import DATA_ROOT, printable
 from lab.images import open_image, say_left_out
 from tasks.detection.annotations import (
     Annotated,
@@ -55,6 +54,7 @@ from tasks.detection.augment import (
     move_boxes,
     vary_windows,
 )
+from tasks.windows import Source, WindowDataset, shrink
 
 Target = dict[str, Tensor]
 
@@ -63,26 +63,6 @@ SMALLEST = 8.0  # pixels: a box whose longer side is shorter in a window is igno
 
 
 # ---------------------------------------------------------------- data sets by name
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set that the scripts know by name.
-
-    Attributes:
-        read: (folder, mode) to what is annotated there; None where there is no such split.
-        folder: where it is looked for unless told otherwise; None where it has to be told.
-        windows: how training windows are cut.
-        longest: pictures are shrunk on reading until their longer side is at most so many pixels;
-            None keeps them as they are.
-        prepare: makes what is missing in a folder; None where nothing can be made.
-    """
-
-    read: Callable[[Path, str], Listing | None]
-    folder: Path | None
-    windows: Windows
-    longest: int | None = None
-    prepare: Callable[[Path], None] | None = None
 
 
 def download_missing_voc(root: Path) -> None:
@@ -107,23 +87,6 @@ SOURCES = {
     "coco": Source(read_coco, None, GENERAL, 320),
     "banana": Source(read_bananas, DATA_ROOT / "banana-detection", GENERAL, 320),
 }
-
-
-def find_data(dataset: str, data_root: Path | None) -> Path:
-    """Return the folder that a data set is read from: the one given, or its own.
-
-    Raises:
-        UsageError: the data set needs a folder that is not given.
-    """
-    source = SOURCES[dataset]
-    if data_root is None and source.folder is None:
-        raise UsageError(f"--dataset {dataset} needs --data_root, the folder of the data set")
-    return data_root or near(source.folder)
-
-
-def modes_of(dataset: str, root: Path) -> tuple[str, ...]:
-    """Return the splits there are; without val, a share of train is held out."""
-    return MODES if SOURCES[dataset].read(root, "test") is not None else MODES[:2]
 
 
 # ---------------------------------------------------------------- splits
@@ -317,64 +280,15 @@ def decode(
     return decoded, problems
 
 
-def shrink(image: Image.Image, longest: int | None) -> np.ndarray:
-    """Return a picture's pixels, (H, W, 3) uint8, its longer side at most `longest` pixels."""
-    image = image.convert("RGB")
-    scale = min(1.0, (longest or math.inf) / max(image.size))
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in image.size]
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.array(image)
-
-
 # ---------------------------------------------------------------- the loader
 
 
-class DetectionDataset(Dataset):
-    """Pictures of one split; asked for a batch at a time (`__getitems__`).
+class DetectionDataset(WindowDataset):
+    """Pictures with their boxes."""
 
-    Args:
-        split: what `read_split` returned.
-        windows: cut training windows so; None for whole pictures.
-        device: where batches are made.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        windows: Windows | None = None,
-        device: str | torch.device = "cpu",
-    ):
-        self.split, self.windows, self.device = split, windows, device
-        self.classes = split.classes
-
-    def __len__(self) -> int:
-        return len(self.split.paths) * (self.windows.each if self.windows else 1)
-
-    def picture(self, index: int) -> np.ndarray:
-        """Return a whole picture, uint8 (H, W, 3)."""
-        if self.split.pictures is not None:
-            return self.split.pictures[index]
-        return shrink(open_image(self.split.paths[index]), self.split.longest)
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, list[Target]]:
-        if self.windows is None:
-            return self._whole(indices)
-        generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
-        pixels, targets = self._windows(
-            [index // self.windows.each for index in indices], generator
-        )
-        images = pixels.to(self.device).float().div_(127.5).sub_(1)
-        return vary_windows(images, generator) if self.windows.vary else images, targets
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        images, targets = self.__getitems__([index])
-        return images[0], targets[0]
-
-    def _windows(
+    def cut_windows(
         self, indices: Sequence[int], generator: torch.Generator
     ) -> tuple[Tensor, list[Target]]:
-        """Return a window of each picture, uint8 (N, 3, size, size), and what is in it."""
         windows, split = self.windows, self.split
         pixels = torch.empty(len(indices), 3, windows.size, windows.size, dtype=torch.uint8)
         targets = []
@@ -390,15 +304,12 @@ class DetectionDataset(Dataset):
             targets.append(self._target(moved[here], split.labels[index][here], unclear[here]))
         return pixels, targets
 
-    def _whole(self, indices: Sequence[int]) -> tuple[Tensor, list[Target]]:
+    def vary(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return vary_windows(images, generator)
+
+    def whole(self, indices: Sequence[int]) -> tuple[Tensor, list[Target]]:
         split = self.split
-        pictures = [self.picture(index) for index in indices]
-        height, width = (max(sides) for sides in zip(*(p.shape[:2] for p in pictures), strict=True))
-        images = torch.zeros(len(pictures), 3, height, width, device=self.device)
-        for image, picture in zip(images, pictures, strict=True):
-            pixels = torch.from_numpy(picture).to(self.device).permute(2, 0, 1)
-            image[:, : picture.shape[0], : picture.shape[1]] = pixels.float().div_(127.5).sub_(1)
-        return images, [
+        return self.whole_images(indices), [
             self._target(split.boxes[index], split.labels[index], split.ignored[index])
             for index in indices
         ]

@@ -13,7 +13,6 @@ what is found in them.
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +22,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lab.console import LabError, UsageError, say
+from datasets import find_folder
+from lab.console import UsageError, say
 from lab.folders import located, stored
-from lab.runtime import Runtime, check_batch_size
+from lab.runtime import Runtime
 from networks import at_least_float32, fold, load_fitting
 from tasks import Field, Job
 from tasks.segmentation.data import (
     SOURCES,
     SegmentationDataset,
     class_shares,
-    find_data,
     make_loader,
-    modes_of,
     read_split,
     recognised,
 )
@@ -51,6 +49,7 @@ from tasks.segmentation.voc import (
     voc_label_indices,
     voc_rand_crop,
 )
+from tasks.windows import WHOLE, choose_configs, read_loaders, refuse_other_weights
 
 if TYPE_CHECKING:
     from lab.pictures import Picture
@@ -70,7 +69,6 @@ __all__ = [
     "voc_rand_crop",
 ]
 
-WHOLE = 4  # whole pictures a batch, at the most
 EVENNESS = 1.1  # of the classes' weights; ENet's is 1.02
 
 
@@ -182,49 +180,21 @@ def prepare(
     weights: dict[str, Any] | None,
 ) -> Job:
     """Read the data and build the network that the flags ask for."""
-    from datasets import check_classes
-    from lab.batches import check_count
     from networks import load_weights
 
     args.network = args.network or "res_unet"
     make_configs(args.network, 1)  # an unknown name is refused before data are read
-    if resumed is not None and (args.pretrained or args.weights):
-        raise UsageError("--resume has its own weights: leave out --pretrained and --weights")
+    refuse_other_weights(args, resumed)
+    args.data_root = find_folder(SOURCES, args.dataset, args.data_root)
     source = SOURCES[args.dataset]
-    args.data_root = find_data(args.dataset, args.data_root)
-    check_batch_size(args.batch_size, runtime, normalises=True)
-    if runtime.rank == 0 and source.prepare is not None:
-        source.prepare(args.data_root)
-    runtime.wait_for_all()
-
-    windows = replace(source.windows, vary=args.augment)
-    own = {"seed": args.seed, "rank": runtime.rank, "world_size": runtime.world_size,
-           "device": runtime.device}  # fmt: skip
-    classes, loaders = None, {}
-    for mode in modes_of(args.dataset, args.data_root):
-        split = read_split(args.dataset, args.data_root, mode, classes, args.val_share)
-        classes = classes or split.classes
-        if mode == "train":
-            loader = make_loader(split, args.batch_size, windows, args.num_workers, **own)
-        else:
-            batch_size = WHOLE * runtime.world_size
-            loader = make_loader(split, batch_size, num_workers=args.num_workers, **own)
-        loaders[mode] = loader
-    check_count(len(loaders["train"].dataset), runtime.world_size, normalises=True)
-    if resumed is not None:
-        check_classes(classes, resumed["class_names"], args.data_root, args.resume)
+    classes, loaders = read_loaders(args, runtime, resumed, source, read_split, make_loader)
 
     torch.manual_seed(args.seed)
     of_classes = None
     if args.class_weights:
         of_classes = class_weights(class_shares(loaders["train"].dataset.split))
-    configs = make_configs(args.network, len(classes))
-    if resumed is not None:
-        configs = resumed["configs"]
-        if args.network != resumed["network"]:
-            raise LabError(f"{args.resume} holds {resumed['network']}: leave out --network")
-    elif weights is not None and weights.get("network") == args.network:
-        configs = weights["configs"] | {"num_classes": len(classes)}
+    new = make_configs(args.network, len(classes))
+    configs = choose_configs(args, new, resumed, weights)
     model = build_network(args.network, configs)
     if resumed is not None:
         load_weights(model, resumed["model_state"])
@@ -296,10 +266,10 @@ def test_loader(
         dataset = recognised(dataset, data_root)
     elif state.get("data_root") is not None:
         data_root = located(state["data_root"])
-    data_root = find_data(dataset, data_root)
+    data_root = find_folder(SOURCES, dataset, data_root)
     if SOURCES[dataset].prepare is not None:
         SOURCES[dataset].prepare(data_root)
-    mode = modes_of(dataset, data_root)[-1]
+    mode = SOURCES[dataset].modes(data_root)[-1]
     val_share = state.get("settings", {}).get("val_share", 0.1)
     split = read_split(dataset, data_root, mode, state["class_names"], val_share)
     say(f"Testing on {len(split.paths):,} pictures of {data_root}, {mode}")

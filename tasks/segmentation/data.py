@@ -1,8 +1,8 @@
 """Pictures with labels: every source by name, and the one way from a folder of them to a loader.
 
     source = SOURCES["street"]
-    root = find_data("street", None)                  # data/street
-    splits = {mode: read_split("street", root, mode) for mode in modes_of("street", root)}
+    root = datasets.find_folder(SOURCES, "street", None)      # data/street
+    splits = {mode: read_split("street", root, mode) for mode in source.modes(root)}
     train = make_loader(splits["train"], 16, source.windows, seed=0)
     val = make_loader(splits["val"], 4)
 
@@ -14,8 +14,7 @@ ignored. `loader.batch_sampler` is a lab.batches.BatchSampler, as `engine.fit` n
 resume. Pictures are decoded once, into uint8 arrays.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datasets import (
     CACHE_BUDGET,
@@ -36,8 +35,8 @@ from datasets import (
     find_listing,
 )
 from lab.batches import load_batches
-from lab.console import LabError, UsageError, progress, say
-from lab.folders import DATA_ROOT, near, printable
+from lab.console import LabError, progress, say
+from lab.folders import DATA_ROOT, printable
 from lab.images import open_image, say_left_out
 from tasks.segmentation.augment import DRAWS, Windows, choose_window, cut_both, vary_camera
 from tasks.segmentation.labels import IGNORED, read_label
@@ -49,28 +48,9 @@ from tasks.segmentation.listings import (
     read_street,
     read_voc,
 )
+from tasks.windows import Source, WindowDataset, shrink, shrunk
 
 # ---------------------------------------------------------------- data sets by name
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set that the scripts know by name.
-
-    Attributes:
-        read: (folder, mode) to what is labelled there; None where there is no such split.
-        folder: where it is looked for unless told otherwise; None where it has to be told.
-        windows: how training windows are cut.
-        longest: pictures are shrunk on reading until their longer side is at most so many pixels;
-            None keeps them as they are.
-        prepare: makes what is missing in a folder; None where nothing can be made.
-    """
-
-    read: Callable[[Path, str], Listing | None]
-    folder: Path | None
-    windows: Windows = Windows()
-    longest: int | None = None
-    prepare: Callable[[Path], None] | None = None
 
 
 def download_missing_voc(root: Path) -> None:
@@ -86,26 +66,9 @@ SOURCES = {
         read_street, DATA_ROOT / "street", Windows(zoom=(0.4, 1.5)), prepare=draw_missing_street
     ),
     "camvid": Source(read_camvid, DATA_ROOT / "camvid", Windows(zoom=(0.6, 1.8), each=4)),
-    "voc": Source(read_voc, DATA_ROOT, prepare=download_missing_voc),
-    "folder": Source(read_folder, None, longest=1024),
+    "voc": Source(read_voc, DATA_ROOT, Windows(), prepare=download_missing_voc),
+    "folder": Source(read_folder, None, Windows(), 1024),
 }
-
-
-def find_data(dataset: str, data_root: Path | None) -> Path:
-    """Return the folder that a data set is read from: the one given, or its own.
-
-    Raises:
-        UsageError: the data set needs a folder that is not given.
-    """
-    source = SOURCES[dataset]
-    if data_root is None and source.folder is None:
-        raise UsageError(f"--dataset {dataset} needs --data_root, the folder of the data set")
-    return data_root or near(source.folder)
-
-
-def modes_of(dataset: str, root: Path) -> tuple[str, ...]:
-    """Return the splits there are; without val, a share of train is held out."""
-    return MODES if SOURCES[dataset].read(root, "test") is not None else MODES[:2]
 
 
 def recognised(dataset: str, root: Path) -> str:
@@ -221,27 +184,12 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
     return Split(tuple(map(printable, classes)), paths, pictures, labels, longest)
 
 
-def shrink(image: Image.Image, longest: int | None) -> np.ndarray:
-    """Return a picture's pixels, (H, W, 3) uint8, its longer side at most `longest` pixels."""
-    image = image.convert("RGB")
-    size = shrunk((image.height, image.width), longest)
-    if size != (image.height, image.width):
-        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.array(image)
-
-
 def shrink_labels(labels: np.ndarray, longest: int) -> np.ndarray:
     """Return labels (H, W) as `shrink` does a picture, without any in between."""
     size = shrunk(labels.shape, longest)
     if size == labels.shape:
         return labels
     return np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
-
-
-def shrunk(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
-    """Return (height, width) whose longer side is at most `longest` pixels."""
-    scale = min(1.0, (longest or math.inf) / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def class_shares(split: Split) -> np.ndarray:
@@ -256,46 +204,12 @@ def class_shares(split: Split) -> np.ndarray:
 # ---------------------------------------------------------------- the loader
 
 
-class SegmentationDataset(Dataset):
-    """Pictures of one split; asked for a batch at a time (`__getitems__`).
+class SegmentationDataset(WindowDataset):
+    """Pictures with the class of every pixel."""
 
-    Args:
-        split: what `read_split` returned.
-        windows: cut training windows so; None for whole pictures.
-        device: where batches are made.
-    """
-
-    def __init__(
-        self, split: Split, windows: Windows | None = None, device: str | torch.device = "cpu"
-    ):
-        self.split, self.windows, self.device = split, windows, device
-        self.classes = split.classes
-
-    def __len__(self) -> int:
-        return len(self.split.paths) * (self.windows.each if self.windows else 1)
-
-    def picture(self, index: int) -> np.ndarray:
-        """Return a whole picture, uint8 (H, W, 3)."""
-        if self.split.pictures is not None:
-            return self.split.pictures[index]
-        return shrink(open_image(self.split.paths[index]), self.split.longest)
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        if self.windows is None:
-            return self._whole(indices)
-        generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
-        pixels, labels = self._windows([k // self.windows.each for k in indices], generator)
-        images = pixels.to(self.device).float().div_(127.5).sub_(1)
-        if self.windows.vary:
-            images = vary_camera(images, generator)
-        return images, labels.to(self.device).long()
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.__getitems__([index])
-        return images[0], labels[0]
-
-    def _windows(self, indices: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return a window of each picture, uint8 (N, 3, H, W), and its labels, uint8 (N, H, W)."""
+    def cut_windows(
+        self, indices: Sequence[int], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         size = self.windows.size
         pixels = torch.empty(len(indices), 3, *size, dtype=torch.uint8)
         labels = torch.empty(len(indices), *size, dtype=torch.uint8)
@@ -304,18 +218,17 @@ class SegmentationDataset(Dataset):
             known = self.split.labels[index]
             chosen = choose_window(known.shape, self.windows, own)
             pixels[k], labels[k] = cut_both(self.picture(index), known, chosen, size)
-        return pixels, labels
+        return pixels, labels.to(self.device).long()
 
-    def _whole(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        own = [self.split.labels[index] for index in indices]
-        height, width = (max(sides) for sides in zip(*(each.shape for each in own), strict=True))
-        images = torch.zeros(len(own), 3, height, width, device=self.device)
-        labels = torch.full((len(own), height, width), IGNORED, device=self.device)
-        for image, marked, index, known in zip(images, labels, indices, own, strict=True):
-            tall, wide = known.shape
-            pixels = torch.from_numpy(self.picture(index)).to(self.device).permute(2, 0, 1)
-            image[:, :tall, :wide] = pixels.float().div_(127.5).sub_(1)
-            marked[:tall, :wide] = torch.from_numpy(known).to(self.device)
+    def vary(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return vary_camera(images, generator)
+
+    def whole(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        images = self.whole_images(indices)
+        labels = torch.full((len(images), *images.shape[2:]), IGNORED, device=self.device)
+        for marked, index in zip(labels, indices, strict=True):
+            known = torch.from_numpy(self.split.labels[index]).to(self.device)
+            marked[: known.shape[0], : known.shape[1]] = known
         return images, labels
 
 

@@ -13,10 +13,11 @@ from lab.console import LabError, progress, say
 from lab.images import open_image
 from lab.pictures import Confusion, Grid, Legend, Picture, Tile, draw, publish, shorten
 from lab.runtime import Runtime
-from tasks.segmentation.data import SegmentationDataset, shrink
+from tasks.segmentation.data import SegmentationDataset
 from tasks.segmentation.labels import CAMVID_CLASSES, IGNORED, colours_of
 from tasks.segmentation.meter import SegmentationMeter
 from tasks.segmentation.segmenter import Segmenter
+from tasks.windows import shrink
 
 LARGE = ("sky", "building", "road", "tree", "car")  # what a street mostly consists of
 COVER = 0.6  # of the colour of a class over what is below it

@@ -14,7 +14,6 @@ from lab.images import image_path, open_image
 from lab.pictures import Colours, Grid, Legend, Picture, Tile, shorten
 from lab.runtime import Runtime
 from tasks.segmentation import test_loader
-from tasks.segmentation.data import shrink
 from tasks.segmentation.fcn import FCN, enlarging
 from tasks.segmentation.found import (
     LONGEST,
@@ -28,6 +27,7 @@ from tasks.segmentation.found import (
 from tasks.segmentation.labels import IGNORED, colours_of
 from tasks.segmentation.segmenter import Segmenter
 from tasks.segmentation.upsampling import overlaps
+from tasks.windows import shrink
 
 PICTURES = 4  # of the test split
 BOARDS = ((2, 2), (3, 2), (4, 2), (5, 3))  # kernel and stride of transposed convolutions

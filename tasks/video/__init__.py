@@ -22,7 +22,7 @@ from lab.folders import located, stored
 from lab.runtime import Runtime, check_batch_size
 from tasks import Entry, Field, Job
 from tasks.classification import Classification, ClassificationMeter
-from tasks.video.data import SOURCES, ClipDataset, find_data, make_loader, modes_of, read_split
+from tasks.video.data import SOURCES, ClipDataset, make_loader, modes_of, read_split
 from tasks.video.networks import NETWORKS, SingleFrame, VideoNetwork, build_network, make_configs
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def prepare(
     weights: dict[str, Any] | None,
 ) -> Job:
     """Read the clips and build the network that the flags ask for."""
-    from datasets import check_classes
+    from datasets import check_classes, find_folder
     from lab.batches import check_count
     from networks import load_weights
 
@@ -127,7 +127,7 @@ def prepare(
     source = SOURCES[args.dataset]
     args.frames = args.frames or source.frames
     make_configs(args.network, 2, args.frames, args.width)  # refused before clips are read
-    args.data_root = find_data(args.dataset, args.data_root)
+    args.data_root = find_folder(SOURCES, args.dataset, args.data_root)
     check_batch_size(args.batch_size, runtime, normalises=True)
     if runtime.rank == 0 and source.prepare is not None:
         source.prepare(args.data_root, args.frames)

@@ -20,7 +20,7 @@ import datasets
 from datasets import MODES, VAL_SHARE, track
 from lab.augmentation import move, vary_light
 from lab.batches import load_batches
-from lab.console import LabError, UsageError, progress, say
+from lab.console import LabError, progress, say
 from lab.folders import DATA_ROOT, near
 from lab.images import say_left_out
 from tasks.video.files import PREPROCESS, read_folder
@@ -174,18 +174,6 @@ SOURCES = {
     "tracks_sign": Source(read_tracks, DATA_ROOT / "gtsrb26", frames=15),
     "clips": Source(read_own, None),
 }
-
-
-def find_data(dataset: str, data_root: Path | None) -> Path:
-    """Return the folder that a data set is read from: the one given, or its own.
-
-    Raises:
-        UsageError: the data set needs a folder that is not given.
-    """
-    source = SOURCES[dataset]
-    if data_root is None and source.folder is None:
-        raise UsageError(f"--dataset {dataset} needs --data_root, with train/, val/, test/")
-    return data_root or near(source.folder)
 
 
 def modes_of(dataset: str, root: Path) -> tuple[str, ...]:
