@@ -6,14 +6,12 @@ from collections.abc import Hashable
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
-from lab import engine
 from lab.batches import load_batches
-from lab.optimizers import average_weights, make_optimizer, make_schedule
-from lab.runtime import Runtime, place, to_device
+from lab.runtime import Runtime, place
 from lab.settings import TrainSettings
 from speed import Figures, Turn, ratio, table
+from speed.training import bare_turns, own_turns
 from tasks.diffusion import FIELD
 from tasks.diffusion.data import LatentDataset
 from tasks.diffusion.denoising import Denoising
@@ -48,8 +46,8 @@ def contestants(folder: Path, runtime: Runtime) -> dict[Hashable, Turn]:
     loader = load_batches(dataset, settings.batch_size, shuffle=True)
     task = Denoising(make_scheduler("v_prediction"))
     return {
-        BARE: bare_turns(task, network(len(tokenizer)), loader, settings, runtime),
-        OWN: own_turns(task, network(len(tokenizer)), loader, settings, runtime),
+        BARE: bare_turns(network(len(tokenizer)), loader, runtime, task, settings),
+        OWN: own_turns(network(len(tokenizer)), loader, runtime, task, settings),
         PICTURE: picture_turns(network(len(tokenizer)), tokenizer, runtime),
     }
 
@@ -71,63 +69,6 @@ def network(tokens: int) -> LatentDiffusion:
     """Return the network under test; the same weights each time."""
     torch.manual_seed(0)
     return LatentDiffusion(DiffusionConfig(AutoencoderConfig(), tokens))
-
-
-def learned(model: LatentDiffusion) -> list[torch.nn.Parameter]:
-    """Return what is trained."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def bare_turns(
-    task: Denoising,
-    model: LatentDiffusion,
-    loader: DataLoader,
-    settings: TrainSettings,
-    runtime: Runtime,
-) -> Turn:
-    """Forward, backward and update on the loader's first batch, which stays where it is."""
-    model = place(model, runtime)
-    optimizer = make_optimizer(learned(model), settings, runtime.device.type)
-    latents, ids = to_device(next(iter(loader)), runtime)
-
-    def turn() -> float:
-        began = time.perf_counter()
-        for _ in range(len(loader)):
-            with runtime.autocast():
-                loss = task.loss(model, latents, ids)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        if runtime.device.type == "cuda":
-            torch.cuda.synchronize()
-        return len(loader) * len(latents) / (time.perf_counter() - began)
-
-    turn()  # warm up: kernels are chosen on the first steps
-    return turn
-
-
-def own_turns(
-    task: Denoising,
-    model: LatentDiffusion,
-    loader: DataLoader,
-    settings: TrainSettings,
-    runtime: Runtime,
-) -> Turn:
-    """The project's own epoch, with loader and averaged weights."""
-    model = place(model, runtime)
-    optimizer = make_optimizer(learned(model), settings, runtime.device.type)
-    # Of a constant rate, how long the run is does not matter.
-    schedule = make_schedule(optimizer, TrainSettings(), total=1, done=0)
-    average = average_weights(model, settings.ema)
-
-    def turn() -> float:
-        state = engine.EpochState()
-        engine.train_one_epoch(
-            task, model, loader, optimizer, schedule, runtime, state, settings.clip_norm, average
-        )
-        return state.trained / state.seconds
-
-    return turn
 
 
 def picture_turns(model: LatentDiffusion, tokenizer: object, runtime: Runtime) -> Turn:

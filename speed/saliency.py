@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lab.runtime import Runtime
 from looking.insight import saliency_maps
 from speed import Figures, Turn, pair_table
-from speed.training import classifier, prepare
+from speed.training import DEFAULTS, classifier, prepare
 
 IMAGES = 32
 OWN, PLAIN = "saliency_maps", "image by image"
@@ -38,7 +38,7 @@ def one_by_one(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def turns(maps: Callable[[nn.Module, Tensor, Tensor], Tensor], runtime: Runtime) -> Turn:
     """Saliency maps of IMAGES images: images/s."""
-    model, _ = prepare(classifier(), runtime)
+    model, _ = prepare(classifier(), DEFAULTS, runtime)
     model.eval().requires_grad_(False)
     images = torch.randn(IMAGES, 3, 32, 32, device=runtime.device)
     images = images.contiguous(memory_format=torch.channels_last)  # as they come from a loader

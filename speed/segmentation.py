@@ -6,14 +6,12 @@ from collections.abc import Hashable
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
-from lab import engine
-from lab.optimizers import make_optimizer, make_schedule
 from lab.runtime import Runtime, place, to_device
 from lab.settings import TrainSettings
 from networks import fold
 from speed import Figures, Turn, ratio, table
+from speed.training import bare_turns, own_turns
 from tasks.segmentation import FIELD, Segmentation
 from tasks.segmentation.augment import Windows
 from tasks.segmentation.data import make_loader, read_split
@@ -39,8 +37,8 @@ def contestants(folder: Path, runtime: Runtime) -> dict[Hashable, Turn]:
     loader = make_loader(split, settings.batch_size, windows, device=runtime.device)
     task = Segmentation(split.classes)
     return {
-        BARE: bare_turns(task, network(task), loader, settings, runtime),
-        OWN: own_turns(task, network(task), loader, settings, runtime),
+        BARE: bare_turns(network(task), loader, runtime, task, settings),
+        OWN: own_turns(network(task), loader, runtime, task, settings),
         WHOLE: frame_turns(network(task), runtime),
     }
 
@@ -64,58 +62,6 @@ def network(task: Segmentation) -> Segmenter:
     """Return the network under test; the same weights each time."""
     torch.manual_seed(0)
     return build_network(NETWORK, make_configs(NETWORK, len(task.classes)))
-
-
-def bare_turns(
-    task: Segmentation,
-    model: Segmenter,
-    loader: DataLoader,
-    settings: TrainSettings,
-    runtime: Runtime,
-) -> Turn:
-    """Forward, backward and update on the loader's first batch, which stays where it is."""
-    model = place(model, runtime)
-    optimizer = make_optimizer(model.parameters(), settings, runtime.device.type)
-    images, labels = to_device(next(iter(loader)), runtime)
-
-    def turn() -> float:
-        model.train()
-        began = time.perf_counter()
-        for _ in range(len(loader)):
-            with runtime.autocast():
-                loss = task.loss(model, images, labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        if runtime.device.type == "cuda":
-            torch.cuda.synchronize()
-        return len(loader) * len(images) / (time.perf_counter() - began)
-
-    turn()  # warm up: kernels are chosen on the first steps
-    return turn
-
-
-def own_turns(
-    task: Segmentation,
-    model: Segmenter,
-    loader: DataLoader,
-    settings: TrainSettings,
-    runtime: Runtime,
-) -> Turn:
-    """The project's own epoch, loader and all."""
-    model = place(model, runtime)
-    optimizer = make_optimizer(model.parameters(), settings, runtime.device.type)
-    # Of a constant rate, how long the run is does not matter.
-    schedule = make_schedule(optimizer, TrainSettings(), total=1, done=0)
-
-    def turn() -> float:
-        state = engine.EpochState()
-        engine.train_one_epoch(
-            task, model, loader, optimizer, schedule, runtime, state, settings.clip_norm
-        )
-        return state.trained / state.seconds
-
-    return turn
 
 
 def frame_turns(model: Segmenter, runtime: Runtime) -> Turn:

@@ -13,7 +13,7 @@ from datasets import get_data_loader
 from lab import engine
 from lab.runtime import Runtime
 from speed import Figures, Turn, pair_table
-from speed.training import classifier, draw_signs, plain_loader, prepare
+from speed.training import DEFAULTS, classifier, draw_signs, plain_loader, prepare
 from tasks.classification import Classification
 
 SINGLES = 260  # images that are tested one by one
@@ -23,7 +23,7 @@ OWN, PLAIN = "test.py", "batch_size=1"
 def contestants(folder: Path, runtime: Runtime) -> dict[Hashable, Turn]:
     """Return the two, on the signs that training draws."""
     draw_signs(folder)
-    model, _ = prepare(classifier(), runtime)
+    model, _ = prepare(classifier(), DEFAULTS, runtime)
     batches = get_data_loader(folder, "test", 32, 256, device=runtime.device)
     singles = plain_loader(folder, "test", 1, num_workers=0)
     return {OWN: own_turns(model, batches, runtime), PLAIN: plain_turns(model, singles, runtime)}

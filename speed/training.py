@@ -9,16 +9,16 @@ from collections.abc import Hashable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from datasets import get_data_loader
 from lab import engine
-from lab.optimizers import make_optimizer, make_schedule
+from lab.optimizers import average_weights, make_optimizer, make_schedule
 from lab.runtime import Runtime, place, to_device
 from lab.settings import TrainSettings
+from lab.task import Task
 from networks import Classifier
 from speed import Figures, Turn, ratio, table
 from tasks.classification import Classification
@@ -26,7 +26,7 @@ from world import signs
 
 BATCH_SIZES = (128, 32)
 IMAGES_A_CLASS = {"train": 150, "val": 1, "test": 40}
-BARE_IMAGES = 2048  # that the bare step works through in one turn
+CLASSIFICATION, DEFAULTS = Classification(), TrainSettings()
 BARE, OWN, AUGMENTED, PLAIN = (
     "(a) bare step", "(b) train.py", "(b) --augment", "(c) plain loop",
 )  # fmt: skip
@@ -74,30 +74,39 @@ def classifier() -> Classifier:
     return Classifier(3, 26, use_batch_norm=True, use_stn=True)
 
 
-def prepare(model: nn.Module, runtime: Runtime) -> tuple[nn.Module, Optimizer]:
+def prepare(
+    model: nn.Module, settings: TrainSettings, runtime: Runtime
+) -> tuple[nn.Module, Optimizer]:
     """Bring a network to the device as train.py does; return it with train.py's optimizer."""
     model = place(model, runtime)
-    return model, make_optimizer(model.parameters(), TrainSettings(), runtime.device.type)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return model, make_optimizer(learned, settings, runtime.device.type)
 
 
-def bare_turns(model: nn.Module, loader: DataLoader, runtime: Runtime) -> Turn:
+def bare_turns(
+    model: nn.Module,
+    loader: DataLoader,
+    runtime: Runtime,
+    task: Task = CLASSIFICATION,
+    settings: TrainSettings = DEFAULTS,
+) -> Turn:
     """(a) Forward, backward and update on the loader's first batch, which stays where it is."""
-    model, optimizer = prepare(model, runtime)
-    images, labels = to_device(next(iter(loader)), runtime)
+    model, optimizer = prepare(model, settings, runtime)
+    inputs, targets = to_device(next(iter(loader)), runtime)
 
     def turn() -> float:
         model.train()
-        steps = -(-BARE_IMAGES // len(images))
+        steps = len(loader)
         began = time.perf_counter()
         for _ in range(steps):
             with runtime.autocast():
-                loss = F.cross_entropy(model(images), labels)
+                loss, _ = engine.loss_and_figures(task.loss(model, inputs, targets))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
         if runtime.device.type == "cuda":
             torch.cuda.synchronize()
-        return steps * len(images) / (time.perf_counter() - began)
+        return steps * len(inputs) / (time.perf_counter() - began)
 
     turn()  # warm up: kernels are chosen on the first steps
     return turn
@@ -110,15 +119,24 @@ def own_loader(
     return get_data_loader(folder, "train", 32, batch_size, augment=augment, device=runtime.device)
 
 
-def own_turns(model: nn.Module, loader: DataLoader, runtime: Runtime) -> Turn:
-    """(b) The project's own epoch, loader and all."""
-    model, optimizer = prepare(model, runtime)
+def own_turns(
+    model: nn.Module,
+    loader: DataLoader,
+    runtime: Runtime,
+    task: Task = CLASSIFICATION,
+    settings: TrainSettings = DEFAULTS,
+) -> Turn:
+    """(b) The project's own epoch, loader, averaged weights and all."""
+    model, optimizer = prepare(model, settings, runtime)
     # Of a constant rate, how long the run is does not matter.
-    schedule = make_schedule(optimizer, TrainSettings(), total=1, done=0)
+    schedule = make_schedule(optimizer, DEFAULTS, total=1, done=0)
+    average = average_weights(model, settings.ema) if settings.ema else None
 
     def turn() -> float:
         state = engine.EpochState()
-        engine.train_one_epoch(Classification(), model, loader, optimizer, schedule, runtime, state)
+        engine.train_one_epoch(
+            task, model, loader, optimizer, schedule, runtime, state, settings.clip_norm, average
+        )
         return state.trained / state.seconds
 
     return turn
