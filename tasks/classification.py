@@ -8,7 +8,7 @@ Nothing of torch is imported before it is needed, so that `train.py --help` answ
 """
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from lab.folders import stored
 from tasks import Field, Job
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor, nn
     from torch.utils.data import DataLoader
 
@@ -463,18 +464,50 @@ def file_part(name: str) -> str:
 def save_results(
     dataset: "ImageDataset", labels: list[int], predictions: list[int], folder: Path
 ) -> None:
-    """Write every image as NNNN_correct_LABEL_PRED.jpg or NNNN_wrong_..., and a sheet of mistakes.
-
-    Those that an earlier test left in `folder` are removed.
-
-    Raises:
-        LabError: the folder cannot be written.
-    """
+    """Write every image into a folder, as `write_results` does, and a sheet of mistakes."""
     from PIL import Image
 
     from lab.pictures import Picture, draw, publish, sheet, shorten
 
+    def image(index: int) -> Image.Image:
+        pixels = dataset.pixels([index])[0].expand(-1, -1, 3)  # grey as RGB
+        return Image.fromarray(pixels.cpu().numpy())
+
     classes = dataset.classes
+    wrong = write_results(folder, classes, labels, predictions, image)
+    say(f"Saved {len(dataset):,} images in {folder}")
+    if wrong:
+        shown = some_of(wrong)
+        pixels = dataset.pixels([index for index, _, _ in shown]).expand(-1, -1, -1, 3)
+        captions = [
+            f"{shorten(classes[label])}\nread as {shorten(classes[prediction])}"
+            for _, label, prediction in shown
+        ]
+        title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} images"
+        picture = Picture("mistakes.jpg", title, (sheet(pixels.cpu().numpy(), captions),))
+        publish(draw(picture), folder / picture.path)
+
+
+Mistake = tuple[int, int, int]  # index, label, prediction
+
+
+def write_results(
+    folder: Path,
+    classes: Sequence[str],
+    labels: Sequence[int],
+    predictions: Sequence[int],
+    image: "Callable[[int], Image.Image]",
+) -> list[Mistake]:
+    """Write images as NNNN_correct_LABEL_PRED.jpg or NNNN_wrong_...; return the mistakes.
+
+    Those that an earlier test left in `folder` are removed.
+
+    Args:
+        image: the one of an index.
+
+    Raises:
+        LabError: the folder cannot be written.
+    """
     wrong = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -485,25 +518,18 @@ def save_results(
         for index, (label, prediction) in enumerate(progress(pairs, label="saving")):
             verdict = "correct" if label == prediction else "wrong"
             names = f"{file_part(classes[label])}_{file_part(classes[prediction])}"
-            pixels = dataset.pixels([index])[0].expand(-1, -1, 3)  # grey as RGB
-            image = Image.fromarray(pixels.cpu().numpy())
-            image.save(folder / f"{index:04d}_{verdict}_{names}.jpg", quality=95, subsampling=0)
+            path = folder / f"{index:04d}_{verdict}_{names}.jpg"
+            image(index).save(path, quality=95, subsampling=0)
             if label != prediction:
                 wrong.append((index, label, prediction))
     except OSError as error:
         raise LabError(f"cannot write to {folder}: {error.strerror or error}") from error
-    say(f"Saved {len(dataset):,} images in {folder}")
-    if wrong:
-        # Spread over all mistakes: in the order of the files they would show one class.
-        shown = wrong[:: -(-len(wrong) // SHOWN)]
-        pixels = dataset.pixels([index for index, _, _ in shown]).expand(-1, -1, -1, 3)
-        captions = [
-            f"{shorten(classes[label])}\nread as {shorten(classes[prediction])}"
-            for _, label, prediction in shown
-        ]
-        title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} images"
-        picture = Picture("mistakes.jpg", title, (sheet(pixels.cpu().numpy(), captions),))
-        publish(draw(picture), folder / picture.path)
+    return wrong
+
+
+def some_of(wrong: Sequence[Mistake], most: int = SHOWN) -> Sequence[Mistake]:
+    """Return at most so many, of all: the first ones would be of one class."""
+    return wrong[:: -(-len(wrong) // most)]
 
 
 def read_images(

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets import MODES, check_classes
-from lab.batches import check_count
+from lab.batches import check_count, load_batches
 from lab.console import LabError, UsageError
 from lab.images import open_image
 from lab.runtime import Runtime, check_batch_size
@@ -82,6 +82,33 @@ class WindowDataset(Dataset):
     def __init__(self, split: Any, windows: Any = None, device: str | torch.device = "cpu"):
         self.split, self.windows, self.device = split, windows, device
         self.classes = split.classes
+
+    @classmethod
+    def loader(
+        cls,
+        split: Any,
+        batch_size: int,
+        windows: Any = None,
+        num_workers: int = 0,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str | torch.device = "cpu",
+    ) -> DataLoader:
+        """Return a loader of a split.
+
+        Args:
+            split, windows: as above; windows are shuffled, whole pictures come in order.
+            batch_size: images a batch, over all processes.
+            num_workers: processes that make batches; 0 for this one.
+            seed: of the order, the windows and how they are varied.
+            rank, world_size: this process's share of each batch is every `world_size`-th image.
+            device: where batches are made; with workers, the CPU.
+        """
+        dataset = cls(split, windows, "cpu" if num_workers else device)
+        own = {"seed": seed, "rank": rank, "world_size": world_size}
+        return load_batches(dataset, batch_size, windows is not None, num_workers, **own)
 
     def __len__(self) -> int:
         return len(self.split.paths) * (self.windows.each if self.windows else 1)

@@ -3,7 +3,9 @@
 import contextlib
 import importlib
 import io
+import itertools
 import os
+import signal
 import subprocess
 import sys
 import unittest
@@ -69,8 +71,32 @@ def script_here(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
+def stopped_at(step: int, optimizer: str = "AdamW") -> contextlib.AbstractContextManager:
+    """Return a context in which Ctrl-C comes before an optimizer's step number `step`, from 0."""
+    import torch
+
+    kind = getattr(torch.optim, optimizer)
+    steps, made = itertools.count(), kind.step
+
+    def count(*arguments: object, **options: object) -> object:
+        if next(steps) == step:
+            signal.raise_signal(signal.SIGINT)
+        return made(*arguments, **options)
+
+    return mock.patch.object(kind, "step", count)
+
+
 class ScriptCase(unittest.TestCase):
     """Tests of what scripts say and how they end."""
+
+    def assert_same_weights(self, *files: Path) -> None:
+        """Two checkpoints hold the same weights, bit by bit."""
+        import torch
+
+        one, other = (torch.load(file, weights_only=True)["model_state"] for file in files)
+        self.assertEqual(one.keys(), other.keys())
+        for name, value in one.items():
+            self.assertTrue(torch.equal(value, other[name]), name)
 
     def assert_refused(self, done: subprocess.CompletedProcess, code: int, *words: object) -> None:
         """The script ended with `code` and one line of error that holds all the words."""

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -52,7 +51,7 @@ from tasks.detection.ssd import (
     flatten_pred,
     multibox_loss,
 )
-from tests.support import PROJECT, ScriptCase, environment, script_here
+from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from world.faces import FACES
 
 
@@ -530,24 +529,15 @@ class TestScripts(ScriptCase):
 
     def test_stops_and_goes_on_exactly(self):
         """Stopped within the second epoch, it comes to the same weights, bit by bit."""
-        steps, made = iter(range(99)), torch.optim.AdamW.step
-
-        def step(*arguments, **options):
-            if next(steps) == 4:
-                signal.raise_signal(signal.SIGINT)
-            return made(*arguments, **options)
-
         folder = self.base / "stopped"
         flags = (*self.flags, "--network", "center_net", "--ckpt_path", folder)
-        with mock.patch.object(torch.optim.AdamW, "step", step):
+        with stopped_at(4):
             done = script_here("train.py", *flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertIn("epoch 2, 8 of 12 images", done.stdout)
         self.train(folder, "--resume", folder, "--no_show")
-        straight = checkpoint.load(self.base / "center_net" / "ckpt_epoch_2.pth")
-        gone_on = checkpoint.load(folder / "ckpt_epoch_2.pth")
-        for name, value in straight["model_state"].items():
-            self.assertTrue(torch.equal(value, gone_on["model_state"][name]), name)
+        last = "ckpt_epoch_2.pth"
+        self.assert_same_weights(self.base / "center_net" / last, folder / last)
 
     def test_a_picture_of_ones_own(self):
         folder = self.base / "center_net"

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import train
 from lab import checkpoint
 from networks import Classifier
 from tasks.diffusion import found, networks, painting
-from tests.support import PROJECT, ScriptCase, environment, script_here
+from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from tests.test_diffusion_parts import (
     CPU,
     TINY_AUTOENCODER,
@@ -127,24 +126,12 @@ class ScriptTest(ScriptCase):
     def test_stopped_twice_it_comes_to_the_same_weights(self):
         """Once in each stage, in the middle of an epoch."""
         folder = self.base / "stopped"
-        made = torch.optim.AdamW.step
-
-        def stop_after(count):
-            steps = iter(range(99))
-
-            def step(*arguments, **options):
-                if next(steps) == count:
-                    signal.raise_signal(signal.SIGINT)
-                return made(*arguments, **options)
-
-            return mock.patch.object(torch.optim.AdamW, "step", step)
-
-        with stop_after(2):
+        with stopped_at(2):
             done = script_here("train.py", "--ckpt_path", folder, *self.flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertIn("epoch 2, 8 of 16 images", done.stdout)
         self.assertTrue((folder / "autoencoder" / "ckpt_interrupted.pth").is_file())
-        with stop_after(3):  # one of the autoencoder's, two of the UNet's first epoch
+        with stopped_at(3):  # one of the autoencoder's, two of the UNet's first epoch
             done = script_here("train.py", "--resume", folder, "--no_show")
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertTrue((folder / "ckpt_interrupted.pth").is_file(), done.stdout)
@@ -193,14 +180,7 @@ class ScriptTest(ScriptCase):
         """Stopped in its first stage, a new run is not mistaken for the old one."""
         folder = self.base / "again"
         shutil.copytree(self.run_folder, folder)
-        made, steps = torch.optim.AdamW.step, iter(range(99))
-
-        def step(*arguments, **options):
-            if next(steps) == 2:
-                signal.raise_signal(signal.SIGINT)
-            return made(*arguments, **options)
-
-        with mock.patch.object(torch.optim.AdamW, "step", step):
+        with stopped_at(2):
             script_here("train.py", "--ckpt_path", folder, *self.flags, "--seed", 1)
         self.assertTrue((folder / "previous_1" / "pipeline").is_dir())
         self.assertFalse((folder / "pipeline").exists())

@@ -6,7 +6,6 @@ import math
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -20,7 +19,7 @@ from lab import checkpoint
 from lab.console import LabError
 from lab.run import Run, as_csv
 from lab.runtime import Runtime
-from tests.support import PROJECT, ScriptCase, make_images, script_here
+from tests.support import PROJECT, ScriptCase, make_images, script_here, stopped_at
 
 CPU = Runtime(torch.device("cpu"))
 
@@ -62,15 +61,7 @@ class RunCase(ScriptCase):
 
     def interrupt(self, folder, *more):
         """Train into a folder until Ctrl-C in the second step."""
-        steps = iter(range(9))
-        made = torch.optim.Adam.step
-
-        def step(*arguments, **options):
-            if next(steps) == 1:
-                signal.raise_signal(signal.SIGINT)
-            return made(*arguments, **options)
-
-        with mock.patch.object(torch.optim.Adam, "step", step):
+        with stopped_at(1, "Adam"):
             done = script_here(
                 "train.py", "--data_root", self.data, "--batch_size", 8, "--ckpt_path", folder,
                 *more,

@@ -1,6 +1,5 @@
 """Segmentation: loss, measures, the network for two cores, what is drawn, and the real scripts."""
 
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from tasks.segmentation.meter import SegmentationMeter, confusion_matrix
 from tasks.segmentation.networks import build_network, make_configs
 from tasks.segmentation.resunet import ResUNet
 from tasks.segmentation.segmenter import Segmenter
-from tests.support import PROJECT, ScriptCase, environment, script_here
+from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from tests.test_segmentation_data import make_folder, save
 
 CPU = Runtime(torch.device("cpu"))
@@ -292,24 +291,15 @@ class ScriptTest(ScriptCase):
 
     def test_stops_and_goes_on_exactly(self):
         """Stopped within the second epoch, it comes to the same weights, bit by bit."""
-        steps, made = iter(range(99)), torch.optim.AdamW.step
-
-        def step(*arguments, **options):
-            if next(steps) == 4:
-                signal.raise_signal(signal.SIGINT)
-            return made(*arguments, **options)
-
         folder = self.base / "stopped"
         flags = (*self.flags, "--network", "res_unet", "--ckpt_path", folder)
-        with mock.patch.object(torch.optim.AdamW, "step", step):
+        with stopped_at(4):
             done = script_here("train.py", *flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertIn("epoch 2, 8 of 12 images", done.stdout)
         self.train(folder, "--resume", folder, "--no_show")
-        straight = checkpoint.load(self.base / "res_unet" / "ckpt_epoch_2.pth")
-        gone_on = checkpoint.load(folder / "ckpt_epoch_2.pth")
-        for name, value in straight["model_state"].items():
-            self.assertTrue(torch.equal(value, gone_on["model_state"][name]), name)
+        last = "ckpt_epoch_2.pth"
+        self.assert_same_weights(self.base / "res_unet" / last, folder / last)
 
     def test_goes_on_without_class_weights(self):
         """A flag of the field's own is kept for the run that goes on."""

@@ -3,7 +3,6 @@
 import csv
 import math
 import re
-import signal
 import tempfile
 import unittest
 from pathlib import Path
@@ -21,7 +20,7 @@ from lab.console import LabError, positive_int, say
 from lab.run import Run
 from lab.runtime import Runtime, to_device
 from lab.settings import TrainSettings
-from tests.support import ScriptCase, make_images, script_here
+from tests.support import ScriptCase, make_images, script_here, stopped_at
 
 CPU = Runtime(torch.device("cpu"))
 
@@ -206,14 +205,7 @@ class FieldTest(ScriptCase):
         """Bit-identical after an epoch, and from within one; its flags and settings hold."""
         folder = self.base / "resumed"
         self.train(folder, "--epoch", 1)
-        steps, made = iter(range(99)), torch.optim.Adam.step
-
-        def step(*arguments, **options):
-            if next(steps) == 2:
-                signal.raise_signal(signal.SIGINT)
-            return made(*arguments, **options)
-
-        with mock.patch.object(torch.optim.Adam, "step", step):
+        with stopped_at(2, "Adam"):
             done = script_here("train.py", "--resume", folder, "--epoch", 3)
         self.assertEqual(done.returncode, 130, done.stderr)
         done = script_here("train.py", "--resume", folder)

@@ -1,6 +1,5 @@
 """Networks for clips: shapes, sizes, what each can see of time; loader, scripts, processes."""
 
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from tasks.video.networks import (
     count_parameters,
     make_configs,
 )
-from tests.support import PROJECT, ScriptCase, environment, script_here
+from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from world.clips import KINDS
 
 CLASSES = 10
@@ -390,24 +389,15 @@ class TestScripts(ScriptCase):
 
     def test_stops_and_goes_on_exactly(self):
         """Stopped within the second epoch, where frames are drawn at random, bit by bit."""
-        steps, made = iter(range(99)), torch.optim.AdamW.step
-
-        def step(*arguments, **options):
-            if next(steps) == 4:
-                signal.raise_signal(signal.SIGINT)
-            return made(*arguments, **options)
-
         folder = self.base / "stopped"
         flags = (*self.flags, "--network", "single_frame", "--ckpt_path", folder)
-        with mock.patch.object(torch.optim.AdamW, "step", step):
+        with stopped_at(4):
             done = script_here("train.py", *flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertIn("epoch 2, 8 of 12 images", done.stdout)
         self.train(folder, "--resume", folder, "--no_show")
-        straight = checkpoint.load(self.base / "single_frame" / "ckpt_epoch_2.pth")
-        gone_on = checkpoint.load(folder / "ckpt_epoch_2.pth")
-        for name, value in straight["model_state"].items():
-            self.assertTrue(torch.equal(value, gone_on["model_state"][name]), name)
+        last = "ckpt_epoch_2.pth"
+        self.assert_same_weights(self.base / "single_frame" / last, folder / last)
 
     def view(self, kind, network, *flags):
         return self.done(

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from datasets import (
     CACHE_BUDGET,
@@ -34,7 +33,6 @@ from datasets import (
     draw_missing_street,
     find_listing,
 )
-from lab.batches import load_batches
 from lab.console import LabError, progress, say
 from lab.folders import DATA_ROOT, printable
 from lab.images import open_image, say_left_out
@@ -232,30 +230,4 @@ class SegmentationDataset(WindowDataset):
         return images, labels
 
 
-def make_loader(
-    split: Split,
-    batch_size: int,
-    windows: Windows | None = None,
-    num_workers: int = 0,
-    *,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    device: str | torch.device = "cpu",
-) -> DataLoader:
-    """Return a loader of a split, as this module's docstring says.
-
-    Args:
-        split: what `read_split` returned.
-        batch_size: images a batch, over all processes.
-        windows: train on windows cut so, shuffled; None for whole pictures, in order.
-        num_workers: processes that make batches; 0 for this one.
-        seed: of the order, the windows and their augmentation.
-        rank, world_size: this process's share of each batch is every `world_size`-th image.
-        device: where batches are made; with workers, the CPU.
-    """
-    dataset = SegmentationDataset(split, windows, "cpu" if num_workers else device)
-    shuffle = windows is not None
-    return load_batches(
-        dataset, batch_size, shuffle, num_workers, seed=seed, rank=rank, world_size=world_size
-    )
+make_loader = SegmentationDataset.loader

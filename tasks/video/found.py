@@ -12,13 +12,19 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lab.console import LabError, as_text, progress, say
+from lab.console import LabError, as_text, say
 from lab.folders import printable
 from lab.images import say_left_out
 from lab.pictures import Grid, Picture, Tile, draw, publish, shorten
 from lab.runtime import Runtime
 from tasks import Entry
-from tasks.classification import LIKELIEST, ClassificationMeter, file_part, report_classes
+from tasks.classification import (
+    LIKELIEST,
+    ClassificationMeter,
+    report_classes,
+    some_of,
+    write_results,
+)
 from tasks.video.data import ClipDataset, as_input
 from tasks.video.files import read_clips
 from tasks.video.networks import build_network, count_multiply_adds, count_parameters
@@ -70,33 +76,16 @@ def report_clips(args: Namespace, meter: ClassificationMeter, dataset: ClipDatas
 def save_results(
     dataset: ClipDataset, labels: list[int], predictions: list[int], folder: Path
 ) -> None:
-    """Write every clip, its frames side by side, and a sheet of mistakes.
+    """Write every clip, its frames side by side, and a sheet of mistakes."""
 
-    The names are NNNN_correct_LABEL_PRED.jpg or NNNN_wrong_...; those that an earlier test left in
-    `folder` are removed.
+    def strip(index: int) -> Image.Image:
+        return Image.fromarray(np.concatenate(dataset.frames(index), 1))
 
-    Raises:
-        LabError: the folder cannot be written.
-    """
-    classes, wrong = dataset.classes, []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for pattern in ("[0-9]*_correct_*.jpg", "[0-9]*_wrong_*.jpg"):
-            for old in folder.glob(pattern):
-                old.unlink()
-        pairs = list(zip(labels, predictions, strict=True))
-        for index, (label, prediction) in enumerate(progress(pairs, label="saving")):
-            verdict = "correct" if label == prediction else "wrong"
-            names = f"{file_part(classes[label])}_{file_part(classes[prediction])}"
-            strip = Image.fromarray(np.concatenate(dataset.frames(index), 1))
-            strip.save(folder / f"{index:04d}_{verdict}_{names}.jpg", quality=95, subsampling=0)
-            if label != prediction:
-                wrong.append((index, label, prediction))
-    except OSError as error:
-        raise LabError(f"cannot write to {folder}: {error.strerror or error}") from error
+    classes = dataset.classes
+    wrong = write_results(folder, classes, labels, predictions, strip)
     say(f"Saved {len(dataset):,} clips in {folder}")
     if wrong:
-        shown = wrong[:: -(-len(wrong) // SHOWN)]
+        shown = some_of(wrong, SHOWN)
         rows = [row_label(classes, label, read) for _, label, read in shown]
         title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} clips"
         grid = strips([dataset.frames(index) for index, _, _ in shown], rows)
