@@ -42,7 +42,7 @@ class Windows:
         vary: magnify, stretch, mirror, and vary the camera; else windows lie anywhere, no more.
     """
 
-    size: tuple[int, int] = (256, 320)
+    size: tuple[int, int] = (192, 320)
     zoom: tuple[float, float] = (0.5, 2.0)
     stretch: float = 0.15
     each: int = 1

@@ -59,9 +59,9 @@ def download_missing_voc(root: Path) -> None:
 
 SOURCES = {
     # A drawn picture is a part of a frame 640 to 1,408 pixels wide. What is learned from it is
-    # wanted at its own size, and in photographs of half of it.
+    # wanted at its own size, and in photographs of half of it: a window is then just full.
     "street": Source(
-        read_street, DATA_ROOT / "street", Windows(zoom=(0.4, 1.5)), prepare=draw_missing_street
+        read_street, DATA_ROOT / "street", Windows(zoom=(0.52, 1.4)), prepare=draw_missing_street
     ),
     "camvid": Source(read_camvid, DATA_ROOT / "camvid", Windows(zoom=(0.6, 1.8), each=4)),
     "voc": Source(read_voc, DATA_ROOT, Windows(), prepare=download_missing_voc),
