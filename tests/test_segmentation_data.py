@@ -387,6 +387,13 @@ class LoaderTest(Folder):
         self.assertFalse(torch.equal(images, other[0]))
         self.assertFalse(torch.equal(first[0][0], next(iter(loader))[0]))  # the next epoch's
 
+    def test_camera_varies_in_training_alone(self):
+        """Without `vary`, every value is a byte's."""
+        for vary in (False, True):
+            images, _ = next(iter(make_loader(self.split, 4, Windows((32, 64), vary=vary))))
+            values = (images + 1) * 127.5
+            self.assertEqual(torch.allclose(values, values.round(), atol=1e-3), not vary)
+
     def test_whole_pictures_of_several_sizes(self):
         pictures = [np.full((4, 6, 3), 255, np.uint8), np.zeros((5, 3, 3), np.uint8)]
         labels = [np.ones((4, 6), np.uint8), np.zeros((5, 3), np.uint8)]
