@@ -16,9 +16,9 @@ from lab.console import LabError
 
 
 class BatchIndices(list):
-    """The indices of one batch, with the seed of its augmentation."""
+    """The indices of one batch, with its epoch, from 1, and the seed of its augmentation."""
 
-    seed = 0
+    epoch, seed = 1, 0
 
 
 class BatchSampler(Sampler[BatchIndices]):
@@ -59,6 +59,7 @@ class BatchSampler(Sampler[BatchIndices]):
             if batch:  # the last one may be too small for a share for every process
                 seeds = np.random.SeedSequence([self.seed, epoch, batch[0]])
                 batch.seed = int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1))
+                batch.epoch = epoch
                 yield batch
 
     def _bounds(self, start: int) -> list[int]:

@@ -1,9 +1,9 @@
 """What detection and segmentation share: pictures that training sees windows of, tests whole.
 
 class Dataset(WindowDataset):
-    def cut_windows(self, indices, generator): ...   # uint8 (N, 3, H, W), and what is in them
-    def vary(self, images, generator): ...           # what differs from camera to camera
-    def whole(self, indices): ...                    # images, and what is in them
+    def cut_windows(self, indices, windows, generator): ...  # uint8 (N, 3, H, W), what is in them
+    def vary(self, images, generator): ...                   # what differs from camera to camera
+    def whole(self, indices): ...                            # images, and what is in them
 
 classes, loaders = read_loaders(args, runtime, resumed, source, modes, read, make_loader)
 """
@@ -123,7 +123,9 @@ class WindowDataset(Dataset):
         if self.windows is None:
             return self.whole(indices)
         generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
-        pixels, targets = self.cut_windows([k // self.windows.each for k in indices], generator)
+        windows = self.windows_in(getattr(indices, "epoch", 1))
+        own = [k // self.windows.each for k in indices]
+        pixels, targets = self.cut_windows(own, windows, generator)
         images = pixels.to(self.device).float().div_(127.5).sub_(1)
         return self.vary(images, generator) if self.windows.vary else images, targets
 
@@ -145,7 +147,13 @@ class WindowDataset(Dataset):
         """Return `whole_images` and what is in them."""
         raise NotImplementedError
 
-    def cut_windows(self, indices: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Any]:
+    def windows_in(self, epoch: int) -> Any:
+        """Return how windows are cut in an epoch, from 1."""
+        return self.windows
+
+    def cut_windows(
+        self, indices: Sequence[int], windows: Any, generator: torch.Generator
+    ) -> tuple[Tensor, Any]:
         """Return a window of each picture, uint8 (N, 3, H, W), and what is in it."""
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ from lab.runtime import Runtime
 from networks import fold
 from tasks.segmentation import Segmentation, class_weights, restore
 from tasks.segmentation.augment import Windows
-from tasks.segmentation.data import SOURCES, make_loader, read_split
+from tasks.segmentation.data import SOURCES, SegmentationDataset, make_loader, read_split
 from tasks.segmentation.found import GREY, WRONG, cover, legend, mark_wrong
 from tasks.segmentation.labels import CAMVID_CLASSES, IGNORED
 from tasks.segmentation.meter import SegmentationMeter, confusion_matrix
@@ -269,7 +269,7 @@ class ScriptTest(ScriptCase):
         cls.data = make_folder(cls.base / "data", {"train": 12, "val": 2, "test": 3})
         cls.flags = ("--task", "segmentation", "--dataset", "folder", "--data_root", cls.data,
                      "--batch_size", "4", "--epoch", "2", "--no_show")  # fmt: skip
-        source = replace(SOURCES["folder"], windows=Windows(size=(32, 64)))
+        source = replace(SOURCES["folder"], windows=Windows(size=(64, 64)))
         patch = mock.patch.dict(SOURCES, folder=source)
         patch.start()
         cls.addClassCleanup(patch.stop)
@@ -313,6 +313,20 @@ class ScriptTest(ScriptCase):
         self.train(folder, "--resume", folder, "--no_show")
         last = "ckpt_epoch_2.pth"
         self.assert_same_weights(self.base / "res_unet" / last, folder / last)
+
+    def test_starts_coarse(self):
+        """Seven tenths of the epochs; of two, one."""
+        sizes = []
+
+        def observed(dataset, *arguments):
+            pixels, labels = cut_windows(dataset, *arguments)
+            sizes.append(tuple(pixels.shape[2:]))
+            return pixels, labels
+
+        cut_windows = SegmentationDataset.cut_windows
+        with mock.patch.object(SegmentationDataset, "cut_windows", observed):
+            self.train(self.base / "coarse", *self.flags)
+        self.assertEqual(sizes, [(32, 32)] * 3 + [(64, 64)] * 3)
 
     def test_goes_on_without_class_weights(self):
         """A flag of the field's own is kept for the run that goes on."""

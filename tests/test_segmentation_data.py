@@ -387,6 +387,17 @@ class LoaderTest(Folder):
         self.assertFalse(torch.equal(images, other[0]))
         self.assertFalse(torch.equal(first[0][0], next(iter(loader))[0]))  # the next epoch's
 
+    def test_first_epochs_are_coarse(self):
+        """Windows of a quarter of the pixels show as much; whoever makes the batches knows when."""
+        windows = Windows((32, 64), zoom=(1.0, 1.0), stretch=0.0, coarse=2)
+        self.assertEqual((windows.halved().size, windows.halved().zoom), ((16, 32), (0.5, 0.5)))
+        for workers in (0, 1):
+            loader = make_loader(self.split, 4, windows, workers)
+            sizes = [next(iter(loader))[1].shape[1:] for _ in range(3)]
+            self.assertEqual(sizes, [(16, 32), (16, 32), (32, 64)])
+        plain = make_loader(self.split, 4, replace(windows, vary=False))
+        self.assertEqual(next(iter(plain))[1].shape[1:], (32, 64))
+
     def test_camera_varies_in_training_alone(self):
         """Without `vary`, every value is a byte's."""
         for vary in (False, True):

@@ -285,9 +285,9 @@ class DetectionDataset(WindowDataset):
     """Pictures with their boxes."""
 
     def cut_windows(
-        self, indices: Sequence[int], generator: torch.Generator
+        self, indices: Sequence[int], windows: Windows, generator: torch.Generator
     ) -> tuple[Tensor, list[Target]]:
-        windows, split = self.windows, self.split
+        split = self.split
         pixels = torch.empty(len(indices), 3, windows.size, windows.size, dtype=torch.uint8)
         targets = []
         draws = torch.rand(len(indices), DRAWS, generator=generator).tolist()

@@ -13,6 +13,7 @@ what is found in them.
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,9 @@ __all__ = [
 ]
 
 EVENNESS = 1.1  # of the classes' weights; ENet's is 1.02
+# Of the epochs. What a street looks like is learned as well from windows of a quarter of the
+# pixels, at a third of the cost; where things end, in the other epochs.
+COARSE_SHARE = 0.7
 
 
 # ---------------------------------------------------------------- task
@@ -187,6 +191,8 @@ def prepare(
     refuse_other_weights(args, resumed)
     args.data_root = find_folder(SOURCES, args.dataset, args.data_root)
     source = SOURCES[args.dataset]
+    windows = replace(source.windows, coarse=int(COARSE_SHARE * args.epoch))
+    source = replace(source, windows=windows)
     classes, loaders = read_loaders(args, runtime, resumed, source, read_split, make_loader)
 
     torch.manual_seed(args.seed)

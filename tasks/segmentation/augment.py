@@ -11,7 +11,7 @@ seen in a mirror is a street, traffic merely keeps to the other side, and all si
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class Windows:
         stretch: the most that a window is stretched along one side, as a share.
         each: windows that an epoch takes from each picture.
         vary: magnify, stretch, mirror, and vary the camera; else windows lie anywhere, no more.
+        coarse: epochs, the first ones, in which windows are `halved`.
     """
 
     size: tuple[int, int] = (192, 320)
@@ -47,6 +48,12 @@ class Windows:
     stretch: float = 0.15
     each: int = 1
     vary: bool = True
+    coarse: int = 0
+
+    def halved(self) -> "Windows":
+        """Return windows of half as many rows and columns that show as much."""
+        (height, width), (low, high) = self.size, self.zoom
+        return replace(self, size=(height // 2, width // 2), zoom=(low / 2, high / 2))
 
 
 @dataclass(frozen=True)

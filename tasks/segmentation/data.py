@@ -205,16 +205,20 @@ def class_shares(split: Split) -> np.ndarray:
 class SegmentationDataset(WindowDataset):
     """Pictures with the class of every pixel."""
 
+    def windows_in(self, epoch: int) -> Windows:
+        windows = self.windows
+        return windows.halved() if windows.vary and epoch <= windows.coarse else windows
+
     def cut_windows(
-        self, indices: Sequence[int], generator: torch.Generator
+        self, indices: Sequence[int], windows: Windows, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        size = self.windows.size
+        size = windows.size
         pixels = torch.empty(len(indices), 3, *size, dtype=torch.uint8)
         labels = torch.empty(len(indices), *size, dtype=torch.uint8)
         draws = torch.rand(len(indices), DRAWS, generator=generator).tolist()
         for k, (index, own) in enumerate(zip(indices, draws, strict=True)):
             known = self.split.labels[index]
-            chosen = choose_window(known.shape, self.windows, own)
+            chosen = choose_window(known.shape, windows, own)
             pixels[k], labels[k] = cut_both(self.picture(index), known, chosen, size)
         return pixels, labels.to(self.device).long()
 
