@@ -21,10 +21,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets import MODES, check_classes
+from datasets import MODES, check_classes, find_listing
 from lab.batches import check_count, load_batches
-from lab.console import LabError, UsageError
-from lab.images import open_image
+from lab.console import LabError, UsageError, say
+from lab.images import image_path, open_image
 from lab.runtime import Runtime, check_batch_size
 
 WHOLE = 4  # whole pictures a batch, at the most
@@ -52,6 +52,29 @@ class Source:
     def modes(self, root: Path) -> tuple[str, ...]:
         """Return the splits there are; without val, a share of train is held out."""
         return MODES if self.read(root, "test") is not None else MODES[:2]
+
+
+def find_annotated(
+    source: Source, name: str, what: str, root: Path, mode: str, val_share: float
+) -> tuple[Any, bool]:
+    """Return what `source.read` finds of a split, and True where it is parted from train.
+
+    Args:
+        name: of the data set.
+        what: there has to be, as a user is told.
+
+    Raises:
+        LabError: no such folder, or nothing of this split in it.
+    """
+    if not root.is_dir():
+        raise LabError(f"no data folder {root}; --data_root takes that of --dataset {name}")
+    listing, parted = find_listing(source.read, root, mode, val_share)
+    if listing is None:
+        raise LabError(f"{root} holds no {what} of {mode} as --dataset {name} has them")
+    if parted and mode == "val":
+        count = len(listing.pictures)
+        say(f"{root} has no val: {count:,} pictures of train are held out (--val_share)")
+    return listing, parted
 
 
 def shrunk(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
@@ -160,6 +183,30 @@ class WindowDataset(Dataset):
     def vary(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Vary light, colours and so on of windows (N, 3, H, W) in [-1, 1]."""
         raise NotImplementedError
+
+
+def choose_shown(args: Namespace, shows: Sequence[int], most: int) -> list[int]:
+    """Return the picture that `--image_idx` names; else those that show the most.
+
+    Args:
+        shows: how much each picture does.
+        most: pictures, at the most.
+    """
+    count = len(shows)
+    if args.image_idx is None:
+        return sorted(range(count), key=lambda index: -shows[index])[:most]
+    if not 0 <= args.image_idx < count:
+        raise UsageError(f"--image_idx {args.image_idx}: the pictures are 0 to {count - 1}")
+    return [args.image_idx]
+
+
+def own_picture(args: Namespace, longest: int | None = None) -> tuple[np.ndarray, str]:
+    """Return pixels, as of `shrink`, and name of the picture that `--image` names."""
+    path = image_path(args.image, args.save_dir / "images")
+    try:
+        return shrink(open_image(path), longest), path.name
+    except OSError as error:
+        raise LabError(f"{path}: {error.strerror or error}") from error
 
 
 def read_loaders(

@@ -22,6 +22,7 @@ from datasets import find_folder
 from lab import layouts
 from lab.augmentation import cut
 from lab.console import LabError, UsageError
+from tasks import windows
 from tasks.detection import data
 from tasks.detection.augment import DRAWS, Windows, choose_window, move_boxes
 from tasks.detection.data import (
@@ -195,8 +196,8 @@ class BadAnnotationTest(FolderCase):
     def drain(self, split):
         """Draw two epochs of windows and the whole pictures; return all targets."""
         targets = []
-        for windows in (Windows(64), None):
-            loader = make_loader(split, 2, windows)
+        for how in (Windows(64), None):
+            loader = make_loader(split, 2, how)
             for _ in range(2):
                 for images, batch in loader:
                     self.assertTrue(images.isfinite().all())
@@ -267,7 +268,7 @@ class BadAnnotationTest(FolderCase):
         write_xml(self.root / "0.xml", [("cat", 1, 1, 50, 60, 0), ("", 1, 1, 9, 9, 0)], (0, 0))
         (self.root / "1.xml").write_text("<annotation>")
         write_xml(self.root / "9.xml", [("cat", 1, 1, 50, 60, 0)])
-        with mock.patch.object(data, "find_listing", lambda read, r, m, v: (read(r, m), False)):
+        with mock.patch.object(windows, "find_listing", lambda read, r, m, v: (read(r, m), False)):
             split, said = self.read("voc")
         self.assertEqual(
             ([path.name for path in split.paths], split.classes), (["0.jpg"], ("cat",))
@@ -382,7 +383,7 @@ class GtsdbTest(FolderCase, ScriptCase):
         names = [test.classes[label] for label in test.labels[1]]
         self.assertEqual(names, ["speed_limit_20", "end_of_no_overtaking_by_trucks"])
         self.assertEqual((said, test.classes), ("", layouts.GTSRB_CLASSES))
-        with mock.patch.object(data, "find_listing", lambda read, r, m, v: (read(r, m), False)):
+        with mock.patch.object(windows, "find_listing", lambda read, r, m, v: (read(r, m), False)):
             train, _ = self.read("gtsdb", root=self.root / "gtsdb")
         self.assertEqual(train.boxes[1].tolist(), [[10, 20, 50.5, 60]])
         self.assert_refused(self.prepare(), 1, "exists already")

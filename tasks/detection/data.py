@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import CACHE_BUDGET, VAL_SHARE, download, draw_missing_street, find_listing
+from datasets import CACHE_BUDGET, VAL_SHARE, download, draw_missing_street
 from lab.augmentation import cut
 from lab.console import LabError, progress, say
 from lab.folders import DATA_ROOT, printable
@@ -52,7 +52,7 @@ from tasks.detection.augment import (
     move_boxes,
     vary_windows,
 )
-from tasks.windows import Source, WindowDataset, shrink
+from tasks.windows import Source, WindowDataset, find_annotated, shrink
 
 Target = dict[str, Tensor]
 
@@ -136,14 +136,7 @@ def read_split(
         LabError: no such split, annotations that cannot be read, or nothing left to be found.
     """
     source = SOURCES[dataset]
-    if not root.is_dir():
-        raise LabError(f"no data folder {root}; --data_root takes that of --dataset {dataset}")
-    listing, parted = find_listing(source.read, root, mode, val_share)
-    if listing is None:
-        raise LabError(f"{root} holds no annotations of {mode} as --dataset {dataset} has them")
-    if parted and mode == "val":
-        count = len(listing.pictures)
-        say(f"{root} has no val: {count:,} pictures of train are held out (--val_share)")
+    listing, parted = find_annotated(source, dataset, "annotations", root, mode, val_share)
     if classes is None:
         training = listing if mode == "train" or parted else source.read(root, "train")
         classes = (training or listing).classes

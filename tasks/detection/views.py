@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, roi_align, roi_pool
 
-from lab.console import LabError, UsageError, say
-from lab.images import image_path, open_image
+from lab.console import LabError, say
 from lab.pictures import Colours, Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
 from networks import fold
@@ -21,6 +20,7 @@ from tasks.detection.detector import Detector
 from tasks.detection.found import SURE, as_input, sure_ones
 from tasks.detection.published import Published
 from tasks.detection.ssd import RATIOS, TinySSD
+from tasks.windows import choose_shown, own_picture
 
 PICTURES = 4  # of the test split
 SHOWN_REGIONS = 30  # proposals drawn; R-CNN looked at 2,000
@@ -36,22 +36,11 @@ def chosen_pictures(
 ) -> list[Shown]:
     """Return the picture that `--image` or `--image_idx` names; else some of the test split."""
     if args.image is not None:
-        path = image_path(args.image, args.save_dir / "images")
-        try:
-            return [(np.array(open_image(path).convert("RGB")), None, path.name)]
-        except OSError as error:
-            raise LabError(f"{path}: {error.strerror or error}") from error
+        picture, name = own_picture(args)
+        return [(picture, None, name)]
     dataset = test_loader(state, args.data_root, 1, runtime).dataset
-    count = len(dataset)
-    if args.image_idx is not None:
-        if not 0 <= args.image_idx < count:
-            raise UsageError(f"--image_idx {args.image_idx}: the pictures are 0 to {count - 1}")
-        chosen = [args.image_idx]
-    else:  # those that show the most
-        order = sorted(range(count), key=lambda index: -len(dataset.split.boxes[index]))
-        chosen = order[:most]
     shown = []
-    for index in chosen:
+    for index in choose_shown(args, [len(boxes) for boxes in dataset.split.boxes], most):
         _, (target,) = dataset.__getitems__([index])
         target = {name: value.cpu() for name, value in target.items()}
         shown.append((dataset.picture(index), target, dataset.split.paths[index].name))

@@ -31,7 +31,6 @@ from datasets import (
     check_classes,
     download,
     draw_missing_street,
-    find_listing,
 )
 from lab.console import LabError, progress, say
 from lab.folders import DATA_ROOT, printable
@@ -46,7 +45,7 @@ from tasks.segmentation.listings import (
     read_street,
     read_voc,
 )
-from tasks.windows import Source, WindowDataset, shrink, shrunk
+from tasks.windows import Source, WindowDataset, find_annotated, shrink, shrunk
 
 # ---------------------------------------------------------------- data sets by name
 
@@ -117,14 +116,7 @@ def read_split(
         LabError: no such split, a label that is no class, or nothing left that is labelled.
     """
     source = SOURCES[dataset]
-    if not root.is_dir():
-        raise LabError(f"no data folder {root}; --data_root takes that of --dataset {dataset}")
-    listing, parted = find_listing(source.read, root, mode, val_share)
-    if listing is None:
-        raise LabError(f"{root} holds no labels of {mode} as --dataset {dataset} has them")
-    if parted and mode == "val":
-        count = len(listing.pictures)
-        say(f"{root} has no val: {count:,} pictures of train are held out (--val_share)")
+    listing, _ = find_annotated(source, dataset, "labels", root, mode, val_share)
     if classes is None:
         classes = listing.classes
     elif listing.classes is not None:

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.console import LabError, UsageError
-from lab.images import image_path, open_image
+from lab.console import LabError
 from lab.pictures import Colours, Grid, Legend, Picture, Tile, shorten
 from lab.runtime import Runtime
 from tasks.segmentation import test_loader
@@ -27,7 +26,7 @@ from tasks.segmentation.found import (
 from tasks.segmentation.labels import IGNORED, colours_of
 from tasks.segmentation.segmenter import Segmenter
 from tasks.segmentation.upsampling import overlaps
-from tasks.windows import shrink
+from tasks.windows import choose_shown, own_picture
 
 PICTURES = 4  # of the test split
 BOARDS = ((2, 2), (3, 2), (4, 2), (5, 3))  # kernel and stride of transposed convolutions
@@ -40,21 +39,12 @@ def chosen_pictures(
 ) -> list[Shown]:
     """Return the picture that `--image` or `--image_idx` names; else some of the test split."""
     if args.image is not None:
-        path = image_path(args.image, args.save_dir / "images")
-        try:
-            return [(shrink(open_image(path), LONGEST), None, path.name)]
-        except OSError as error:
-            raise LabError(f"{path}: {error.strerror or error}") from error
+        picture, name = own_picture(args, LONGEST)
+        return [(picture, None, name)]
     dataset = test_loader(state, args.data_root, 1, runtime).dataset
-    count = len(dataset)
-    if args.image_idx is not None:
-        if not 0 <= args.image_idx < count:
-            raise UsageError(f"--image_idx {args.image_idx}: the pictures are 0 to {count - 1}")
-        chosen = [args.image_idx]
-    else:  # those that show the most kinds of things
-        kinds = [len(np.unique(labels)) for labels in dataset.split.labels]
-        chosen = sorted(range(count), key=lambda index: -kinds[index])[:most]
     split = dataset.split
+    kinds = [len(np.unique(labels)) for labels in split.labels]
+    chosen = choose_shown(args, kinds, most)
     return [(dataset.picture(k), split.labels[k], split.paths[k].name) for k in chosen]
 
 
