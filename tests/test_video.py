@@ -85,7 +85,7 @@ class TestSizes(unittest.TestCase):
             "slow_fusion": conv(3, w, 4 * 25) + conv(w, 2 * w, 2 * 9) + conv(2 * w, 4 * w, 4 * 9)
             + linear(64 * w, 8 * w) + head,
             "cnn3d": spatial + linear(2 * 4 * 8 * w, 4 * w),
-            "cnn_lstm": frame_cnn(3, 8 * w) + 4 * (2 * (8 * w) ** 2 + 2 * 8 * w) + head,
+            "cnn_lstm": frame_cnn(3, 8 * w) + 2 * 8 * w + 4 * (2 * (8 * w) ** 2 + 2 * 8 * w) + head,
             "non_local": spatial + linear(4 * 8 * w, 4 * w)
             + 3 * linear(2 * w, w) + linear(w, 2 * w),
         }  # fmt: skip
@@ -191,9 +191,12 @@ class TestTime(unittest.TestCase):
     def test_lstm_against_its_equations(self):
         model = build("cnn_lstm", 12).double()
         clips = torch.randn(2, 3, 12, 32, 32, dtype=torch.double)
-        lstm = model.lstm
+        lstm, norm = model.lstm, model.norm
+        norm.running_mean.uniform_()
+        norm.running_var.uniform_(0.5, 2)
         with torch.no_grad():
-            frames = model.cnn.of_clips(clips)
+            frames = model.cnn.of_clips(clips) - norm.running_mean
+            frames = frames / (norm.running_var + norm.eps).sqrt()
             h = c = torch.zeros(2, frames.shape[2], dtype=torch.double)
             for t in range(12):
                 gates = frames[:, t] @ lstm.weight_ih_l0.T + lstm.bias_ih_l0

@@ -329,7 +329,7 @@ FIELD = Field(
     look=look,
     suggestions=suggestions,
     defaults={
-        "epoch": 12,
+        "epoch": 40,
         "batch_size": 16,
         "lr": 2e-3,
         "weight_decay": 1e-2,

@@ -251,13 +251,15 @@ class CNNLSTM(VideoNetwork):
 
     Donahue et al. 2015 average what it says at every step; here only what it has carried to the
     end counts. Its gates start open for times of up to T frames (Tallec and Ollivier 2018,
-    equation 16), else little of the first of 64 frames would be left to learn from.
+    equation 16), else little of the first of 64 frames would be left to learn from. Features are
+    normalised: frames of a clip resemble each other, and what they differ in is all there is.
     """
 
     def __init__(self, config: VideoConfig):
         w = config.width
         super().__init__(config, 8 * w)
         self.cnn = FrameCNN(3, w, 8 * w)
+        self.norm = nn.BatchNorm1d(8 * w)
         self.lstm = nn.LSTM(8 * w, 8 * w, batch_first=True)
         with torch.no_grad():
             self.lstm.bias_hh_l0.zero_()
@@ -267,6 +269,7 @@ class CNNLSTM(VideoNetwork):
 
     def features(self, clips: Tensor) -> Tensor:
         frames = self.cnn.of_clips(clips)
+        frames = self.norm(frames.flatten(0, 1)).view_as(frames)
         with torch.autocast(clips.device.type, enabled=False):  # a state of many steps
             return self.lstm(at_least_float32(frames))[0][:, -1:]
 
