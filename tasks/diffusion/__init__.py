@@ -39,7 +39,7 @@ STAGES = ("all", "autoencoder", "unet")
 AUTOENCODER_FOLDER = "autoencoder"  # within the run's
 # Of text encoder and UNet; of the autoencoder where it differs.
 SETTINGS = {
-    "epoch": 20,
+    "epoch": 12,
     "batch_size": 128,
     "lr": 1e-3,
     "weight_decay": 1e-2,
