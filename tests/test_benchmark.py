@@ -56,6 +56,19 @@ def stopped_clock(seconds: int = 1) -> contextlib.AbstractContextManager:
     return mock.patch("time.perf_counter", side_effect=itertools.count(0, seconds))
 
 
+def take_turns(
+    turns: dict[str, Callable[[], float]], batches: list
+) -> dict[str, tuple[float, list]]:
+    """Return what each turn counts in a second, and what was noted in `batches` during it."""
+    made = {}
+    for name, turn in turns.items():
+        batches.clear()
+        with stopped_clock():
+            rate = turn()
+        made[name] = rate, list(batches)
+    return made
+
+
 @contextlib.contextmanager
 def seen_images(trained: bool) -> Iterator[list[int]]:
     """Collect the number of images of every batch that a network is given, to train on or not."""
@@ -621,13 +634,7 @@ class SegmentationTest(unittest.TestCase):
             ),
             register_module_forward_hook(note),
         ):
-            turns = segmentation.contestants(Path(folder), CPU)
-            made = {}
-            for name, turn in turns.items():
-                batches.clear()
-                with stopped_clock():
-                    rate = turn()
-                made[name] = rate, list(batches)
+            made = take_turns(segmentation.contestants(Path(folder), CPU), batches)
         batch = (16, 3, 32, 64)
         self.assertEqual(made[segmentation.BARE], (32, [(True, batch)] * 2))
         rate, seen = made[segmentation.OWN]
@@ -656,13 +663,7 @@ class DiffusionTest(unittest.TestCase):
             mock.patch.object(diffusion, "PICTURES", 2),
             register_module_forward_hook(note),
         ):
-            turns = diffusion.contestants(Path(folder), CPU)
-            made = {}
-            for name, turn in turns.items():
-                batches.clear()
-                with stopped_clock():
-                    rate = turn()
-                made[name] = rate, list(batches)
+            made = take_turns(diffusion.contestants(Path(folder), CPU), batches)
         batch = (128, 4, 8, 8)
         rate, seen = made[diffusion.BARE]
         self.assertEqual((rate, [shape for _, shape in seen]), (256, [batch] * 2))

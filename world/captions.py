@@ -28,13 +28,12 @@ from world.plants import bush, tree
 from world.scene import LEAVES, WALLS, Thing, pick, tinted
 from world.scene import choose as choose_weighted
 from world.scene import tree as imagine_tree
-from world.signs import CLASSES, NAMES, SCENE, cached_face, contrast, view
+from world.signs import CHUNK, CLASSES, NAMES, SCENE, Chunk, cached_face, contrast, view
 
 SIZE = 64  # pixels a side of a picture; scenes are drawn at SCENE
 SPLITS = {"train": 500, "val": 10, "test": 20}  # pictures a class
 SENTENCES = 5  # a picture, as COCO has them
 READABLE = 40  # grey levels between a face's inks
-CHUNK = 25
 
 TIMES = ("day", "dusk", "night")
 WEATHERS = ("clear", "cloudy", "fog", "rain", "snow")
@@ -394,17 +393,6 @@ def expose(light: np.ndarray, blurred: bool, rng: np.random.Generator) -> np.nda
 # ---------------------------------------------------------------------------------------------
 # The data set
 # ---------------------------------------------------------------------------------------------
-
-
-class Chunk(NamedTuple):
-    """Pictures [start, stop) of one class in one split: the unit of work of a process."""
-
-    folder: Path
-    seed: int
-    split: int
-    label: int
-    start: int
-    stop: int
 
 
 def draw_chunk(chunk: Chunk) -> list[tuple[str, dict, list[str]]]:
