@@ -198,13 +198,16 @@ class TestTime(unittest.TestCase):
             frames = model.cnn.of_clips(clips) - norm.running_mean
             frames = frames / (norm.running_var + norm.eps).sqrt()
             h = c = torch.zeros(2, frames.shape[2], dtype=torch.double)
+            states = []
             for t in range(12):
                 gates = frames[:, t] @ lstm.weight_ih_l0.T + lstm.bias_ih_l0
                 gates = gates + h @ lstm.weight_hh_l0.T + lstm.bias_hh_l0
                 i, f, g, o = gates.chunk(4, 1)
                 c = f.sigmoid() * c + i.sigmoid() * g.tanh()
                 h = o.sigmoid() * c.tanh()
-            torch.testing.assert_close(model(clips), model.head(h), atol=1e-6, rtol=1e-5)
+                states.append(model.head(h))
+            mean = torch.stack(states).mean(0)
+            torch.testing.assert_close(model(clips), mean, atol=1e-6, rtol=1e-5)
 
     def test_gates_start_open(self):
         """Half of what is known lasts from a few frames to about as many as a clip has."""

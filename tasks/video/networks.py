@@ -247,12 +247,13 @@ class CNN3D(VideoNetwork):
 
 
 class CNNLSTM(VideoNetwork):
-    """An LSTM reads the features of frame after frame; its last state is what it knows.
+    """An LSTM reads the features of frame after frame; what it says after each is averaged.
 
-    Donahue et al. 2015 average what it says at every step; here only what it has carried to the
-    end counts. Its gates start open for times of up to T frames (Tallec and Ollivier 2018,
-    equation 16), else little of the first of 64 frames would be left to learn from. Features are
-    normalised: frames of a clip resemble each other, and what they differ in is all there is.
+    As Donahue et al. 2015 do (section 4.1), here before the softmax: the last state alone would
+    have to explain a clip before its frames are told apart, and of 64 frames that takes long to
+    begin. Its gates start open for times of up to T frames (Tallec and Ollivier 2018, equation
+    16). Features are normalised: frames of a clip resemble each other, and what they differ in is
+    all there is.
     """
 
     def __init__(self, config: VideoConfig):
@@ -271,7 +272,7 @@ class CNNLSTM(VideoNetwork):
         frames = self.cnn.of_clips(clips)
         frames = self.norm(frames.flatten(0, 1)).view_as(frames)
         with torch.autocast(clips.device.type, enabled=False):  # a state of many steps
-            return self.lstm(at_least_float32(frames))[0][:, -1:]
+            return self.lstm(at_least_float32(frames))[0]
 
 
 class NonLocal(VideoNetwork):
