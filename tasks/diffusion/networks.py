@@ -17,6 +17,7 @@ import diffusers.utils.logging
 import torch
 import transformers.utils.logging
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -35,6 +36,10 @@ SIZE = 64  # pixels a side
 FACTORS = (4, 8)  # pixels a side of one place of the latents
 PREDICTIONS = ("v_prediction", "epsilon")
 WORDS_FILE = "words.txt"  # in a pipeline's folder: the words that it has learned
+
+# Matrix products and softmax, one after the other: of as few positions as here, the backward pass of
+# the fused attention that the libraries take by themselves is several times slower on a CPU.
+PLAIN_ATTENTION = "eager"
 
 # What diffusers' UNet2DConditionModel is given for Stable Diffusion 1.5; the rest are its defaults.
 STABLE_DIFFUSION = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -173,7 +178,7 @@ def build_vae(config: AutoencoderConfig) -> AutoencoderKL:
 
 def build_text_encoder(config: DiffusionConfig) -> CLIPTextModel:
     """Build an untrained text encoder; start, end and padding are the tokens 0, 1 and 1."""
-    return CLIPTextModel(
+    model = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=config.tokens,
             hidden_size=config.text_width,
@@ -187,12 +192,14 @@ def build_text_encoder(config: DiffusionConfig) -> CLIPTextModel:
             pad_token_id=1,
         )
     )
+    model.set_attn_implementation(PLAIN_ATTENTION)
+    return model
 
 
 def build_unet(config: DiffusionConfig) -> UNet2DConditionModel:
     """Build an untrained UNet, with attention to the words at every scale."""
     scales = len(config.channels)
-    return UNet2DConditionModel(
+    model = UNet2DConditionModel(
         sample_size=SIZE // config.autoencoder.factor,
         in_channels=config.autoencoder.latent_channels,
         out_channels=config.autoencoder.latent_channels,
@@ -204,6 +211,8 @@ def build_unet(config: DiffusionConfig) -> UNet2DConditionModel:
         attention_head_dim=config.heads,
         norm_num_groups=config.groups,
     )
+    model.set_attn_processor(AttnProcessor())
+    return model
 
 
 def stable_diffusion_unet() -> UNet2DConditionModel:
