@@ -37,8 +37,8 @@ FACTORS = (4, 8)  # pixels a side of one place of the latents
 PREDICTIONS = ("v_prediction", "epsilon")
 WORDS_FILE = "words.txt"  # in a pipeline's folder: the words that it has learned
 
-# Matrix products and softmax, one after the other: of as few positions as here, the backward pass of
-# the fused attention that the libraries take by themselves is several times slower on a CPU.
+# Matrix products and softmax, one after the other: of as few positions as here, the backward pass
+# of the fused attention that the libraries take by themselves is several times slower on a CPU.
 PLAIN_ATTENTION = "eager"
 
 # What diffusers' UNet2DConditionModel is given for Stable Diffusion 1.5; the rest are its defaults.
