@@ -180,7 +180,7 @@ def about_overfitting(
     if language == "zh":
         said = {
             1: "过拟合：训练图片比验证图片读得好",
-            -1: "验证图片反而读得更好（训练时 dropout 与数据增广在起作用，验证时没有）",
+            -1: "按上述统计方式，验证图片反而读得更好",
             0: "训练图片与验证图片看不出差别",
         }[(low > 0) - (high < 0)]
         return (
@@ -189,8 +189,7 @@ def about_overfitting(
         )
     said = {
         1: "overfits: it reads its training images better than new ones",
-        -1: "reads validation images better than training images, which dropout and augmentation "
-        "make harder",
+        -1: "reads validation images better than training images, as those were counted",
         0: "reads training and validation images alike, as far as the numbers tell",
     }[(low > 0) - (high < 0)]
     return (

@@ -267,9 +267,11 @@ def add_overfitting(page: Page, found: Kinds) -> None:
     """Add how much better the networks read what they have learned from."""
     page.heading(3, "Learned by heart, or understood?", "记住了，还是学会了？")
     page.paragraph(
-        "Accuracy in the last epoch, on training images (as they were trained on) and on "
-        "validation images:",
-        "最后一轮在训练图片（训练过程中）与验证图片上的准确率：",
+        "Accuracy in the last epoch, on training images and on validation images. The former is "
+        "counted while the network still learns, with dropout and augmentation where the run has "
+        "them; the latter after the epoch, without:",
+        "最后一轮在训练图片与验证图片上的准确率。前者在训练过程中统计，网络仍在变化，"
+        "并带有该次训练的 dropout 与数据增广；后者在该轮结束后统计，不带这些：",
     )
     said = []
     for name, (files, *_) in found.items():
@@ -337,7 +339,7 @@ def add_looks(page: Page, folder: Path) -> None:
          "The first layer's kernels, and the image that excites each filter most.",
          "第一层的卷积核，以及最能激活每个卷积核的图像。"),
         ("Feature maps", "特征图",
-         "A photograph, and where each filter of the second block answers to it.",
+         "An image, and where each filter of the second block answers to it.",
          "一张图片，以及第二个卷积块的每个卷积核在何处有响应。"),
         ("t-SNE", "t-SNE",
          "The last hidden layer's features of the test images in two dimensions. Near neighbours "

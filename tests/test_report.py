@@ -159,7 +159,7 @@ class ClaimTest(ReportCase):
 
     def test_overfitting(self):
         """A gap between training and validation is named only where it is one."""
-        for gap, said in ((0.08, "overfits"), (0.0, "alike"), (-0.2, "make harder")):
+        for gap, said in ((0.08, "overfits"), (0.0, "alike"), (-0.2, "validation images better")):
             make_run(self.runs / "default", 0.9, gap=gap)
             with mock.patch.object(work, "run_script", lambda arguments: 0):
                 text, _ = self.report("--only", "signs")
