@@ -34,6 +34,8 @@ code { background: #f0f2f5; padding: .1em .3em; border-radius: 3px; overflow-wra
 pre { background: #f0f2f5; padding: .75em 1em; border-radius: 4px; overflow-x: auto; }
 pre code { padding: 0; background: none; overflow-wrap: normal; }
 .wide { overflow-x: auto; }
+.wide th { white-space: nowrap; }
+.wide code { overflow-wrap: break-word; }
 table { border-collapse: collapse; margin: 1em 0; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .35em .7em; }
 th { border-bottom: 2px solid #57606a; }
