@@ -240,6 +240,29 @@ class ReconstructionTest(unittest.TestCase):
             self.assertEqual(mean.shape, (1, 4, 64 // factor, 64 // factor))
             self.assertEqual(decoded.shape, (1, 3, 64, 64))
 
+    @torch.no_grad()
+    def test_decorrelated_latents_are_decoded_as_before(self):
+        torch.manual_seed(0)
+        vae = networks.build_vae(AutoencoderConfig(**TINY_AUTOENCODER)).double().eval()
+        vae.quant_conv.bias.uniform_(-1, 1)
+        vae.post_quant_conv.bias.uniform_(-1, 1)
+        images = torch.rand(40, 3, 64, 64, dtype=torch.double)
+        before = vae.encode(images).latent_dist.mode()
+        decoded = vae.decode(before).sample
+        places = before.movedim(1, -1).flatten(0, -2)
+        variances = np.linalg.eigvalsh(np.cov(places.numpy().T))
+
+        networks.decorrelate(vae, before)
+
+        posterior = vae.encode(images).latent_dist
+        after = posterior.mode()
+        torch.testing.assert_close(vae.decode(after).sample, decoded)
+        covariance = np.cov(after.movedim(1, -1).flatten(0, -2).numpy().T)
+        expected = np.diag(variances / (variances + networks.FLOOR))
+        np.testing.assert_allclose(covariance, expected, atol=1e-9)
+        np.testing.assert_allclose(after.mean((0, 2, 3)), 0, atol=1e-9)
+        torch.testing.assert_close(posterior.sample(), after, atol=1e-5, rtol=0)
+
 
 # ---------------------------------------------------------------- words
 

@@ -39,8 +39,8 @@ STAGES = ("all", "autoencoder", "unet")
 AUTOENCODER_FOLDER = "autoencoder"  # within the run's
 # Of text encoder and UNet; of the autoencoder where it differs.
 SETTINGS = {
-    "epoch": 12,
-    "batch_size": 128,
+    "epoch": 15,
+    "batch_size": 32,
     "lr": 1e-3,
     "weight_decay": 1e-2,
     "optim_type": "adamw",
@@ -49,7 +49,7 @@ SETTINGS = {
     "ema": 0.998,
     "max_ckpt_save_num": 2,
 }
-AUTOENCODER = {"epoch": 3, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.0, "ema": 0.99}
+AUTOENCODER = {"epoch": 2, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.0, "ema": 0.99}
 CHOSEN = ("epoch", "batch_size", "lr")  # of the autoencoder's, those that have a flag
 FACTOR, PREDICTION = 8, "v_prediction"
 
@@ -193,6 +193,7 @@ def prepare_unet(args: Namespace, runtime: Runtime, resumed: dict[str, Any] | No
     from tasks.diffusion.networks import (
         DiffusionConfig,
         LatentDiffusion,
+        decorrelate,
         make_pipeline,
         make_scheduler,
         save_pipeline,
@@ -217,6 +218,8 @@ def prepare_unet(args: Namespace, runtime: Runtime, resumed: dict[str, Any] | No
         tokenizer, vae = restore_tokenizer(resumed["tokenizer"]), model.vae
         words = resumed["words"]
     vae = place(vae, runtime).eval()
+    if resumed is None:
+        decorrelate(vae, encode(vae, captioned["val"], runtime))
     latents = {mode: encode(vae, split, runtime) for mode, split in captioned.items()}
     if resumed is None:
         torch.manual_seed(args.seed)

@@ -44,6 +44,11 @@ PLAIN_ATTENTION = "eager"
 # What diffusers' UNet2DConditionModel is given for Stable Diffusion 1.5; the rest are its defaults.
 STABLE_DIFFUSION = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 
+# A variance of latents below which there is more noise than picture; some ten times what the
+# autoencoder's Gaussians have.
+FLOOR = 0.05
+LOG_NOTHING = -30.0  # the smallest logarithm of a variance that diffusers knows
+
 # Stable Diffusion's noise, but for its end: there nothing is left of the picture, so that a
 # picture may be dark or bright as a whole, and sampling begins where training ended (Lin et al.
 # 2024, "Common diffusion noise schedules and sample steps are flawed").
@@ -226,6 +231,35 @@ def make_scheduler(prediction: str) -> DDIMScheduler:
     # From nothing but noise, the noise says nothing of the picture: that needs the velocity.
     end = {"rescale_betas_zero_snr": prediction == "v_prediction"}
     return DDIMScheduler(**NOISE, **end, prediction_type=prediction)
+
+
+@torch.no_grad()
+def decorrelate(vae: AutoencoderKL, latents: Tensor) -> None:
+    """Change the basis of an autoencoder's latents; pictures are decoded as before.
+
+    In the new one channels are uncorrelated, of mean 0, and of a variance of v / (v + FLOOR) where
+    the direction had v. As an autoencoder leaves them, most variance is that of a place's colour,
+    a hundred times that of the strokes on a sign: noise would drown these until the last steps,
+    and the loss hardly count them. Two 1x1 convolutions, those next to the latents, take it all in;
+    the Gaussians about latents, which served training, shrink to nothing.
+
+    Args:
+        latents: of pictures, (N, C, h, w), in the old basis.
+    """
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    places = latents.movedim(1, -1).flatten(0, -2).double().to(quant.weight.device)
+    mean = places.mean(0)
+    variances, directions = torch.linalg.eigh(places.T.cov())
+    deviations = (variances.clamp(min=0) + FLOOR).sqrt()
+    into, back = (directions / deviations).T, directions * deviations
+    count = len(mean)
+    weight, bias = quant.weight[:count, :, 0, 0].double(), quant.bias[:count].double()
+    quant.weight[:count, :, 0, 0] = into @ weight
+    quant.bias[:count] = into @ (bias - mean)
+    quant.weight[count:], quant.bias[count:] = 0, LOG_NOTHING
+    weight = post.weight[:, :, 0, 0].double()
+    post.bias += weight @ mean
+    post.weight[:, :, 0, 0] = weight @ back
 
 
 # ---------------------------------------------------------------- checkpoints and pipelines
