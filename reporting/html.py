@@ -52,7 +52,7 @@ nav > ul { padding-left: 0; }
 .blank p { color: #424a53; font-style: italic; margin: 0; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt; }
-  h2 { break-before: page; }
+  .wide th { white-space: normal; }
   tr, pre { break-inside: avoid; }
   pre { white-space: pre-wrap; }
   img { max-height: 20cm; width: auto; }
