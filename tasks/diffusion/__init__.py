@@ -39,7 +39,7 @@ STAGES = ("all", "autoencoder", "unet")
 AUTOENCODER_FOLDER = "autoencoder"  # within the run's
 # Of text encoder and UNet; of the autoencoder where it differs.
 SETTINGS = {
-    "epoch": 15,
+    "epoch": 13,
     "batch_size": 32,
     "lr": 1e-3,
     "weight_decay": 1e-2,
@@ -49,7 +49,7 @@ SETTINGS = {
     "ema": 0.998,
     "max_ckpt_save_num": 2,
 }
-AUTOENCODER = {"epoch": 2, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.0, "ema": 0.99}
+AUTOENCODER = {"epoch": 3, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.0, "ema": 0.99}
 CHOSEN = ("epoch", "batch_size", "lr")  # of the autoencoder's, those that have a flag
 FACTOR, PREDICTION = 8, "v_prediction"
 
