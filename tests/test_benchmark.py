@@ -664,11 +664,12 @@ class DiffusionTest(unittest.TestCase):
             register_module_forward_hook(note),
         ):
             made = take_turns(diffusion.contestants(Path(folder), CPU), batches)
-        batch = (128, 4, 8, 8)
+        size = diffusion.FIELD.defaults["batch_size"]
+        batch = (size, 4, 8, 8)
         rate, seen = made[diffusion.BARE]
-        self.assertEqual((rate, [shape for _, shape in seen]), (256, [batch] * 2))
+        self.assertEqual((rate, [shape for _, shape in seen]), (2 * size, [batch] * 2))
         rate, seen = made[diffusion.OWN]
-        self.assertEqual((rate, [shape for _, shape in seen[:2]]), (256, [batch] * 2))
+        self.assertEqual((rate, [shape for _, shape in seen[:2]]), (2 * size, [batch] * 2))
         rate, seen = made[diffusion.PICTURE]
         self.assertEqual((rate, seen), (0.5, [(False, (2, 4, 8, 8))] * 50))
 
