@@ -249,7 +249,7 @@ class CNN3D(VideoNetwork):
 class CNNLSTM(VideoNetwork):
     """An LSTM reads the features of frame after frame; what it says after each is averaged.
 
-    As Donahue et al. 2015 do (section 4.1), here before the softmax: the last state alone would
+    As Donahue et al. 2015 do (section 4), here before the softmax: the last state alone would
     have to explain a clip before its frames are told apart, and of 64 frames that takes long to
     begin. Its gates start open for times of up to T frames (Tallec and Ollivier 2018, equation
     16). Features are normalised: frames of a clip resemble each other, and what they differ in is
