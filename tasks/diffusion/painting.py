@@ -25,7 +25,7 @@ from lab.pictures import Grid, Picture, Tile, sheet, shorten
 from lab.runtime import Runtime
 from tasks.diffusion.networks import WORDS_FILE
 
-STEPS, GUIDANCE, STRENGTH = 25, 2.0, 0.75
+STEPS, GUIDANCE, STRENGTH = 25, 4.5, 0.75
 PUBLISHED_GUIDANCE = 7.5  # of Stable Diffusion: its words are many, and mean less each
 SHOWN = 10  # pictures of a course
 SCHEDULERS = {
