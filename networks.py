@@ -227,17 +227,18 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        query = positions_first(self.query_conv(x))  # (N, P, D)
-        key = positions_first(self.pool(self.key_conv(x)))  # (N, P', D)
-        value = positions_first(self.pool(self.value_conv(x)))  # (N, P', C/2)
+        # Convolutions of kernel 1, as matrix products: theirs copy what goes in and what comes out.
+        rows = positions_first(x).contiguous()  # (N, P, in_channels)
+        query = of_each(self.query_conv, rows)  # (N, P, D)
+        key = self._pooled(of_each(self.key_conv, rows), x)  # (N, P', D)
+        value = self._pooled(of_each(self.value_conv, rows), x)  # (N, P', C/2)
         if self.mode == "dot_product":
             y = query @ ((key / key.shape[1]).mT @ value)  # q (k^T v), not (q k^T) v
         elif self.mode == "concatenation":
             y = relu_attention(*self._pair_scores(query, key), value)
         else:
-            y = softmax_attention(query, key, value)
-        y = y.mT.unflatten(2, x.shape[2:])  # (N, C/2, *size)
-        return x + self.out_conv(y)
+            y = softmax_attention(query, key, value)  # (N, P, C/2)
+        return x + of_each(self.out_conv, y).mT.unflatten(2, x.shape[2:])
 
     def attention(self, x: Tensor, positions: Tensor | list[list[int]]) -> Tensor:
         """Return the rows f(x_i, .) / C(x) of chosen positions i, at least float32.
@@ -268,6 +269,12 @@ class NonLocalBlock(nn.Module):
         rows = rows.softmax(2) if by_softmax else rows / key.shape[1]
         return rows.unflatten(2, keys.shape[2:])
 
+    def _pooled(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Pool rows (N, P, C) that belong to the positions of x: (N, P', C)."""
+        if isinstance(self.pool, nn.Identity):
+            return rows
+        return positions_first(self.pool(rows.mT.unflatten(2, x.shape[2:])))
+
     def _pair_scores(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Return a (N, P) and b (N, P'): w_f . [theta(x_i), phi(x_j)] = a_i + b_j."""
         query_weight, key_weight = self.pair_linear.weight[0].chunk(2)
@@ -282,6 +289,13 @@ class NonLocalBlock(nn.Module):
 def positions_first(features: Tensor) -> Tensor:
     """Lay (N, C, *size) out as (N, P, C), P positions in row-major order."""
     return features.flatten(2).mT
+
+
+def of_each(conv: nn.Module, rows: Tensor) -> Tensor:
+    """Apply a convolution of kernel 1, or an identity, to every row: (N, P, C) to (N, P, C')."""
+    if isinstance(conv, nn.Identity):
+        return rows
+    return F.linear(rows, conv.weight.flatten(1), conv.bias)
 
 
 def flat_index(positions: Tensor | list[list[int]], size: tuple[int, ...]) -> Tensor:
