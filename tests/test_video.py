@@ -85,7 +85,8 @@ class TestSizes(unittest.TestCase):
             "slow_fusion": conv(3, w, 4 * 25) + conv(w, 2 * w, 2 * 9) + conv(2 * w, 4 * w, 4 * 9)
             + linear(64 * w, 8 * w) + head,
             "cnn3d": spatial + linear(2 * 4 * 8 * w, 4 * w),
-            "cnn_lstm": frame_cnn(3, 8 * w) + 2 * 8 * w + 4 * (2 * (8 * w) ** 2 + 2 * 8 * w) + head,
+            "cnn_lstm": frame_cnn(3, 8 * w) + 2 * 16 * w + head
+            + 4 * (3 * (8 * w) ** 2 + 2 * 8 * w),
             "non_local": spatial + linear(4 * 8 * w, 4 * w)
             + 3 * linear(2 * w, w) + linear(w, 2 * w),
         }  # fmt: skip
@@ -105,7 +106,7 @@ class TestSizes(unittest.TestCase):
     def test_multiply_adds_in_closed_form(self):
         w, frames, features = 8, 16, 64
         frame = 3 * w * 25 * 256 + w * 2 * w * 9 * 64 + 2 * w * 4 * w * 9 * 16 + 64 * w * features
-        lstm = frames * 4 * 2 * features**2
+        lstm = frames * 4 * 3 * features**2  # features, their changes, and the state
         head = features * CLASSES
         self.assertEqual(count_multiply_adds(build("single_frame", frames, w)), frame + head)
         everything = frames * frame + lstm + head
@@ -195,12 +196,13 @@ class TestTime(unittest.TestCase):
         norm.running_mean.uniform_()
         norm.running_var.uniform_(0.5, 2)
         with torch.no_grad():
-            frames = model.cnn.of_clips(clips) - norm.running_mean
-            frames = frames / (norm.running_var + norm.eps).sqrt()
+            frames = model.cnn.of_clips(clips)
             h = c = torch.zeros(2, frames.shape[2], dtype=torch.double)
             states = []
             for t in range(12):
-                gates = frames[:, t] @ lstm.weight_ih_l0.T + lstm.bias_ih_l0
+                told = torch.cat((frames[:, t], frames[:, t] - frames[:, max(0, t - 1)]), 1)
+                told = (told - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+                gates = told @ lstm.weight_ih_l0.T + lstm.bias_ih_l0
                 gates = gates + h @ lstm.weight_hh_l0.T + lstm.bias_hh_l0
                 i, f, g, o = gates.chunk(4, 1)
                 c = f.sigmoid() * c + i.sigmoid() * g.tanh()
