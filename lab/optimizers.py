@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from lab.console import LabError
+from lab.runtime import computes_bf16
 from lab.settings import OPTIMIZERS, TrainSettings
 
 FUSED = ("sgd", "adam", "adagrad", "adamw")  # those torch has one-kernel updates for
@@ -26,6 +27,9 @@ def make_optimizer(parameters: Any, settings: TrainSettings, device: str) -> Opt
             multiplies its learning rate.
     """
     options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.optim_type == "muon":
+        bf16 = settings.precision != "fp32" and computes_bf16(device)
+        return Muon(parameters, torch.bfloat16 if bf16 else torch.float32, **options)
     if settings.optim_type == "sgd":
         options["momentum"] = settings.momentum
     if settings.optim_type in FUSED and not (settings.optim_type == "adagrad" and device != "cpu"):
@@ -44,6 +48,81 @@ def uncompiled(optimizer: type[Optimizer]) -> type[Optimizer]:
     methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
     methods["step"] = torch.no_grad()(methods["step"])  # as its wrapper does
     return type(optimizer.__name__, (optimizer,), methods)
+
+
+class Muon(uncompiled(torch.optim.AdamW)):
+    """Momentum of which every direction is learned at one rate; AdamW for what is no matrix.
+
+    The weight of a layer is a matrix from all that an output is made of to the outputs. Of the
+    momentum of its gradient, U S V^T, the step takes U V^T, nearly: what few examples ask for is
+    learned as fast as what all of them do (Jordan et al. 2024, "Muon: An optimizer for hidden
+    layers in neural networks"). Steps are as long as AdamW's, so that rates and decay suit both
+    (Liu et al. 2025, section 2.2). Biases and norms are AdamW's.
+
+    torch.optim.Muon computes the same, but takes nothing but matrices: neither convolutions nor
+    what goes beside them.
+
+    Args:
+        parameters: tensors, or groups of them.
+        dtype: that the orthogonal matrices are computed in.
+        options: of torch.optim.AdamW.
+    """
+
+    momentum = 0.95
+
+    def __init__(self, parameters: Any, dtype: torch.dtype = torch.float32, **options: Any):
+        self.dtype = dtype
+        parameters = list(parameters)
+        groups = parameters if isinstance(parameters[0], dict) else [{"params": parameters}]
+        split = []
+        for group in groups:
+            for matrices in (True, False):
+                own = [p for p in group["params"] if (p.dim() > 1) == matrices]
+                if own:
+                    split.append({**group, "params": own, "matrices": matrices})
+        super().__init__(split, fused=True, **options)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Take a step, which uses up the gradients of the matrices."""
+        for group in self.param_groups:
+            if group["matrices"]:
+                for weight in group["params"]:
+                    if weight.grad is not None:
+                        self._turn(weight, group["lr"], group["weight_decay"])
+                        weight.grad = None  # AdamW's step passes over it
+        super().step(closure)
+
+    def _turn(self, weight: Tensor, lr: float, weight_decay: float) -> None:
+        """Take a step of one weight."""
+        state, gradient = self.state[weight], weight.grad
+        if not state:
+            # AdamW, which loads all states, expects a count of steps in each.
+            state |= {"step": torch.zeros(()), "momentum_buffer": torch.zeros_like(gradient)}
+        state["step"] += 1
+        mean = state["momentum_buffer"].lerp_(gradient, 1 - self.momentum)
+        ahead = gradient.lerp(mean, self.momentum).movedim(1, -1)  # Nesterov's; channels last
+        matrix = ahead.flatten(1)
+        turned = orthogonal(matrix.to(self.dtype)).to(weight.dtype)
+        weight.mul_(1 - lr * weight_decay)
+        length = 0.2 * math.sqrt(max(matrix.shape))  # AdamW's is 0.2 in the mean, whatever the size
+        weight.sub_(turned.view(ahead.shape).movedim(-1, 1), alpha=lr * length)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return nearly U V^T of a matrix U S V^T: its singular values become 0.7 to 1.2.
+
+    Five steps of Newton and Schulz, by a polynomial that rises steeply at 0 (Jordan et al. 2024).
+
+    Shape: (M, N) to the same.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if tall else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.mT if tall else x
 
 
 def resume_optimizer(

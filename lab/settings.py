@@ -19,7 +19,7 @@ from lab.console import (
 )
 from lab.console import positive_int as positive
 
-# `--optim_type`, with the class of torch.optim that it stands for.
+# `--optim_type`, with the class that it stands for: of torch.optim, or of lab.optimizers.
 OPTIMIZERS = {
     "sgd": "SGD",
     "adam": "Adam",
@@ -27,6 +27,7 @@ OPTIMIZERS = {
     "rmsprop": "RMSprop",
     "adadelta": "Adadelta",
     "adamw": "AdamW",
+    "muon": "Muon",
 }
 SCHEDULES = ("constant", "onecycle", "cosine", "step")
 

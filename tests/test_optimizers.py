@@ -6,7 +6,7 @@ import unittest
 
 import torch
 
-from lab.optimizers import make_optimizer
+from lab.optimizers import Muon, make_optimizer, orthogonal
 from lab.settings import OPTIMIZERS, TrainSettings
 from tests.support import PROJECT, environment
 
@@ -15,6 +15,8 @@ class OptimizersTest(unittest.TestCase):
     def test_equal_to_torchs(self):
         """Bit for bit over five steps, the fourth and fifth by one that took the state over."""
         for name, class_name in OPTIMIZERS.items():
+            if name == "muon":  # torch's takes no vectors
+                continue
             settings = TrainSettings(optim_type=name, lr=0.1, momentum=0.5, weight_decay=0.01)
             options = {"lr": 0.1, "weight_decay": 0.01}
             if name == "sgd":
@@ -37,6 +39,58 @@ class OptimizersTest(unittest.TestCase):
                     self.assertTrue(torch.equal(weights, expected))
             self.assertEqual(repr(own), repr(torchs))
             self.assertIsInstance(own, getattr(torch.optim, class_name))
+
+    def test_muon_equals_torchs(self):
+        """Of matrices, bit for bit; of vectors beside them AdamW's."""
+        options = {"lr": 0.1, "weight_decay": 0.1}
+        for shape in ((8, 20), (20, 8)):
+            start, bias = torch.randn(shape), torch.randn(5)
+            own, expected = start.clone().requires_grad_(), start.clone().requires_grad_()
+            beside, alone = bias.clone().requires_grad_(), bias.clone().requires_grad_()
+            muon = Muon([own, beside], torch.bfloat16, **options)
+            torchs = torch.optim.Muon([expected], **options, adjust_lr_fn="match_rms_adamw")
+            adamw = torch.optim.AdamW([alone], fused=True, **options)
+            for step in range(5):
+                if step == 3:
+                    state = muon.state_dict()
+                    muon = Muon([own, beside], torch.bfloat16)
+                    muon.load_state_dict(state)
+                for weights, optimizers in (((own, beside), [muon]), ((expected, alone), [torchs, adamw])):
+                    for optimizer in optimizers:
+                        optimizer.zero_grad()
+                    sum(w.sin().square().sum() for w in weights).backward()
+                    for optimizer in optimizers:
+                        optimizer.step()
+                self.assertTrue(torch.equal(own, expected))
+                self.assertTrue(torch.equal(beside, alone))
+            self.assertGreater((own - start).abs().max(), 0.1)
+
+    def test_muon_takes_a_convolution_for_its_matrix(self):
+        """Whatever the order of its weights in memory; so do groups with rates of their own."""
+        weight = torch.randn(6, 4, 3, 3)
+        settings = TrainSettings(optim_type="muon", precision="fp32", lr=0.05)
+        ends = []
+        for given in (weight, weight.contiguous(memory_format=torch.channels_last), weight.flatten(1)):
+            own = given.clone().requires_grad_()
+            muon = make_optimizer([{"params": [own], "lr_scale": 0.5}], settings, "cpu")
+            self.assertEqual(muon.param_groups[0]["lr_scale"], 0.5)
+            for _ in range(3):
+                own.flatten(1).square().mul(torch.arange(36)).sum().backward()
+                muon.step()
+                muon.zero_grad()
+            ends.append(own.detach().flatten(1))
+        for end in ends[1:]:
+            torch.testing.assert_close(end, ends[0], atol=1e-5, rtol=1e-5)
+
+    def test_orthogonal_keeps_directions(self):
+        """U and V of U S V^T stay; of S, each value comes near 1."""
+        for shape in ((8, 20), (20, 8)):
+            matrix = torch.randn(shape, dtype=torch.double)
+            u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+            values = u.mT @ orthogonal(matrix) @ vh.mT
+            torch.testing.assert_close(values, values.diagonal().diag(), atol=1e-9, rtol=0)
+            self.assertGreater(values.diagonal().min(), 0.4)
+            self.assertLess(values.diagonal().max(), 1.3)
 
     def test_the_compiler_is_not_imported(self):
         """It takes as long as torch itself; all that training asks of an optimizer is called."""

@@ -83,7 +83,7 @@ class OptimizerTest(unittest.TestCase):
         images = torch.randn(32, 1, 4, 4)
         labels = (images.sum((1, 2, 3)) > 0).long()
         batches = loader_of(images.repeat(20, 1, 1, 1), labels.repeat(20), batch_size=32)
-        rates = {"sgd": 0.3, "adadelta": 10.0, "adagrad": 0.1}
+        rates = {"sgd": 0.3, "adadelta": 10.0, "adagrad": 0.1, "muon": 0.2}
         for name in OPTIMIZERS:
             for schedule in SCHEDULES:
                 with self.subTest(name, schedule=schedule):
