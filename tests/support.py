@@ -75,7 +75,9 @@ def stopped_at(step: int, optimizer: str = "AdamW") -> contextlib.AbstractContex
     """Return a context in which Ctrl-C comes before an optimizer's step number `step`, from 0."""
     import torch
 
-    kind = getattr(torch.optim, optimizer)
+    from lab import optimizers
+
+    kind = getattr(optimizers if optimizer == "Muon" else torch.optim, optimizer)
     steps, made = itertools.count(), kind.step
 
     def count(*arguments: object, **options: object) -> object:

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import confusion_matrix as sklearn_matrix
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import f1_score, jaccard_score
 
 from lab import checkpoint, engine
 from lab.runtime import Runtime
 from networks import fold
-from tasks.segmentation import Segmentation, class_weights, restore
+from tasks.segmentation import Segmentation, class_weights, dice_loss, of_cells, restore
 from tasks.segmentation.augment import Windows
 from tasks.segmentation.data import SOURCES, SegmentationDataset, make_loader, read_split
 from tasks.segmentation.found import GREY, WRONG, cover, legend, mark_wrong
@@ -57,7 +57,7 @@ class LossTest(unittest.TestCase):
     def test_by_a_naive_loop(self):
         """A mean over images of the mean over their labelled pixels, weighted or not."""
         for weights in (None, [0.5, 1.0, 2.0, 4.0]):
-            loss = Segmentation("abcd", weights).loss(Told(self.scores), self.scores, self.labels)
+            loss = Segmentation("abcd", weights).cross_entropy(self.scores, self.labels)
             means = []
             for scores, labels in zip(self.scores, self.labels, strict=True):
                 each = [
@@ -69,22 +69,46 @@ class LossTest(unittest.TestCase):
                 means.append(sum(each) / len(each))
             self.assertAlmostEqual(float(loss), float(sum(means) / 3), places=5)
 
+    def test_dice_by_sets(self):
+        """Of certain scores Dice is that of sets, by scikit-learn's F1; of others, between."""
+        found = torch.randint(0, 4, (3, 6, 8))
+        known = self.labels != IGNORED
+        for classes in (4, 3):  # one of them nowhere but in what is found
+            labels = self.labels.where(self.labels != 3, 0) if classes == 3 else self.labels
+            scores = 100 * F.one_hot(found, 4).movedim(3, 1).float()
+            expected = f1_score(
+                labels[known], found[known], labels=range(classes), average="macro"
+            )
+            self.assertAlmostEqual(float(dice_loss(scores, labels)), 1 - expected, places=5)
+        soft = self.scores.double()
+        total = 0
+        for label in range(4):
+            p = soft.softmax(1)[:, label][known]
+            there = (self.labels[known] == label).double()
+            total = total + 2 * (p * there).sum() / (p.sum() + there.sum())
+        loss = dice_loss(soft, self.labels)
+        self.assertAlmostEqual(float(loss), 1 - float(total) / 4, places=9)
+        together = Segmentation("abcd").loss(Told(self.scores), self.scores, self.labels)
+        plain = Segmentation("abcd").cross_entropy(self.scores, self.labels)
+        self.assertAlmostEqual(float(together - plain), float(loss), places=5)
+
     def test_nothing_labelled(self):
         self.labels[:] = IGNORED
         loss = Segmentation("abcd").loss(Told(self.scores), self.scores, self.labels)
         self.assertEqual(float(loss), 0)
 
     def test_cells(self):
-        """Of a score for 2x2 pixels one is asked for: over four images, each of the four."""
-        scores = torch.randn(4, 3, 5, 7)
-        places = [(0, 0), (0, 1), (1, 0), (1, 1)]
-        labels = torch.full((4, 10, 14), IGNORED)
-        task = Segmentation("abc")
-        for index, (y, x) in enumerate(places):
-            labels[index, y::2, x::2] = torch.randint(0, 3, (5, 7))
-        small = torch.stack([own[y::2, x::2] for own, (y, x) in zip(labels, places, strict=True)])
-        expected = F.cross_entropy(scores, small)
-        self.assertAlmostEqual(float(task.cross_entropy(scores, labels)), float(expected), places=5)
+        """Of 2x2 pixels that a score stands for one is asked: over four images, each of them."""
+        labels = torch.arange(4 * 10 * 14).view(4, 10, 14)
+        asked = of_cells(labels, 5)
+        for own, whole, (y, x) in zip(asked, labels, [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True):
+            self.assertTrue(torch.equal(own, whole[y::2, x::2]))
+        self.assertIs(of_cells(labels, 10), labels)
+        self.labels = self.labels.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        coarse = Segmentation("abcd").loss(Told(self.scores), self.scores, self.labels)
+        self.labels = self.labels[:, ::2, ::2]
+        fine = Segmentation("abcd").loss(Told(self.scores), self.scores, self.labels)
+        self.assertAlmostEqual(float(coarse), float(fine), places=6)
 
     def test_class_weights(self):
         shares = np.array([0.7, 0.29, 0.01, 0.0])
@@ -306,7 +330,7 @@ class ScriptTest(ScriptCase):
         """Stopped within the second epoch, it comes to the same weights, bit by bit."""
         folder = self.base / "stopped"
         flags = (*self.flags, "--network", "res_unet", "--ckpt_path", folder)
-        with stopped_at(4):
+        with stopped_at(4, "Muon"):
             done = script_here("train.py", *flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertIn("epoch 2, 8 of 12 images", done.stdout)
