@@ -12,6 +12,7 @@ import math
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,9 @@ class WindowDataset(Dataset):
 
 
 def choose_shown(args: Namespace, shows: Sequence[int], most: int) -> list[int]:
-    """Return the picture that `--image_idx` names; else those that show the most.
+    """Return the picture that `--image_idx` names; else some of all over the split.
+
+    Of equal parts of it the one that shows the most: of a film, neighbours show the same.
 
     Args:
         shows: how much each picture does.
@@ -194,7 +197,8 @@ def choose_shown(args: Namespace, shows: Sequence[int], most: int) -> list[int]:
     """
     count = len(shows)
     if args.image_idx is None:
-        return sorted(range(count), key=lambda index: -shows[index])[:most]
+        bounds = np.linspace(0, count, min(most, count) + 1).astype(int).tolist()
+        return [max(range(*part), key=shows.__getitem__) for part in pairwise(bounds)]
     if not 0 <= args.image_idx < count:
         raise UsageError(f"--image_idx {args.image_idx}: the pictures are 0 to {count - 1}")
     return [args.image_idx]

@@ -55,7 +55,8 @@ class OptimizersTest(unittest.TestCase):
                     state = muon.state_dict()
                     muon = Muon([own, beside], torch.bfloat16)
                     muon.load_state_dict(state)
-                for weights, optimizers in (((own, beside), [muon]), ((expected, alone), [torchs, adamw])):
+                both = ((own, beside), [muon]), ((expected, alone), [torchs, adamw])
+                for weights, optimizers in both:
                     for optimizer in optimizers:
                         optimizer.zero_grad()
                     sum(w.sin().square().sum() for w in weights).backward()
@@ -70,7 +71,8 @@ class OptimizersTest(unittest.TestCase):
         weight = torch.randn(6, 4, 3, 3)
         settings = TrainSettings(optim_type="muon", precision="fp32", lr=0.05)
         ends = []
-        for given in (weight, weight.contiguous(memory_format=torch.channels_last), weight.flatten(1)):
+        last = weight.contiguous(memory_format=torch.channels_last)
+        for given in (weight, last, weight.flatten(1)):
             own = given.clone().requires_grad_()
             muon = make_optimizer([{"params": [own], "lr_scale": 0.5}], settings, "cpu")
             self.assertEqual(muon.param_groups[0]["lr_scale"], 0.5)

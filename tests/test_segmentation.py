@@ -1,5 +1,6 @@
 """Segmentation: loss, measures, the network for two cores, what is drawn, and the real scripts."""
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from tasks.segmentation.meter import SegmentationMeter, confusion_matrix
 from tasks.segmentation.networks import build_network, make_configs
 from tasks.segmentation.resunet import ResUNet, normalise
 from tasks.segmentation.segmenter import Segmenter
+from tasks.windows import choose_shown
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from tests.test_segmentation_data import make_folder, save
 
@@ -76,9 +78,7 @@ class LossTest(unittest.TestCase):
         for classes in (4, 3):  # one of them nowhere but in what is found
             labels = self.labels.where(self.labels != 3, 0) if classes == 3 else self.labels
             scores = 100 * F.one_hot(found, 4).movedim(3, 1).float()
-            expected = f1_score(
-                labels[known], found[known], labels=range(classes), average="macro"
-            )
+            expected = f1_score(labels[known], found[known], labels=range(classes), average="macro")
             self.assertAlmostEqual(float(dice_loss(scores, labels)), 1 - expected, places=5)
         soft = self.scores.double()
         total = 0
@@ -270,6 +270,15 @@ class FoundTest(unittest.TestCase):
         marked = cover(self.picture, np.zeros_like(self.labels), [WRONG])[0, 0]
         expected = [[right, marked, [0, 0, 0]], [right, right, marked]]
         np.testing.assert_array_equal(wrong, expected)
+
+    def test_shown_are_of_all_over_a_split(self):
+        """Of each part the picture that shows the most; all, where there are few."""
+        shows = [9, 9, 9, 1, 2, 3, 4, 0]
+        args = argparse.Namespace(image_idx=None)
+        self.assertEqual(choose_shown(args, shows, 2), [0, 6])
+        self.assertEqual(choose_shown(args, shows, 4), [0, 2, 5, 6])
+        self.assertEqual(choose_shown(args, shows[:3], 4), [0, 1, 2])
+        self.assertEqual(choose_shown(argparse.Namespace(image_idx=7), shows, 2), [7])
 
     def test_legend_names_what_is_there(self):
         meanings = legend(CAMVID_CLASSES, self.labels, np.array([[5]], np.uint8)).colours
