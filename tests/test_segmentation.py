@@ -348,7 +348,7 @@ class ScriptTest(ScriptCase):
         self.assert_same_weights(self.base / "res_unet" / last, folder / last)
 
     def test_starts_coarse(self):
-        """Seven tenths of the epochs; of two, one."""
+        """Seven tenths of the epochs, of two, one; none of those that start from weights."""
         sizes = []
 
         def observed(dataset, *arguments):
@@ -359,7 +359,16 @@ class ScriptTest(ScriptCase):
         cut_windows = SegmentationDataset.cut_windows
         with mock.patch.object(SegmentationDataset, "cut_windows", observed):
             self.train(self.base / "coarse", *self.flags)
-        self.assertEqual(sizes, [(32, 32)] * 3 + [(64, 64)] * 3)
+            self.assertEqual(sizes, [(32, 32)] * 3 + [(64, 64)] * 3)
+            sizes.clear()
+            begun = self.base / "begun"
+            weights = ("--weights", self.base / "res_unet")
+            self.train(begun, *self.flags, *weights, "--epoch", "1")
+            self.train(begun, "--resume", begun, "--epoch", "2", "--no_show")
+            self.assertEqual(sizes, [(64, 64)] * 6)
+            sizes.clear()
+            self.train(self.base / "told", *self.flags, *weights, "--coarse", "0.5")
+            self.assertEqual(sizes, [(32, 32)] * 3 + [(64, 64)] * 3)
 
     def test_goes_on_without_class_weights(self):
         """A flag of the field's own is kept for the run that goes on."""

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datasets import find_folder
-from lab.console import UsageError, say
+from lab.console import UsageError, closed_share, say
 from lab.folders import located, stored
 from lab.runtime import Runtime
 from networks import at_least_float32, fold, load_fitting
@@ -71,8 +71,8 @@ __all__ = [
 ]
 
 EVENNESS = 1.1  # of the classes' weights; ENet's is 1.02
-# Of the epochs. What a street looks like is learned as well from windows of a quarter of the
-# pixels, at a third of the cost; where things end, in the other epochs.
+# Of the epochs, unless told otherwise. What a street looks like is learned as well from windows of
+# a quarter of the pixels, at a third of the cost; where things end, in the other epochs.
 COARSE_SHARE = 0.7
 
 
@@ -198,6 +198,13 @@ def add_flags(parser: ArgumentParser) -> None:
         default=True,
         help="have rare classes count more in the loss",
     )
+    parser.add_argument(
+        "--coarse",
+        type=closed_share,
+        metavar="SHARE",
+        help="--augment: share of the epochs, the first ones, with windows of half the size "
+        f"(default {COARSE_SHARE}; 0 with --pretrained or --weights)",
+    )
 
 
 def flags_of(state: dict[str, Any]) -> dict[str, Any]:
@@ -222,7 +229,9 @@ def prepare(
     refuse_other_weights(args, resumed)
     args.data_root = find_folder(SOURCES, args.dataset, args.data_root)
     source = SOURCES[args.dataset]
-    windows = replace(source.windows, coarse=int(COARSE_SHARE * args.epoch))
+    if args.coarse is None:
+        args.coarse = 0.0 if args.pretrained or args.weights else COARSE_SHARE
+    windows = replace(source.windows, coarse=int(args.coarse * args.epoch))
     source = replace(source, windows=windows)
     classes, loaders = read_loaders(args, runtime, resumed, source, read_split, make_loader)
 
@@ -243,7 +252,7 @@ def prepare(
         "dataset": args.dataset,
         "class_names": list(classes),
         "class_weights": of_classes,
-        "flags": {"class_weights": args.class_weights},
+        "flags": {"class_weights": args.class_weights, "coarse": args.coarse},
         "data_root": stored(args.data_root),
     }
     subject = f"pictures, {len(classes)} classes of pixels, from {args.data_root}"
