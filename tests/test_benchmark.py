@@ -625,7 +625,7 @@ class SegmentationTest(unittest.TestCase):
         with (
             tempfile.TemporaryDirectory() as folder,
             mock.patch.object(segmentation, "PICTURES", 2),
-            mock.patch.object(segmentation, "WINDOWS", 9),
+            mock.patch.object(segmentation, "WINDOWS", 17),
             mock.patch.object(segmentation, "SIZE", (64, 96)),
             mock.patch.object(segmentation, "FRAMES", 2),
             mock.patch.object(segmentation, "FRAME", (48, 60)),
@@ -635,10 +635,10 @@ class SegmentationTest(unittest.TestCase):
             register_module_forward_hook(note),
         ):
             made = take_turns(segmentation.contestants(Path(folder), CPU), batches)
-        batch = (16, 3, 32, 64)
-        self.assertEqual(made[segmentation.BARE], (32, [(True, batch)] * 2))
+        batch = (32, 3, 32, 64)
+        self.assertEqual(made[segmentation.BARE], (64, [(True, batch)] * 2))
         rate, seen = made[segmentation.OWN]
-        self.assertEqual(rate, 18)
+        self.assertEqual(rate, 34)
         self.assertEqual(seen[:2], [(True, batch), (True, (2, *batch[1:]))])
         self.assertEqual(made[segmentation.WHOLE], (0.5, [(False, (1, 3, 64, 64))] * 2))
 
