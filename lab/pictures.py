@@ -617,6 +617,17 @@ def draw_comparison(histories: dict[str, Sequence[dict]], ranks_by: str = "accur
     return figure
 
 
+def save_comparison(
+    path: Path, histories: dict[str, Sequence[dict]], ranks_by: str = "accuracy"
+) -> None:
+    """Draw the curves of `draw_comparison` into a file, without opening a window."""
+    import matplotlib.pyplot as plt
+
+    figure = draw_comparison(histories, ranks_by)
+    save_figure(figure, path)
+    plt.close(figure)
+
+
 def _scale_by_lack(axis: "Axes", lacks: Sequence[float]) -> None:
     """Have an axis of what values lack to 100 % show the values, spread by its logarithm.
 
