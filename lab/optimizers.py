@@ -72,25 +72,16 @@ class Muon(uncompiled(torch.optim.AdamW)):
 
     def __init__(self, parameters: Any, dtype: torch.dtype = torch.float32, **options: Any):
         self.dtype = dtype
-        parameters = list(parameters)
-        groups = parameters if isinstance(parameters[0], dict) else [{"params": parameters}]
-        split = []
-        for group in groups:
-            for matrices in (True, False):
-                own = [p for p in group["params"] if (p.dim() > 1) == matrices]
-                if own:
-                    split.append({**group, "params": own, "matrices": matrices})
-        super().__init__(split, fused=True, **options)
+        super().__init__(parameters, fused=True, **options)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """Take a step, which uses up the gradients of the matrices."""
         for group in self.param_groups:
-            if group["matrices"]:
-                for weight in group["params"]:
-                    if weight.grad is not None:
-                        self._turn(weight, group["lr"], group["weight_decay"])
-                        weight.grad = None  # AdamW's step passes over it
+            for weight in group["params"]:
+                if weight.dim() > 1 and weight.grad is not None:
+                    self._turn(weight, group["lr"], group["weight_decay"])
+                    weight.grad = None  # AdamW's step passes over it
         super().step(closure)
 
     def _turn(self, weight: Tensor, lr: float, weight_decay: float) -> None:

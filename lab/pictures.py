@@ -485,6 +485,14 @@ def save_figure(figure: "Figure", path: Path, dpi: int = 150) -> None:
         raise LabError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def save_closed(figure: "Figure", path: Path) -> None:
+    """Save a figure that no window is to show; errors as of `save_figure`."""
+    import matplotlib.pyplot as plt
+
+    save_figure(figure, path)
+    plt.close(figure)
+
+
 def publish(figure: "Figure", path: Path) -> None:
     """Save a figure and say where; its window, where there is a display, waits.
 
@@ -562,11 +570,7 @@ def draw_curves(history: Sequence[dict], ranks_by: str = "accuracy") -> "Figure"
 
 def save_curves(path: Path, history: Sequence[dict], ranks_by: str = "accuracy") -> None:
     """Draw the curves of `draw_curves` into a file, without opening a window."""
-    import matplotlib.pyplot as plt
-
-    figure = draw_curves(history, ranks_by)
-    save_figure(figure, path)
-    plt.close(figure)
+    save_closed(draw_curves(history, ranks_by), path)
 
 
 def draw_comparison(histories: dict[str, Sequence[dict]], ranks_by: str = "accuracy") -> "Figure":
@@ -615,17 +619,6 @@ def draw_comparison(histories: dict[str, Sequence[dict]], ranks_by: str = "accur
     names = [plain(shorten(name, 40)) for name in histories]
     figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 5))
     return figure
-
-
-def save_comparison(
-    path: Path, histories: dict[str, Sequence[dict]], ranks_by: str = "accuracy"
-) -> None:
-    """Draw the curves of `draw_comparison` into a file, without opening a window."""
-    import matplotlib.pyplot as plt
-
-    figure = draw_comparison(histories, ranks_by)
-    save_figure(figure, path)
-    plt.close(figure)
 
 
 def _scale_by_lack(axis: "Axes", lacks: Sequence[float]) -> None:

@@ -59,7 +59,7 @@ def add_runs(
 
     A task that ranks nothing has no measure: its runs stand in the order of their names.
     """
-    from lab.pictures import save_comparison
+    from lab.pictures import draw_comparison, save_closed
 
     found = sorted(found, key=lambda files: (
         str(files.trained["dataset"]), -files.test["figures"].get(measure, 0), files.folder.name
@@ -73,7 +73,8 @@ def add_runs(
         head += [name, ("95 % interval", "95 % 置信区间")] if name == "accuracy" else [name]
     page.table(head, (row(name, files, figures) for name, files in named.items()))
     curves = pictures / f"{task}_{measure or 'loss'}.jpg"
-    save_comparison(curves, {name: files.history for name, files in named.items()}, measure)
+    histories = {name: files.history for name, files in named.items()}
+    save_closed(draw_comparison(histories, measure), curves)
     about = f"Loss, and {measure} by epoch", f"损失与 {measure} 随轮次的变化"
     if not measure:
         about = "Loss by epoch", "损失随轮次的变化"

@@ -171,7 +171,7 @@ def section(file: Path, heading: str) -> list[Block]:
 
 def add_results(page: Page, found: Kinds, pictures: Path) -> None:
     """Add the runs, their curves, and what they have reached."""
-    from lab.pictures import save_comparison
+    from lab.pictures import draw_comparison, save_closed
 
     page.heading(3, "The five runs", "五组实验")
     head = ("run", "实验"), ("flags", "参数"), ("epochs", "轮数"), ("parameters", "参数量"), \
@@ -179,7 +179,7 @@ def add_results(page: Page, found: Kinds, pictures: Path) -> None:
     page.table(head, (made(name, kind) for name, kind in found.items()))
 
     curves = pictures / "curves.jpg"
-    save_comparison(curves, {name: kind[0].history for name, kind in found.items()})
+    save_closed(draw_comparison({name: kind[0].history for name, kind in found.items()}), curves)
     page.figure(
         curves,
         "curves",

@@ -71,13 +71,14 @@ def script_here(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
-def stopped_at(step: int, optimizer: str = "AdamW") -> contextlib.AbstractContextManager:
-    """Return a context in which Ctrl-C comes before an optimizer's step number `step`, from 0."""
+def stopped_at(step: int, optimizer: type | None = None) -> contextlib.AbstractContextManager:
+    """Return a context in which Ctrl-C comes before an optimizer's step number `step`, from 0.
+
+    optimizer: its class; AdamW if None.
+    """
     import torch
 
-    from lab import optimizers
-
-    kind = getattr(optimizers if optimizer == "Muon" else torch.optim, optimizer)
+    kind = optimizer or torch.optim.AdamW
     steps, made = itertools.count(), kind.step
 
     def count(*arguments: object, **options: object) -> object:

@@ -61,7 +61,7 @@ class RunCase(ScriptCase):
 
     def interrupt(self, folder, *more):
         """Train into a folder until Ctrl-C in the second step."""
-        with stopped_at(1, "Adam"):
+        with stopped_at(1, torch.optim.Adam):
             done = script_here(
                 "train.py", "--data_root", self.data, "--batch_size", 8, "--ckpt_path", folder,
                 *more,

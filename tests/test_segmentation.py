@@ -17,6 +17,7 @@ from sklearn.metrics import confusion_matrix as sklearn_matrix
 from sklearn.metrics import f1_score, jaccard_score
 
 from lab import checkpoint, engine
+from lab.optimizers import Muon
 from lab.runtime import Runtime
 from networks import fold
 from tasks.segmentation import Segmentation, class_weights, dice_loss, of_cells, restore
@@ -339,7 +340,7 @@ class ScriptTest(ScriptCase):
         """Stopped within the second epoch, it comes to the same weights, bit by bit."""
         folder = self.base / "stopped"
         flags = (*self.flags, "--network", "res_unet", "--ckpt_path", folder)
-        with stopped_at(4, "Muon"):
+        with stopped_at(4, Muon):
             done = script_here("train.py", *flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertIn("epoch 2, 8 of 12 images", done.stdout)

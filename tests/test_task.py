@@ -205,7 +205,7 @@ class FieldTest(ScriptCase):
         """Bit-identical after an epoch, and from within one; its flags and settings hold."""
         folder = self.base / "resumed"
         self.train(folder, "--epoch", 1)
-        with stopped_at(2, "Adam"):
+        with stopped_at(2, torch.optim.Adam):
             done = script_here("train.py", "--resume", folder, "--epoch", 3)
         self.assertEqual(done.returncode, 130, done.stderr)
         done = script_here("train.py", "--resume", folder)
