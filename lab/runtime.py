@@ -118,8 +118,11 @@ def computes_bf16(kind: str) -> bool:
     """True where the processor has bf16 arithmetic, not only a way to emulate it."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    # ATEN_CPU_CAPABILITY=avx2 has torch keep to that, whatever the processor knows besides.
+    names = ("avx512_bf16", "amx_bf16", "bf16")  # of x86, of x86, of ARM
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return False
+    return any(torch.cpu.get_capabilities().get(name) for name in names)
 
 
 def to_device(batch: Any, runtime: Runtime) -> Any:

@@ -246,12 +246,11 @@ class FineTuneTest(ScriptCase):
             state = checkpoint.load(folder / "ckpt_epoch_2.pth")
             self.assertTrue(state["configs"]["use_stn"] and state["configs"]["use_batch_norm"])
             self.assertEqual(state["configs"]["num_classes"], 3)
-            untouched = [
-                key
-                for key, value in state["model_state"].items()
-                if not key.startswith("fc_net.4.") and torch.equal(value, trained[key])
-            ]
-            self.assertEqual(len(untouched), len(trained) - 2 if "--freeze" in flags else 0)
+            for key, value in state["model_state"].items():
+                if key.endswith((".conv.bias", "localization_fc.0.bias")):
+                    continue  # batch norm takes it out again: its gradient is rounding alone
+                stays = "--freeze" in flags and not key.startswith("fc_net.4.")
+                self.assertEqual(torch.equal(value, trained[key]), stays, key)
 
     def test_weights_among_other_things(self):
         """A file of another program, its weights under `state_dict`."""
