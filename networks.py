@@ -1,29 +1,29 @@
 """The networks of the lab: blocks first, then the classifier they make up.
 
     from networks import Classifier, ConvBlock, MnistCNN, NonLocalBlock, STN
+    python networks.py                          # shapes of what goes in and comes out
 
 Shapes are written as N (images), C (channels), T (frames), H, W. Sources: batch normalisation
 (Ioffe and Szegedy 2015), residual learning (He et al. 2016), spatial transformer networks
 (Jaderberg et al. 2015), non-local neural networks (Wang et al. 2018).
 """
 
+from lab.console import LabError, run
+from lab.flags import Parser
+
+if __name__ == "__main__":  # a wrong flag is answered before torch is imported
+    Parser(__doc__).parse_args()
+
 import math
-import re
-import warnings
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lab.console import LabError
-from lab.images import Preprocess
+from lab.registry import Design
 
-NEW_LAYER_RATE = 10.0  # of a new output layer, over the body's, in fine-tuning
 IMAGE_SIZE = 32  # height and width in pixels that the classifier's linear layers are laid out for
 NON_LOCAL_MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
@@ -74,47 +74,6 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn(self.conv(x)))
         return out + x if self.use_residual else out
-
-
-def conv_bn(
-    inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
-) -> nn.Sequential:
-    """Return convolution, batch normalisation and ReLU; without a stride, sizes stay."""
-    padding = dilation * (kernel_size - 1) // 2
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel_size, stride, padding, dilation, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
-class Residual(nn.Module):
-    """Two convolutions whose result is added to the input (He et al. 2016)."""
-
-    def __init__(self, channels: int, dilation: int = 1):
-        super().__init__()
-        self.first = conv_bn(channels, channels, dilation=dilation)
-        self.second = nn.Conv2d(
-            channels, channels, 3, padding=dilation, dilation=dilation, bias=False
-        )
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.norm(self.second(self.first(x))), inplace=True)
-
-
-def fold(network: nn.Module) -> nn.Module:
-    """Multiply batch norms into the convolutions before them, in place; return the network.
-
-    In evaluation they are one linear map, of which the convolution alone takes less time.
-    """
-    for module in network.eval().modules():
-        children = list(module.named_children())
-        for (name, layer), (norm_name, norm) in pairwise(children):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(layer, norm))
-                setattr(module, norm_name, nn.Identity())
-    return network
 
 
 class STN(nn.Module):
@@ -370,6 +329,7 @@ def relu_attention(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
 class ClassifierConfig:
     """All that is needed to build a `Classifier`; saved in its checkpoints as `configs`."""
 
+    image_size: ClassVar[int] = IMAGE_SIZE
     in_channels: int
     num_classes: int
     use_batch_norm: bool = False
@@ -386,15 +346,13 @@ class Classifier(nn.Module):
     Shape: images (N, in_channels, 32, 32) to logits (N, num_classes).
     """
 
-    image_size = IMAGE_SIZE
-
     def __init__(
         self,
         in_channels: int,
         num_classes: int,
         use_batch_norm: bool = False,
         use_stn: bool = False,
-        dropout_prob: float = 0,
+        dropout_prob: float = 0.0,
         use_non_local: bool = False,
     ):
         super().__init__()
@@ -432,8 +390,9 @@ class Classifier(nn.Module):
 class MnistCNNConfig:
     """All that is needed to build an `MnistCNN`; saved in its checkpoints as `configs`."""
 
-    in_channels: int
-    num_classes: int
+    image_size: ClassVar[int] = 28
+    in_channels: int = 1
+    num_classes: int = 10
     dropout_prob: float = 0.3
 
 
@@ -443,9 +402,7 @@ class MnistCNN(nn.Module):
     Shape: images (N, in_channels, 28, 28) to logits (N, num_classes).
     """
 
-    image_size = 28
-
-    def __init__(self, in_channels: int, num_classes: int, dropout_prob: float = 0.3):
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, dropout_prob: float = 0.3):
         super().__init__()
         self.config = MnistCNNConfig(in_channels, num_classes, dropout_prob)
         self.conv_net = nn.Sequential(
@@ -466,220 +423,24 @@ class MnistCNN(nn.Module):
         return self.fc_net(self.conv_net(x).flatten(1))
 
 
-# Our own networks by name, each with the dataclass that holds its arguments. `image_size` of a
-# network is the height and width in pixels that its linear layers are laid out for.
-NETWORKS = {"classifier": (Classifier, ClassifierConfig), "mnist_cnn": (MnistCNN, MnistCNNConfig)}
+# By name; torchvision's classifiers, which `--network` takes as well, are in `lab.imagenet`.
+NETWORKS = {
+    "classifier": Design(ClassifierConfig, lambda config: Classifier(**vars(config))),
+    "mnist_cnn": Design(MnistCNNConfig, lambda config: MnistCNN(**vars(config))),
+}
 
 
-def build_network(name: str, configs: dict[str, Any]) -> nn.Module:
-    """Build an untrained network: one of `NETWORKS`, or any of torchvision's classifiers.
-
-    Args:
-        name: in `NETWORKS` or in torchvision's registry.
-        configs: its arguments; torchvision's networks take `num_classes` (1000 as published).
-
-    Raises:
-        LabError: no such network, or an argument is missing or unknown.
-    """
-    try:
-        if name in NETWORKS:
-            network, config = NETWORKS[name]
-            return network(**asdict(config(**configs)))
-        return _build_torchvision(name, **configs)
-    except TypeError as error:
-        raise LabError(f"the configs do not fit the network {name!r}: {error}") from error
+def main() -> None:
+    """Print what the assignments ask for: shapes of what goes in and comes out."""
+    x = torch.rand(2, 64, 8, 32, 32)  # N, C, T, H, W
+    y = NonLocalBlock(in_channels=64)(x)
+    print("NonLocalBlock:", tuple(x.shape), "to", tuple(y.shape))
+    digits = torch.randn(1, 1, 28, 28)
+    print("MnistCNN:     ", tuple(digits.shape), "to", tuple(MnistCNN()(digits).shape))
+    signs = torch.randn(2, 3, 32, 32)
+    logits = Classifier(3, 26, use_batch_norm=True, use_stn=True)(signs)
+    print("Classifier:   ", tuple(signs.shape), "to", tuple(logits.shape))
 
 
-def _build_torchvision(name: str, num_classes: int = 1000) -> nn.Module:
-    from torchvision import models
-
-    if name not in models.list_models(module=models):
-        raise LabError(
-            f"unknown network {name!r}; there are {', '.join(NETWORKS)} and torchvision's "
-            "classifiers, resnet18, vgg19, squeezenet1_1 and so on"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of a change in how two of them start
-        model = models.get_model(name, weights=None)
-    if num_classes != 1000:
-        replace_output_layer(model, num_classes)
-    return model
-
-
-def output_layer(model: nn.Module) -> tuple[str, nn.Module]:
-    """Return the layer that makes the logits, with its name: the last linear or 1x1 convolution."""
-    layers = [
-        (name, layer)
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d) and not name.startswith("aux")
-    ]
-    return layers[-1]
-
-
-def replace_output_layer(model: nn.Module, num_classes: int) -> None:
-    """Give a network a new, untrained output layer for `num_classes` classes."""
-    name, old = output_layer(model)
-    if isinstance(old, nn.Conv2d):  # SqueezeNet
-        new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size)
-    else:
-        new = nn.Linear(old.in_features, num_classes)
-    model.set_submodule(name, new)
-
-
-def check_network(name: str, configs: dict[str, Any], size: tuple[int, int]) -> bool:
-    """Find out, computing nothing but shapes, whether a network can be trained on images of a size.
-
-    Args:
-        name, configs: as in `build_network`.
-        size: (H, W) of the images in pixels.
-
-    Returns:
-        True if it normalises batches, so that it cannot train on one image.
-
-    Raises:
-        LabError: no such network, images too small for it, or several logits an image in training.
-    """
-    model = build_network(name, configs)
-    if name not in NETWORKS:
-        try:
-            logits = model.to("meta").train()(torch.empty(2, 3, *size, device="meta"))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            height, width = size
-            raise LabError(
-                f"{name} takes no images of {height}x{width} pixels; try another --image_size"
-            ) from error
-        if not isinstance(logits, Tensor):
-            raise LabError(
-                f"{name} puts out several logits an image in training, which is not supported; "
-                "try another network, resnet18 or mobilenet_v3_small"
-            )
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())
-
-
-def load_network(state: dict[str, Any]) -> nn.Module:
-    """Rebuild a trained network from a loaded checkpoint, with no other knowledge.
-
-    Raises:
-        LabError: the weights do not fit the network that the configs describe.
-    """
-    model = build_network(state.get("network", "classifier"), state["configs"])
-    load_weights(model, state["model_state"])
-    return model
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A trained network of torchvision's with what belongs to it.
-
-    Attributes:
-        model: in evaluation mode, on the CPU.
-        preprocess: from a picture to its input and back.
-        classes: their names, in the order of the logits.
-    """
-
-    model: nn.Module
-    preprocess: Preprocess
-    classes: tuple[str, ...]
-
-
-def load_pretrained(name: str, weights_file: Path | None = None) -> Pretrained:
-    """Return one of torchvision's classifiers with its ImageNet weights.
-
-    Args:
-        name: in torchvision's registry.
-        weights_file: a state dict on disk; None has torchvision download its own, once.
-
-    Raises:
-        LabError: no such network, no connection, or a file that does not fit; says what to do.
-    """
-    from lab import checkpoint, pretrained
-
-    model = build_network(name, {})
-    if weights_file is not None:
-        weights = checkpoint.load_any(weights_file)["model_state"]
-    else:
-        instead = "look into a network of your own with --ckpt_path checkpoints/default"
-        weights = pretrained.download_weights(name, instead)
-    load_weights(model, weights)
-    if hasattr(model, "transform_input"):  # two that come from TensorFlow, with its normalisation
-        model.transform_input = True
-    return Pretrained(model.eval(), pretrained.preprocess_of(name), pretrained.classes_of(name))
-
-
-def load_body(model: nn.Module, weights: dict[str, Tensor]) -> str | None:
-    """Load a state dict for fine-tuning; an output layer for another number of classes is left out.
-
-    Returns:
-        The name of the output layer if it is new, i.e. untrained; None if it is loaded as well.
-
-    Raises:
-        LabError: the rest does not fit; names the first mismatch.
-    """
-    name, layer = output_layer(model)
-    trained = weights.get(f"{name}.weight")
-    if trained is None or len(trained) == len(layer.weight):
-        load_weights(model, weights)
-        return None
-    own = {key: value for key, value in model.state_dict().items() if key.startswith(f"{name}.")}
-    load_weights(model, weights | own)
-    return name
-
-
-def parameter_groups(
-    model: nn.Module, new_layer: str | None = None, freeze: bool = False
-) -> list[dict[str, Any]]:
-    """Return what an optimizer is to train; what it is not is frozen.
-
-    Args:
-        new_layer: name of a layer put onto a trained body: it learns `NEW_LAYER_RATE` times as
-            fast, having further to go.
-        freeze: train the output layer alone.
-
-    Returns:
-        Groups as torch.optim takes them; `lr_scale` is what `engine` multiplies the rate by.
-    """
-    if freeze:
-        model.requires_grad_(False)
-        return [{"params": list(output_layer(model)[1].requires_grad_().parameters())}]
-    if new_layer is None:
-        return [{"params": list(model.parameters())}]
-    head = list(model.get_submodule(new_layer).parameters())
-    body = [parameter for parameter in model.parameters() if all(parameter is not h for h in head)]
-    return [{"params": body}, {"params": head, "lr_scale": NEW_LAYER_RATE}]
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load a state dict into a network.
-
-    Raises:
-        LabError: they do not fit; names the first mismatch.
-    """
-    try:
-        # The files that torchvision publishes for DenseNet say norm.1 for norm1.
-        weights = {re.sub(r"\.(norm|conv)\.(\d)\.", r".\1\2.", k): v for k, v in weights.items()}
-        model.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        lines = str(error).strip().splitlines()
-        first = lines[min(1, len(lines) - 1)].strip()
-        raise LabError(f"the weights do not fit the network: {first[:200]}") from error
-
-
-def load_fitting(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
-    """Load weights for fine-tuning; what tells other classes apart is left out.
-
-    Returns:
-        The names of the parameters that are new, i.e. untrained.
-
-    Raises:
-        LabError: less than half of the network is among them.
-    """
-    own = model.state_dict()
-    fitting = {
-        name: value
-        for name, value in weights.items()
-        if name in own and value.shape == own[name].shape
-    }
-    if 2 * len(fitting) < len(own):
-        raise LabError(f"the weights fit {len(fitting)} of the network's {len(own)} tensors")
-    model.load_state_dict(fitting, strict=False)
-    return [name for name, _ in model.named_parameters() if name not in fitting]
+if __name__ == "__main__":
+    run(main)

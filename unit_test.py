@@ -16,7 +16,8 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from lab.console import Parser, run
+from lab.console import run
+from lab.flags import Parser
 
 TESTS = Path(__file__).parent / "tests"
 LIMIT = 15 * 60  # seconds that a suite may take where nobody watches
@@ -25,10 +26,9 @@ SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.MUL
 
 def main() -> None:
     suites = sorted(path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py"))
-    parser = Parser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "suites", nargs="*", metavar="NAME", help=f"suite to run, of {', '.join(suites)}"
-    )
+    parser = Parser(__doc__)
+    about = f"suite to run, of {', '.join(suites)}"
+    parser.add_argument("suites", nargs="*", metavar="NAME", help=about)
     chosen = parser.parse_args().suites
     for name in chosen:
         if name not in suites:

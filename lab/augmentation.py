@@ -2,7 +2,8 @@
 
     images = augment_batch(images, torch.Generator().manual_seed(0))
 
-Images are (N, C, H, W) in [-1, 1], on any device; the parameters are drawn on the CPU.
+Images are (N, C, H, W) in [-1, 1], on any device, and are left as they are; the parameters are
+drawn by a generator of the CPU.
 """
 
 import math
@@ -17,7 +18,7 @@ from torch import Tensor
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
-# Ranges of the augmentation, each uniform and drawn per image; the README says why each.
+# Ranges of the augmentation, each uniform and drawn per image; docs/signs.md says why each.
 ROTATION = math.radians(10)
 SHIFT = 0.06  # of the image's width
 SCALE = 0.12
@@ -29,29 +30,14 @@ BLUR_SHARE = 0.1  # share of images blurred
 
 
 def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Move, light and blur each image of a batch differently; never mirror: left is not right.
-
-    Args:
-        images: (N, 3, H, W) in [-1, 1].
-        generator: of the CPU; the parameters are drawn there, whatever device the images are on.
-
-    Returns:
-        A new batch of the same shape, range and device.
-    """
-    images = move(images, generator, ROTATION, SHIFT, SCALE, SHEAR)
-    return vary_light(images, generator)
+    """Move, light and blur each image of a batch differently; never mirror: left is not right."""
+    return vary_light(move(images, generator, ROTATION, SHIFT, SCALE, SHEAR), generator)
 
 
 def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
     """Light and blur each image of a batch differently, without moving anything in it.
 
-    Args:
-        images: (N, 3, H, W) in [-1, 1], or clips (N, 3, T, H, W), all frames of one lit and blurred
-            alike; left as they are.
-        generator: of the CPU.
-
-    Returns:
-        A new batch of the same shape, range and device.
+    Clips, (N, 3, T, H, W), can be given as well: all frames of one are lit and blurred alike.
     """
     count, device = len(images), images.device
     draw = partial(uniform, count, generator)
@@ -84,11 +70,9 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def add_grain(images: Tensor, generator: torch.Generator, share: float, most: float) -> Tensor:
-    """Add noise to a share of the images (N, C, H, W) in [-1, 1], in place; return them.
+    """Add noise to a share of the images, in place; return them.
 
-    Args:
-        generator: of the CPU.
-        most: of the noise's deviation, which differs from image to image.
+    Its deviation differs from image to image; `most` is the largest.
     """
     amount = torch.rand(len(images), generator=generator) / share
     grainy = (amount < 1).nonzero()[:, 0]
@@ -129,10 +113,6 @@ def mirror_and_crop(images: Tensor, generator: torch.Generator) -> Tensor:
 
     The border is an eighth of the side: 4 pixels of CIFAR-10's 32, as is usual (He et al. 2016,
     section 4.2, who pad with zeros).
-
-    Args:
-        images: (N, C, H, W).
-        generator: of the CPU.
     """
     count, _, height, width = images.shape
 
@@ -161,26 +141,22 @@ def move(
     scale: float,
     shear: float,
 ) -> Tensor:
-    """Sample each image (N, C, H, W) through an affine map of its own.
+    """Sample each image through an affine map of its own.
 
     Args:
-        generator: of the CPU.
         rotation: the most, in radians, either way; so for all ranges.
-        shift: of the image's side, along each axis.
-        scale: of the side, along each axis.
+        shift, scale: of the image's side, along each axis.
         shear: of the height.
     """
     draw = partial(uniform, len(images), generator)
     angle, slant = draw(rotation), draw(shear)
     zoom_x, zoom_y = 1 + draw(scale), 1 + draw(scale)
     # theta takes output positions to input positions (as in the STN): rotation, shear, scale.
-    theta = torch.stack(
-        [
-            torch.stack([zoom_x * angle.cos(), zoom_x * (slant - angle.sin()), 2 * draw(shift)], 1),
-            torch.stack([zoom_y * angle.sin(), zoom_y * angle.cos(), 2 * draw(shift)], 1),
-        ],
-        1,
-    ).to(images.device)  # (N, 2, 3)
+    rows = (
+        (zoom_x * angle.cos(), zoom_x * (slant - angle.sin()), 2 * draw(shift)),
+        (zoom_y * angle.sin(), zoom_y * angle.cos(), 2 * draw(shift)),
+    )
+    theta = torch.stack([torch.stack(row, 1) for row in rows], 1).to(images.device)  # (N, 2, 3)
     grid = F.affine_grid(theta, images.shape, align_corners=False)
     # Repeat the border where the picture has moved away from it: black wedges would be a cue.
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

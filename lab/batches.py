@@ -93,11 +93,11 @@ def load_batches(
     """Return a loader of a data set that makes whole batches.
 
     Args:
-        batch_size: images a batch, over all processes.
         shuffle: draw the images in another order each epoch.
         num_workers: processes that make batches; 0 for this one.
         seed: of the order, and of each batch's augmentation.
-        rank, world_size: this process's share of each batch is every `world_size`-th image.
+        batch_size, rank, world_size: images a batch, over all processes, of which this one's share
+            is every `world_size`-th.
     """
     return DataLoader(
         dataset,
@@ -113,12 +113,7 @@ def _as_is(batch: Any) -> Any:
 
 
 def check_count(count: int, world_size: int, normalises: bool) -> None:
-    """Raise a LabError unless there are training images for every process.
-
-    Args:
-        count: training images, over all processes.
-        normalises: the network trains batch norm, which needs two images a process.
-    """
+    """Raise a LabError unless there are training images for every process, two for batch norm."""
     needed = world_size * (2 if normalises else 1)
     if count < needed:
         few = f"{count} training image{' is' if count == 1 else 's are'} too few"

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from lab.console import LabError, command, say
+from lab.files import reason
 
 INTERRUPTED = "ckpt_interrupted.pth"
 SET_ASIDE = "previous_"  # begins the names of folders of earlier runs within a run's
-REQUIRED = ("model_state", "configs")
 KINDS = {"configs": dict, "optimizer_state": dict, "settings": dict, "flags": dict,
          "preprocess": dict, "class_names": list | tuple, "history": list,
          "epoch": int}  # fmt: skip
@@ -52,7 +52,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
             partial.unlink(missing_ok=True)
         good = newest_good(path.parent)
         kept = f"; {good} is whole: make room, then --resume it" if good else ""
-        raise LabError(f"could not save {path}: {error.strerror}{kept}") from error
+        raise LabError(f"could not save {path}: {reason(error)}{kept}") from error
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -61,12 +61,14 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     Raises:
         LabError: missing, damaged, holding code, or no checkpoint of ours; names a good one.
     """
-    if not path.is_file():
-        raise LabError(f"no checkpoint {path}{_others(path)}")
     try:
-        return _read(path, device)
+        if path.is_file():
+            return _read(path, device)
+        wrong = f"no checkpoint {path}"
     except ValueError as error:
-        raise LabError(f"{path} {error}{_others(path)}") from error
+        wrong = f"{path} {error}"
+    good = newest_good(path.parent, other_than=path)
+    raise LabError(wrong + (f"; the newest good one there is {good}" if good else ""))
 
 
 def load_any(path: Path) -> dict[str, Any]:
@@ -83,26 +85,23 @@ def load_any(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise LabError(f"no file of weights {path}")
     try:
-        state = _unpickle(path)
-        if "model_state" not in state:
-            weights = state.get("state_dict", state)
-            state = {"model_state": weights}
-        return _checked(state)
+        return _read(path, bare=True)
     except ValueError as error:
         raise LabError(f"{path} {error}") from error
 
 
-def _read(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Load a checkpoint; a ValueError completes the sentence that its path begins."""
+def _read(path: Path, device: str | torch.device = "cpu", bare: bool = False) -> dict[str, Any]:
+    """Load a checkpoint; a ValueError completes the sentence that its path begins.
+
+    Args:
+        bare: take a state dict as well.
+    """
     state = _unpickle(path, device)
-    missing = [key for key in REQUIRED if key not in state]
-    if missing:
+    if bare and "model_state" not in state:
+        state = {"model_state": state.get("state_dict", state)}
+    missing = [key for key in ("model_state", "configs") if key not in state]
+    if missing and not bare:
         raise ValueError(f"is no checkpoint of this lab: it lacks {' and '.join(missing)}")
-    return _checked(state)
-
-
-def _checked(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint whose parts are what they should be; a ValueError as in `_read`."""
     weights = state["model_state"]
     tensors = isinstance(weights, dict) and all(isinstance(w, Tensor) for w in weights.values())
     if not tensors or not weights:
@@ -136,13 +135,8 @@ def _unpickle(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
 
 def epochs(folder: Path) -> dict[int, Path]:
     """Return the checkpoints in a folder, epoch to file, in rising order."""
-    found = {}
-    if folder.is_dir():
-        for path in folder.iterdir():
-            match = EPOCH_FILE.fullmatch(path.name)
-            if match and path.is_file():
-                found[int(match[1])] = path
-    return dict(sorted(found.items()))
+    named = [(EPOCH_FILE.fullmatch(path.name), path) for path in folder.glob("*.pth")]
+    return dict(sorted((int(name[1]), path) for name, path in named if name and path.is_file()))
 
 
 def find(folder: Path, which: int | str | None) -> Path:
@@ -157,28 +151,22 @@ def find(folder: Path, which: int | str | None) -> Path:
     found = _epochs_of_run(folder)
     if which is None:
         return found[ASSIGNED] if max(found) == ASSIGNED else best_or_last(folder)
-    if isinstance(which, int):
+    if which == "best":
+        which = load(found[max(found)]).get("best_epoch")
         if which not in found:
-            raise LabError(
-                f"no checkpoint of epoch {which} in {folder}; there are "
-                f"{', '.join(map(str, found))} (--epoch takes one of them, best or last)"
-            )
-        return found[which]
-    last = max(found)
+            raise LabError(f"{folder} does not say which epoch is best; try --epoch last")
     if which == "last":
-        return found[last]
-    best = load(found[last]).get("best_epoch")
-    if best not in found:
-        raise LabError(f"{folder} does not say which epoch is best; try --epoch last")
-    return found[best]
+        which = max(found)
+    if which not in found:
+        raise LabError(
+            f"no checkpoint of epoch {which} in {folder}; there are "
+            f"{', '.join(map(str, found))} (--epoch takes one of them, best or last)"
+        )
+    return found[which]
 
 
 def best_or_last(folder: Path) -> Path:
-    """Return the file of the best epoch, or of the last where the best is not there; says which.
-
-    Raises:
-        LabError: there are no checkpoints.
-    """
+    """Return the file of the best epoch, or of the last where the best is not there; say which."""
     found = _epochs_of_run(folder)
     best = load(found[max(found)]).get("best_epoch")
     chosen, name = (best, "best") if best in found else (max(found), "last")
@@ -241,11 +229,6 @@ def rotate(folder: Path, keep: int, best_epoch: int | None) -> None:
     for epoch in list(found)[: max(0, len(found) - keep)]:
         if epoch != best_epoch:
             found[epoch].unlink()
-
-
-def _others(path: Path) -> str:
-    good = newest_good(path.parent, other_than=path)
-    return f"; the newest good one there is {good}" if good else ""
 
 
 def _sync_folder(folder: Path) -> None:

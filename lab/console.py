@@ -1,12 +1,10 @@
-"""What every script says and how it ends: shared flags, one-line errors, the progress bar.
+"""What every script says and how it ends: one-line errors, the log, the progress bar.
 
-Only the standard library is imported here, so that `--help` and a wrong flag answer at once;
-scripts import torch after their arguments are read.
+Nothing heavy is imported here, so that `--help` and a wrong flag answer at once; scripts import
+torch after their arguments are read.
 """
 
-import argparse
 import gc
-import math
 import os
 import shlex
 import sys
@@ -15,9 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from lab.folders import DATA_ROOT, near
-
-PRECISIONS = ("auto", "fp32", "bf16")
+from tqdm import tqdm
 
 
 class LabError(Exception):
@@ -43,11 +39,6 @@ def process_rank() -> tuple[int, int]:
     return 0, 1
 
 
-def is_main_process() -> bool:
-    """True in a process of its own and in rank 0 under torchrun."""
-    return process_rank()[0] == 0
-
-
 _log: Path | None = None  # of the run at hand
 
 
@@ -59,7 +50,7 @@ def keep_log(path: Path | None) -> None:
 
 def say(text: str, file: TextIO | None = None) -> None:
     """Print a line, once however many processes run, and put it into the log that is kept."""
-    if not is_main_process():
+    if process_rank()[0] > 0:
         return
     print(text, file=file, flush=True)
     if _log is not None:
@@ -105,122 +96,5 @@ def progress(steps: Iterable | None = None, *, total: int | None = None, label: 
 
     Shown on a terminal only, by the main process only, and removed when done.
     """
-    from tqdm import tqdm
-
-    hidden = None if is_main_process() else True  # None: tqdm hides it where there is no terminal
+    hidden = process_rank()[0] > 0 or None  # None: tqdm hides it where there is no terminal
     return tqdm(steps, total=total, desc=label, leave=False, disable=hidden, dynamic_ncols=True)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reports a wrong flag in one line, exit code 2."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
-
-
-def lab_parser(description: str, *, data_root: Path | None = DATA_ROOT) -> Parser:
-    """Return a parser that holds the flags every script shares.
-
-    Args:
-        description: the script's docstring; its first paragraph heads the help.
-        data_root: default of `--data_root`; None where a checkpoint knows its own.
-    """
-    parser = Parser(description=description.split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument(
-        "--ckpt_path",
-        type=Path,
-        default=Path("checkpoints/default"),
-        help="folder of the run's checkpoints (default %(default)s)",
-    )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="default: cuda when there is one, else cpu"
-    )
-    parser.add_argument(
-        "--data_root",
-        "--path",
-        type=Path,
-        default=data_root,
-        help="folder of the data; of images: train/, val/ and test/, a folder a class in each "
-        f"(default: {near(data_root) if data_root else 'the one the checkpoint was trained on'})",
-    )
-    add_show_flag(parser)
-    return parser
-
-
-def add_show_flag(parser: argparse.ArgumentParser) -> None:
-    """Add `--no_show`, which leaves out the windows that a script opens at its end."""
-    parser.add_argument(
-        "--no_show", action="store_true", help="save pictures without opening windows of them"
-    )
-
-
-def add_epoch_flag(parser: argparse.ArgumentParser) -> None:
-    """Add `--epoch N|best|last`, the choice of a checkpoint to read."""
-    parser.add_argument(
-        "--epoch",
-        type=epoch_choice,
-        help="checkpoint to read: an epoch's number, best or last (default: 10 of a run "
-        "that ends with it, as the course's, else the best)",
-    )
-
-
-def add_precision_flag(parser: argparse.ArgumentParser) -> None:
-    """Add `--precision`, of the forward pass of a trained network."""
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, help="default: what the run was trained in"
-    )
-
-
-def epoch_choice(text: str) -> int | str:
-    """Parse `best`, `last` or an epoch's number."""
-    return text if text in ("best", "last") else positive_int(text)
-
-
-def positive_int(text: str) -> int:
-    """Parse an integer of at least 1."""
-    return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
-
-
-def natural(text: str) -> int:
-    """Parse an integer of at least 0."""
-    return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
-
-
-def seed(text: str) -> int:
-    """Parse a seed that every generator takes."""
-    return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")
-
-
-def share(text: str) -> float:
-    """Parse a number above 0 and below 1."""
-    return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
-
-
-def closed_share(text: str) -> float:
-    """Parse a number from 0 to 1."""
-    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-
-
-def positive_float(text: str) -> float:
-    """Parse a finite number above 0."""
-    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
-
-
-def non_negative_float(text: str) -> float:
-    """Parse a finite number of at least 0."""
-    return _number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
-
-
-def fraction(text: str) -> float:
-    """Parse a number of at least 0 and below 1."""
-    return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
-
-
-def _number(text: str, kind: type, valid: Callable[[float], bool], expected: str) -> float:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not valid(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
-    return value

@@ -1,7 +1,10 @@
-"""The loop: one epoch of training, one evaluation, and the sequence of both.
+"""The loop: a step, one epoch of training, one evaluation, and the sequence of them.
 
-`fit` trains any network on any `Task`: it resumes exactly, validates, saves and stops cleanly. The
-same code runs on a CPU, on a GPU and in every process of torchrun.
+    learner = Learner(objective, network, settings, runtime)
+    history = fit(learner, train_loader, val_loader, run, identity)
+
+`fit` trains any network on any `Objective`: it resumes exactly, validates, saves and stops cleanly.
+The same code runs on a CPU, on a GPU and in every process of torchrun.
 """
 
 import math
@@ -11,18 +14,17 @@ import time
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from lab.console import LabError, as_text, command, progress, say
+from lab.objective import Meter, Objective, loss_and_figures
 from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
 from lab.run import Run, best_epoch
 from lab.runtime import (
@@ -35,17 +37,131 @@ from lab.runtime import (
     to_device,
 )
 from lab.settings import TrainSettings
-from lab.task import Loss, Meter, Task
 
 CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
+AGREE_EVERY = 16  # steps between two looks, on a GPU, at whether another process is to stop
 NEVER = 2**62  # a step that no training comes to
 OVERFIT_STEPS, OVERFIT_SHARE = 200, 0.01  # at most; of the first loss, for a batch to be learned
 OVERFIT_SHOWN = (1, 2, 5, 10, 20, 50, 100, 200)
-AGREE_EVERY = 16  # steps between two looks, on a GPU, at whether another process is to stop
+
+History = list[dict[str, Any]]  # a row an epoch, as in metrics.csv
 
 
 class Diverged(LabError):
     """Numbers of a training are no longer finite."""
+
+
+# ---------------------------------------------------------------- one step
+
+
+class Learner:
+    """A network and all that makes it learn.
+
+    Args:
+        network: on the CPU or the device; trained in place.
+        parameters: groups of the network's, as `make_optimizer` takes them; all if None.
+
+    Attributes:
+        trained: the network, of several processes in what averages their gradients.
+        tested: what is validated and saved: the network, or the average of its weights.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        network: nn.Module,
+        settings: TrainSettings,
+        runtime: Runtime,
+        parameters: list[dict[str, Any]] | None = None,
+    ):
+        self.objective, self.settings, self.runtime = objective, settings, runtime
+        self.network = self.trained = place(network, runtime)
+        parameters = parameters or list(network.parameters())
+        self.optimizer = make_optimizer(parameters, settings, runtime.device.type)
+        self.average = average_weights(self.network, settings.ema) if settings.ema else None
+
+    @property
+    def tested(self) -> nn.Module:
+        return self.network if self.average is None else self.average.module
+
+    @property
+    def networks(self) -> nn.ModuleList:
+        """The network and, where there is one, its average."""
+        return nn.ModuleList(dict.fromkeys([self.network, self.tested]))
+
+    @property
+    def has_frozen_body(self) -> bool:
+        """True where a part is not trained: it stays as it is, batch norm's statistics as well.
+
+        What is trained on it does the same in either mode, or is trained as it is tested.
+        """
+        return not all(parameter.requires_grad for parameter in self.network.parameters())
+
+    def begin(self, total: int, done: int = 0) -> Self:
+        """Get ready for the first step of a run of `total`, of which `done` are behind it."""
+        self.schedule = make_schedule(self.optimizer, self.settings, total, done)
+        if self.runtime.world_size > 1:
+            if self.runtime.device.type == "cuda":
+                self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of a name torch 2.11 has not yet
+                self.trained = DistributedDataParallel(self.network, broadcast_buffers=False)
+        return self
+
+    def train(self) -> None:
+        """Bring the network into the mode that it is trained in."""
+        self.trained.train(not self.has_frozen_body)
+
+    def step(
+        self, inputs: Any, targets: Any, share: Tensor | float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Learn from a batch on the device; return the loss before, and the figures beside it.
+
+        `share` weights this process's gradient.
+        """
+        with self.runtime.autocast():
+            loss, figures = loss_and_figures(self.objective.loss(self.trained, inputs, targets))
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss * share).backward()
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.trained)
+        return loss.detach(), figures
+
+    @torch.no_grad()
+    def loss_is_finite(self, inputs: Any, targets: Any) -> Tensor:
+        """Return, as a boolean on the device, whether the network, as tested, can go on."""
+        with self.runtime.autocast():
+            loss = self.objective.loss(self.network.eval(), inputs, targets)
+        return loss_and_figures(loss)[0].isfinite()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of it."""
+        state = {"model_state": self.tested.state_dict()}
+        if self.average is not None:
+            averaged = int(self.average.n_averaged)
+            state |= {"raw_state": self.network.state_dict(), "averaged": averaged}
+        return state | {"optimizer_state": self.optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on with what `state` returned; the network holds its `model_state` already.
+
+        Raises:
+            LabError: the state is of another optimizer.
+        """
+        resume_optimizer(self.optimizer, state, self.settings)
+        if "raw_state" in state:  # then the network came here with the average
+            self.network.load_state_dict(state["raw_state"])
+            if self.average is not None:
+                self.average.n_averaged.fill_(state["averaged"])
+
+    def finish(self) -> None:
+        """Leave the network with the weights that are tested."""
+        if self.average is not None:
+            self.network.load_state_dict(self.tested.state_dict())
 
 
 # ---------------------------------------------------------------- one epoch
@@ -54,16 +170,15 @@ class Diverged(LabError):
 class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a wish to stop after the step at hand."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
     def __init__(self, runtime: Runtime) -> None:
         self.made = False
         # To its processes torchrun passes on what the terminal has sent them already, and ends
         # those that take too long.
         self.once_more_ends = runtime.world_size == 1
 
-    def __enter__(self) -> "StopRequest":
-        self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+    def __enter__(self) -> Self:
+        signals = (signal.SIGINT, signal.SIGTERM)
+        self._previous = {number: signal.signal(number, self._note) for number in signals}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,12 +186,11 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        if self.made:
-            if self.once_more_ends:
-                raise KeyboardInterrupt
-            return
-        self.made = True
-        say("\nStopping after this step (once more to stop at once) ...")
+        if self.made and self.once_more_ends:
+            raise KeyboardInterrupt
+        if not self.made:
+            self.made = True
+            say("\nStopping after this step (once more to stop at once) ...")
 
 
 @dataclass
@@ -88,39 +202,56 @@ class EpochState:
     trained: int = 0  # images since this process took the epoch up
     seconds: float = 0.0  # likewise
 
-    @classmethod
-    def restore(cls, saved: dict[str, Any]) -> "EpochState":
-        """Go on from a checkpoint's; earlier ones hold the loss alone."""
-        return cls(saved["images"], saved.get("sums") or {"loss": saved["loss_sum"]})
-
     def means(self) -> dict[str, float]:
         """Return the loss and the figures beside it, means over the inputs."""
         return {name: value / max(1, self.images) for name, value in self.sums.items()}
 
     def add(self, sums: dict[str, float], images: int) -> None:
         """Add sums over so many images; figures that an earlier part lacks are left out."""
-        first = not self.images
-        self.sums = {
-            name: value + self.sums.get(name, 0.0)
-            for name, value in sums.items()
-            if first or name in self.sums
-        }
+        names = self.sums if self.images else sums
+        self.sums = {name: sums[name] + self.sums.get(name, 0.0) for name in sums if name in names}
         self.images += images
         self.trained = images
 
 
+class Tally:
+    """What the steps of an epoch add up to, kept on the device: no step waits for it."""
+
+    def __init__(self, runtime: Runtime):
+        self.runtime, self.names, self.inputs = runtime, ("loss",), 0  # inputs of this process
+        self.sums = torch.zeros(1, dtype=torch.float64, device=runtime.device)
+        self.bad_step = torch.full((), NEVER, device=runtime.device)
+
+    def add(self, step: int, count: int, loss: Tensor, figures: dict[str, Tensor]) -> None:
+        """Add the means over a step's inputs."""
+        self.names = ("loss", *figures)
+        means = torch.stack([loss, *figures.values()]).detach()
+        self.sums = self.sums + means.double() * count
+        self.inputs += count
+        self.note(step, loss.isfinite())
+
+    def note(self, step: int, finite: Tensor) -> None:
+        """Note whether a step has left things finite."""
+        self.bad_step = torch.where(finite, self.bad_step, self.bad_step.clamp(max=step))
+
+    def check(self, label: str) -> None:
+        """Raise Diverged once the loss of a step, in any process, was not finite."""
+        if (step := int(self.runtime.least(self.bad_step))) < NEVER:
+            raise Diverged(f"the loss is no longer finite since step {step} of {label}")
+
+    def totals(self) -> tuple[dict[str, float], int]:
+        """Return sums over the inputs of all processes, and their number."""
+        own = torch.cat([self.sums, self.sums.new_tensor([self.inputs])])
+        *sums, inputs = self.runtime.total(own).tolist()
+        return dict(zip(self.names, sums, strict=True)), int(inputs)
+
+
 def train_one_epoch(
-    task: Task,
-    model: nn.Module,
+    learner: Learner,
     loader: DataLoader,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    runtime: Runtime,
     state: EpochState,
-    clip_norm: float = 0.0,
-    average: AveragedModel | None = None,
     stop: StopRequest | None = None,
-    label: str = "",
+    label: str = "the epoch",
 ) -> bool:
     """Train on what `loader` still has of an epoch, adding to `state`.
 
@@ -128,51 +259,33 @@ def train_one_epoch(
     the loss after it.
 
     Args:
-        clip_norm: most that the norm of all gradients may be; 0 for any.
-        average: follows the weights.
         stop: heeded after the step at hand, in all processes after the same one.
 
     Returns:
-        True if the epoch is done, False if it was stopped.
+        Whether the epoch is done, not stopped.
 
     Raises:
         Diverged: the loss is no longer finite; names the first such step.
     """
-    model.train(not has_frozen_body(model))
-    began, trained, stopped = time.perf_counter(), 0, False
+    runtime, began, stopped = learner.runtime, time.perf_counter(), False
+    tally = Tally(runtime)
     agree_every = AGREE_EVERY if runtime.device.type == "cuda" else 1
-    # On the device: sums over inputs, and the first step whose loss was not finite.
-    names: tuple[str, ...] = ("loss",)
-    sums = torch.zeros(1, dtype=torch.float64, device=runtime.device)
-    bad_step = torch.full((), NEVER, device=runtime.device)
+    learner.train()
     bar = progress(loader, total=loader.batch_sampler.batches_left(state.images), label=label)
-    for step, (inputs, targets) in enumerate(bar, 1):
-        inputs, targets = to_device(inputs, runtime), to_device(targets, runtime)
+    for step, batch in enumerate(bar, 1):
+        inputs, targets = to_device(batch, runtime)
         count, share = len(inputs), 1.0
         if runtime.world_size > 1:
             # DDP averages the processes' gradients; weighting each by its share of the batch
             # makes that the gradient of the whole batch's mean.
-            wishes = [float(count), float(stop is not None and stop.made)]
-            total, wish = runtime.total(torch.tensor(wishes, device=runtime.device))
+            wish = stop is not None and stop.made
+            wishes = torch.tensor([float(count), float(wish)], device=runtime.device)
+            total, wish = runtime.total(wishes)
             share = count * runtime.world_size / total
-        with runtime.autocast():
-            loss, figures = loss_and_figures(task.loss(model, inputs, targets))
-        optimizer.zero_grad(set_to_none=True)
-        (loss * share).backward()
-        if clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        optimizer.step()
-        schedule.step()
-        if average is not None:
-            average.update_parameters(model)
-
-        trained += count
-        loss = loss.detach()
-        names = ("loss", *figures)
-        sums = sums + torch.stack([loss, *figures.values()]).detach().double() * count
-        bad_step = torch.where(loss.isfinite(), bad_step, bad_step.clamp(max=step))
+        loss, figures = learner.step(inputs, targets, share)
+        tally.add(step, count, loss, figures)
         if step % CHECK_EVERY == 0:
-            _check_finite(bad_step, runtime, label)
+            tally.check(label)
             bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
         if runtime.world_size > 1:
             stopped = step % agree_every == 0 and bool(wish)
@@ -181,41 +294,11 @@ def train_one_epoch(
         if stopped:
             break
     if not stopped:
-        finite = loss_is_finite(task, model, inputs, targets, runtime)
-        bad_step = torch.where(finite, bad_step, bad_step.clamp(max=step))
-    _check_finite(bad_step, runtime, label)
-    totals = runtime.total(torch.cat([sums, sums.new_tensor([trained])])).tolist()
-    state.add(dict(zip(names, totals, strict=False)), int(totals[-1]))
+        tally.note(step, learner.loss_is_finite(inputs, targets))
+    tally.check(label)
+    state.add(*tally.totals())
     state.seconds = time.perf_counter() - began
     return not stopped
-
-
-def has_frozen_body(model: nn.Module) -> bool:
-    """True where a part is not trained: it stays as it is, batch norm's statistics as well.
-
-    The layer that is trained on it, linear or a convolution, does the same in either mode.
-    """
-    return not all(parameter.requires_grad for parameter in model.parameters())
-
-
-def loss_and_figures(result: Loss) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return what `Task.loss` returned as a loss and the figures beside it."""
-    return result if isinstance(result, tuple) else (result, {})
-
-
-@torch.no_grad()
-def loss_is_finite(
-    task: Task, model: nn.Module, inputs: Any, targets: Any, runtime: Runtime
-) -> Tensor:
-    """Return, as a boolean on the device, whether a network, as it is tested, can go on."""
-    model.eval()
-    with runtime.autocast():
-        return loss_and_figures(task.loss(model, inputs, targets))[0].isfinite()
-
-
-def _check_finite(bad_step: Tensor, runtime: Runtime, label: str) -> None:
-    if (step := int(runtime.least(bad_step))) < NEVER:
-        raise Diverged(f"the loss is no longer finite since step {step} of {label or 'the epoch'}")
 
 
 # ---------------------------------------------------------------- one evaluation
@@ -223,13 +306,13 @@ def _check_finite(bad_step: Tensor, runtime: Runtime, label: str) -> None:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, meter: Meter, loader: Iterable, runtime: Runtime, label: str = ""
+    network: nn.Module, meter: Meter, loader: Iterable, runtime: Runtime, label: str = ""
 ) -> dict[str, float]:
     """Show a meter a network, in evaluation mode, and a split; return the figures."""
-    model.eval()
+    network.eval()
     for inputs, targets in progress(loader, label=label):
         with runtime.autocast():
-            meter.update(model, to_device(inputs, runtime), to_device(targets, runtime))
+            meter.update(network, to_device(inputs, runtime), to_device(targets, runtime))
     return meter.compute(runtime)
 
 
@@ -237,211 +320,129 @@ def evaluate(
 
 
 def fit(
-    task: Task,
-    model: nn.Module,
+    learner: Learner,
     train_loader: DataLoader,
     val_loader: DataLoader | None,
-    settings: TrainSettings,
-    runtime: Runtime,
     run: Run,
     identity: dict[str, Any],
     resumed: dict[str, Any] | None = None,
-    parameters: list[dict[str, Any]] | None = None,
-) -> list[dict[str, Any]]:
-    """Train `model` up to `settings.epoch` epochs, with a checkpoint and a log line after each.
+) -> History:
+    """Train up to `settings.epoch` epochs, with a checkpoint and a log line after each.
 
     Args:
-        model: on the CPU or the device; trained in place. With `settings.ema` it ends with the
-            averaged weights.
+        learner: its network ends with the weights that are tested.
         val_loader: None where there is nothing to measure.
-        run: the folder; gets checkpoints and metrics.
         identity: what every checkpoint holds besides the state: configs, class names and so on.
         resumed: the loaded checkpoint to go on from.
-        parameters: groups of `model`'s parameters to train, as `make_optimizer` takes them; all
-            of them if None.
-
-    Returns:
-        The history: a row an epoch, as in metrics.csv.
 
     Raises:
-        LabError: numbers that are no longer finite, or a checkpoint that cannot be saved.
+        Diverged: numbers that are no longer finite, in all processes.
+        LabError: a checkpoint that cannot be saved.
         KeyboardInterrupt: stopped by Ctrl-C, after saving.
     """
-    model = place(model, runtime)
-    optimizer = make_optimizer(
-        parameters or list(model.parameters()), settings, runtime.device.type
-    )
-    average = average_weights(model, settings.ema) if settings.ema else None
-    history, state, processes, finished = [], EpochState(), None, 0
-    if resumed is not None:
-        finished, history = resumed["epoch"], list(resumed.get("history", []))
-        state, processes = _take_up(resumed, model, optimizer, average, settings)
+    settings, runtime = learner.settings, learner.runtime
+    finished, history, state, processes = _take_up(learner, resumed)
     sampler = train_loader.batch_sampler
     # An epoch that another batch size began counts as if this one had: the end is what counts.
     behind = (finished + 1) * len(sampler) - sampler.batches_left(state.images)
-    schedule = make_schedule(optimizer, settings, settings.epoch * len(sampler), behind)
-
-    trained = model
-    if runtime.world_size > 1:
-        if runtime.device.type == "cuda":
-            model = trained = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of a name that torch 2.11 has not yet
-            trained = DistributedDataParallel(model, broadcast_buffers=False)
-    tested = model if average is None else average.module
-    networks = nn.ModuleList([model] if average is None else [model, tested])
-
-    def snapshot(**more: Any) -> dict[str, Any]:
-        weights = {"model_state": tested.state_dict()}
-        if average is not None:
-            weights |= {"raw_state": model.state_dict(), "averaged": int(average.n_averaged)}
-        return {
-            **weights,
-            "optimizer_state": optimizer.state_dict(),
-            "task": task.name,
-            **identity,
-            "settings": asdict(settings),
-            "epoch": finished,
-            "best_epoch": best_epoch(history, task.ranks_by, settings.schedule),
-            "history": history,
-            **more,
-        }
-
+    learner.begin(settings.epoch * len(sampler), behind)
+    state_of = partial(_snapshot, learner, identity, history)
     with StopRequest(runtime) as stop:
         for epoch in range(finished + 1, settings.epoch + 1):
-            label = f"epoch {epoch}/{settings.epoch}"
+            label, began = f"epoch {epoch}/{settings.epoch}", time.perf_counter()
             sampler.epoch, sampler.start = epoch, state.images
             seed_epoch(settings.seed, epoch, runtime.rank)
-            if processes is not None:
-                restore_process(processes, networks, runtime)
-                processes = None
-            began = time.perf_counter()
+            restore_process(processes, learner.networks, runtime)
             try:
-                whole = train_one_epoch(
-                    task, trained, train_loader, optimizer, schedule, runtime, state,
-                    settings.clip_norm, average, stop, label,
-                )  # fmt: skip
+                whole = train_one_epoch(learner, train_loader, state, stop, label)
                 if not whole and sampler.batches_left(state.images):
-                    begun = asdict(state) | {"trained": 0, "seconds": 0.0}
-                    processes = process_states(networks, runtime)
-                    path = run.save_interrupted(snapshot(epoch_state=begun, processes=processes))
+                    begun = {
+                        "epoch_state": {"images": state.images, "sums": state.sums},
+                        "processes": process_states(learner.networks, runtime),
+                    }
+                    path = run.save_interrupted(state_of(epoch - 1) | begun)
                     done = f"epoch {epoch}, {state.images:,} of {sampler.count:,} images"
                     _end_interrupted(path, done, runtime)
-                if not has_frozen_body(model):
-                    average_buffers(networks, runtime)
-                row = {"epoch": epoch, **state.means()}
-                due = epoch % settings.val_interval == 0 or epoch == settings.epoch
-                if val_loader is not None and due:
-                    figures = evaluate(tested, task.meter(), val_loader, runtime, "validating")
-                    row |= {f"val_{name}": value for name, value in figures.items()}
-                _check_worth_saving(networks, row, label)
+                row = _measure(learner, val_loader, epoch, state, label)
             except Diverged as error:
-                way_out = _way_out(task, model, train_loader, run, runtime)
-                raise LabError(f"{error}; {way_out}") from error
-            row |= {
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "images_per_second": state.trained / state.seconds,
-                "seconds": time.perf_counter() - began,
-            }
-            history.append(row)
-            finished, state = epoch, EpochState()
-            say(_epoch_line(row, task.ranks_by, settings.epoch))
-            path = run.save_epoch(snapshot(), task.ranks_by, settings.max_ckpt_save_num)
-            if epoch < settings.epoch and _any_process(stop.made, runtime):
+                raise Diverged(f"{error}; {_way_out(learner, train_loader, run)}") from error
+            history.append(row | {"seconds": time.perf_counter() - began})
+            say(_epoch_line(history[-1], learner.objective.ranks_by, settings.epoch))
+            path = run.save_epoch(state_of(epoch), settings.max_ckpt_save_num)
+            state, processes = EpochState(), []
+            stopped = runtime.total(torch.tensor(float(stop.made), device=runtime.device))
+            if stopped and epoch < settings.epoch:
                 _end_interrupted(path, f"epoch {epoch}", runtime)
-    if average is not None:
-        model.load_state_dict(tested.state_dict())
+    learner.finish()
     run.close()
     return history
 
 
-def overfit(
-    task: Task,
-    model: nn.Module,
-    batch: tuple[Any, Any],
-    settings: TrainSettings,
-    runtime: Runtime,
-    parameters: list[dict[str, Any]],
-) -> float:
-    """Train on one batch alone, at a constant rate, and say whether it is learned by heart.
-
-    A network, a loss or a rate that cannot do that much cannot learn a data set either.
-
-    Returns:
-        The last loss over the first.
-    """
-    model = place(model, runtime).train()
-    optimizer = make_optimizer(parameters, settings, runtime.device.type)
-    make_schedule(optimizer, replace(settings, schedule="constant"), OVERFIT_STEPS, 0)
-    inputs, targets = (to_device(part, runtime) for part in batch)
-    say(f"Learning {len(inputs)} training images by heart")
-    first = loss = None
-    for step in range(1, OVERFIT_STEPS + 1):
-        with runtime.autocast():
-            mean, figures = loss_and_figures(task.loss(model, inputs, targets))
-        optimizer.zero_grad(set_to_none=True)
-        mean.backward()
-        optimizer.step()
-        loss = mean.item()
-        first = loss if first is None else first
-        learned = loss < OVERFIT_SHARE * first
-        if learned or step in OVERFIT_SHOWN or not math.isfinite(loss):
-            shown = "".join(f", {name} {as_text(value)}" for name, value in figures.items())
-            say(f"Step {step:3d}: loss {loss:.4f}{shown}")
-        if learned or not math.isfinite(loss):
-            break
-    if loss < OVERFIT_SHARE * first:
-        say(f"It can learn: after {step} steps the loss is below a hundredth of the first")
-    else:
-        say("It has not learned them: try another --lr, or look for a fault in network and loss")
-    return loss / first
-
-
 def _take_up(
-    resumed: dict[str, Any],
-    model: nn.Module,
-    optimizer: Optimizer,
-    average: AveragedModel | None,
-    settings: TrainSettings,
-) -> tuple[EpochState, list[dict[str, Any]] | None]:
-    """Load what a checkpoint holds of an optimizer and of weights that are averaged.
+    learner: Learner, resumed: dict[str, Any] | None
+) -> tuple[int, History, EpochState, list[dict[str, Any]]]:
+    """Have the learner go on from a checkpoint; return where that is.
 
     Returns:
-        How far the epoch after it has come, and what each process had of its own then, if any.
+        The epochs that are done, their history, how far the epoch after them has come, and what
+        each process had of its own then.
     """
-    resume_optimizer(optimizer, resumed, settings)
-    if "raw_state" in resumed:  # then the model came here with the average
-        model.load_state_dict(resumed["raw_state"])
-        if average is not None:
-            average.n_averaged.fill_(resumed["averaged"])
-    begun = resumed.get("epoch_state")
-    if begun is None:
-        return EpochState(), None
-    # Once, runs of a single process alone were interrupted within an epoch.
-    return EpochState.restore(begun), resumed.get("processes") or [resumed["rng_state"]]
+    if resumed is None:
+        return 0, [], EpochState(), []
+    learner.load(resumed)
+    state, processes = EpochState(), []
+    if begun := resumed.get("epoch_state"):
+        # Once, the loss alone was added up, and runs of a single process alone were interrupted.
+        state = EpochState(begun["images"], begun.get("sums") or {"loss": begun["loss_sum"]})
+        processes = resumed.get("processes") or [resumed["rng_state"]]
+    return resumed["epoch"], list(resumed.get("history", [])), state, processes
 
 
-def _check_worth_saving(networks: nn.Module, row: dict[str, Any], label: str) -> None:
-    """Raise Diverged if an epoch has left weights or a validation loss that are not finite."""
-    finite = [value.isfinite().all() for value in networks.state_dict().values()]
+def _snapshot(
+    learner: Learner, identity: dict[str, Any], history: History, epoch: int
+) -> dict[str, Any]:
+    """Return a checkpoint of a run whose last finished epoch this is."""
+    settings = learner.settings
+    return {
+        **learner.state(),
+        **identity,
+        "settings": asdict(settings),
+        "epoch": epoch,
+        "best_epoch": best_epoch(history, learner.objective.ranks_by, settings.schedule),
+        "history": history,
+    }
+
+
+def _measure(
+    learner: Learner, val_loader: DataLoader | None, epoch: int, state: EpochState, label: str
+) -> dict[str, Any]:
+    """Return a finished epoch's figures; raise Diverged if they, or weights, are not finite."""
+    settings, runtime = learner.settings, learner.runtime
+    if not learner.has_frozen_body:
+        average_buffers(learner.networks, runtime)
+    row = {"epoch": epoch, **state.means()}
+    due = epoch % settings.val_interval == 0 or epoch == settings.epoch
+    if val_loader is not None and due:
+        meter = learner.objective.meter()
+        figures = evaluate(learner.tested, meter, val_loader, runtime, "validating")
+        row |= {f"val_{name}": value for name, value in figures.items()}
+    finite = [value.isfinite().all() for value in learner.networks.state_dict().values()]
     if not torch.stack(finite).all():
         raise Diverged(f"the weights are no longer finite after {label}")
     if not math.isfinite(row.get("val_loss") or 0.0):
         raise Diverged(f"the validation loss is no longer finite after {label}")
+    rate, speed = learner.optimizer.param_groups[0]["lr"], state.trained / state.seconds
+    return row | {"learning_rate": rate, "images_per_second": speed}
 
 
-def _way_out(task: Task, model: nn.Module, loader: DataLoader, run: Run, runtime: Runtime) -> str:
+def _way_out(learner: Learner, loader: DataLoader, run: Run) -> str:
     """Say what to do about a diverged run: name the newest checkpoint whose loss is finite."""
-    inputs, targets = (to_device(part, runtime) for part in next(iter(loader)))
+    inputs, targets = to_device(next(iter(loader)), learner.runtime)
     for path, weights in run.newest_weights():
-        model.load_state_dict(weights)
-        if loss_is_finite(task, model, inputs, targets, runtime):
+        learner.network.load_state_dict(weights)
+        if learner.loss_is_finite(inputs, targets):
             return f"lower --lr, then --resume {path}"
     return "no epoch of it is worth going on from: start anew with a lower --lr"
-
-
-def _any_process(wish: bool, runtime: Runtime) -> bool:
-    return bool(runtime.total(torch.tensor(float(wish), device=runtime.device)))
 
 
 def _end_interrupted(path: Path, done: str, runtime: Runtime) -> None:
@@ -460,3 +461,44 @@ def _epoch_line(row: dict[str, Any], ranks_by: str, epochs: int) -> str:
         f"Epoch {row['epoch']:2d}/{epochs}: loss {row['loss']:.4f}{measured}, "
         f"{row['images_per_second']:,.0f} images/s, {minutes}:{seconds:02d} left"
     )
+
+
+# ---------------------------------------------------------------- one batch, by heart
+
+
+def overfit(
+    objective: Objective,
+    network: nn.Module,
+    batch: tuple[Any, Any],
+    settings: TrainSettings,
+    runtime: Runtime,
+    parameters: list[dict[str, Any]] | None = None,
+) -> float:
+    """Train on one batch alone, at a constant rate, and say whether it is learned by heart.
+
+    A network, a loss or a rate that cannot do that much cannot learn a data set either.
+
+    Returns:
+        The last loss over the first.
+    """
+    settings = replace(settings, schedule="constant", ema=0.0, clip_norm=0.0)
+    learner = Learner(objective, network, settings, runtime, parameters).begin(OVERFIT_STEPS)
+    learner.train()
+    inputs, targets = to_device(batch, runtime)
+    say(f"Learning {len(inputs)} training images by heart")
+    losses: list[float] = []
+    for step in range(1, OVERFIT_STEPS + 1):
+        loss, figures = learner.step(inputs, targets)
+        losses.append(loss.item())
+        learned = losses[-1] < OVERFIT_SHARE * losses[0]
+        over = learned or not math.isfinite(losses[-1])
+        if over or step in OVERFIT_SHOWN:
+            shown = "".join(f", {name} {as_text(value)}" for name, value in figures.items())
+            say(f"Step {step:3d}: loss {losses[-1]:.4f}{shown}")
+        if over:
+            break
+    if learned:
+        say(f"It can learn: after {step} steps the loss is below a hundredth of the first")
+    else:
+        say("It has not learned them: try another --lr, or look for a fault in network and loss")
+    return losses[-1] / losses[0]

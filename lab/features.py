@@ -13,29 +13,21 @@ class _Reached(Exception):
     """Ends a forward pass that need go no further."""
 
 
-def outputs_of(model: nn.Module, layers: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
-    """Return what layers of a network put out for images; the forward pass ends after the last.
+def inputs_of(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
+    """Return what a layer of a network gets for images; all else as of `outputs_of`."""
+    return outputs_of(model, [layer], images, before=True)[0]
+
+
+def outputs_of(
+    model: nn.Module, layers: Sequence[nn.Module], images: Tensor, before: bool = False
+) -> list[Tensor]:
+    """Return what layers of a network put out for images, or get; the forward pass ends there.
 
     Gradients flow through them. A layer that is called several times counts at its first call.
 
     Raises:
         ValueError: the forward pass does not use one of the layers.
     """
-    return _tap(model, layers, images, before=False)
-
-
-def inputs_of(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
-    """Return what a layer of a network gets for images; the forward pass ends there.
-
-    Raises:
-        ValueError: the forward pass does not use the layer.
-    """
-    return _tap(model, [layer], images, before=True)[0]
-
-
-def _tap(
-    model: nn.Module, layers: Sequence[nn.Module], images: Tensor, before: bool
-) -> list[Tensor]:
     found: dict[nn.Module, Tensor] = {}
     wanted = len(set(layers))
 
@@ -47,10 +39,8 @@ def _tap(
             raise _Reached
         found[layer] = found[layer].clone()  # a later layer may work in place
 
-    handles = [
-        layer.register_forward_pre_hook(keep) if before else layer.register_forward_hook(keep)
-        for layer in set(layers)
-    ]
+    register = nn.Module.register_forward_pre_hook if before else nn.Module.register_forward_hook
+    handles = [register(layer, keep) for layer in set(layers)]
     try:
         model(images)
     except _Reached:

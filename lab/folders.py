@@ -1,7 +1,4 @@
-"""Where things lie: the project's own folders, those a checkpoint names, those still being made.
-
-Only the standard library is imported here, as in `console`.
-"""
+"""Where things lie: the project's own folders, those a checkpoint names, those still being made."""
 
 import glob
 import os

@@ -4,21 +4,16 @@
     batch = preprocess.read([path])            # (1, 3, 224, 224), normalised
     pixels = preprocess.denormalize(batch)     # (1, 3, 224, 224) in [0, 1]
 
-A network's `Preprocess` is the one pair of functions that leads to its input and back; it is
-saved in every checkpoint.
+A classifier's `Preprocess` is the one pair of functions that leads to its input and back; it is
+saved in its checkpoints. Input of all other networks is `centred`.
 """
 
-import io
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path, PurePosixPath
-from threading import Thread
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,11 +22,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lab.console import LabError, say
+from lab.files import attempt, reason
 from lab.folders import printable
 
-DOWNLOAD_LIMIT = 20 * 2**20  # bytes of a fetched picture
-DOWNLOAD_SECONDS = 30.0  # for all of it
-SILENCE_SECONDS = 10.0  # without a connection or another byte
 RESIZED_LIMIT = 2**24  # pixels of a picture made only to be cropped
 PNM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 
@@ -40,19 +33,15 @@ PNM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 class Preprocess:
     """How a picture becomes a network's input, and back.
 
-    Attributes:
-        size: (H, W) of the input in pixels.
-        mean, std: of each channel of pixels in [0, 1]; their number is that of the channels.
-        resize: length of the shorter side in pixels before the centre crop to `size`; None
-            squashes the whole picture to `size`.
-        bicubic: resize by bicubic interpolation, not by bilinear.
+    Before the centre crop to `size`, its shorter side is resized to `resize` pixels; without that,
+    the whole picture is squashed to `size`.
     """
 
-    size: tuple[int, int] = (32, 32)
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    size: tuple[int, int] = (32, 32)  # (H, W) of the input in pixels
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of each channel of pixels in [0, 1]
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     resize: int | None = None
-    bicubic: bool = False
+    bicubic: bool = False  # how it is resized; else bilinear
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,20 +68,15 @@ class Preprocess:
         return np.asarray(image).reshape(self.shape)
 
     def fit_batch(self, pixels: Tensor) -> Tensor:
-        """Do to pictures of one size what `fit` does to a picture.
+        """Do to pictures of one size what `fit` does to a picture, to about a level of 255.
 
-        Args:
-            pixels: uint8 (N, H', W', 1 or 3).
-
-        Returns:
-            uint8 (N, H, W, C), what `fit` gives to about a level of 255.
+        Shape: uint8 (N, H', W', 1 or 3) to uint8 (N, H, W, C).
         """
         if pixels.shape[3] == 3 and len(self.mean) == 1:  # Pillow's luma, in its fixed point
             weights = torch.tensor([19595, 38470, 7471], device=pixels.device)
             luma = (pixels.int() * weights).sum(3, keepdim=True)
             pixels = ((luma + 2**15) >> 16).byte()
-        old = tuple(pixels.shape[1:3])
-        new = self.size
+        old, new = tuple(pixels.shape[1:3]), self.size
         if self.resize is not None:
             new = tuple(self.resize * side // min(old) for side in old)
         if new != old:
@@ -108,17 +92,8 @@ class Preprocess:
         return pixels.expand(-1, -1, -1, len(self.mean)).contiguous()
 
     def read(self, paths: Sequence[Path]) -> Tensor:
-        """Read files as one batch of network input, (N, C, H, W).
-
-        Raises:
-            LabError: a file is no readable image; names it.
-        """
-        pictures = []
-        for path in paths:
-            try:
-                pictures.append(self.fit(open_image(path)))
-            except OSError as error:
-                raise LabError(f"{path}: {error.strerror or error}") from error
+        """Read files, as `read_image` does, as one batch of network input, (N, C, H, W)."""
+        pictures = [self.fit(read_image(path)) for path in paths]
         return self.normalize(torch.from_numpy(np.stack(pictures)))
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -150,6 +125,16 @@ class Preprocess:
         return std, mean / std
 
 
+def centred(pixels: Tensor) -> Tensor:
+    """Return uint8 pixels of any shape as network input in [-1, 1], for mean and std of 0.5."""
+    return pixels.float().div_(127.5).sub_(1)
+
+
+def as_input(picture: np.ndarray) -> Tensor:
+    """Return a picture, uint8 (H, W, 3), as a batch of `centred` network input, (1, 3, H, W)."""
+    return centred(torch.from_numpy(picture).permute(2, 0, 1)[None])
+
+
 def open_image(path: Path) -> Image.Image:
     """Read any image file, upright (EXIF); RGB, but for plain grey ones ("L").
 
@@ -178,6 +163,14 @@ def open_image(path: Path) -> Image.Image:
         raise OSError(f"damaged image ({reason})") from error
 
 
+def read_image(path: Path) -> Image.Image:
+    """Read an image file as `open_image` does; a LabError names one that cannot be read."""
+    try:
+        return open_image(path)
+    except OSError as error:
+        raise LabError(f"{path}: {reason(error)}") from error
+
+
 def _check_length(body: bytes) -> None:
     """Raise a ValueError where a binary PPM or PGM is longer or shorter than its header says.
 
@@ -195,10 +188,9 @@ def _check_length(body: bytes) -> None:
 def say_left_out(folder: Path, count: int, problems: Mapping[Path, str]) -> None:
     """Name the files, of `count` below a folder, that are left out and why, if there are any."""
     if problems:
-        named = [
-            f"{printable(os.path.relpath(path, folder))} ({why})" for path, why in problems.items()
-        ]
-        shown = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
+        names = (printable(os.path.relpath(path, folder)) for path in problems)
+        named = [f"{name} ({why})" for name, why in zip(names, problems.values(), strict=True)]
+        shown = ", ".join(named[:5]) + f" and {len(named) - 5} more" * (len(named) > 5)
         say(f"{folder}: left out {len(named)} of {count:,} files: {shown}")
 
 
@@ -208,26 +200,9 @@ def to_arrays(pixels: Tensor) -> np.ndarray:
     return np.broadcast_to(arrays, (*arrays.shape[:3], 3))
 
 
-def picture_file(source: str | None, folder: Path) -> Path:
-    """Return the file of a picture; without a source, a photograph that scikit-learn brings."""
-    if source is None:
-        return Path(str(files("sklearn.datasets") / "images" / "china.jpg"))
-    return image_path(source, folder / "images")
-
-
-def read_picture(path: Path, size: int | None, preprocess: Preprocess) -> Tensor:
-    """Read a whole picture as network input, (1, 3, H, W), its shorter side `size` pixels.
-
-    Args:
-        size: None for the picture's own.
-
-    Raises:
-        LabError: no readable image.
-    """
-    try:
-        image = open_image(path).convert("RGB")
-    except OSError as error:
-        raise LabError(f"{path}: {error.strerror or error}") from error
+def whole_picture(image: Image.Image, size: int | None, preprocess: Preprocess) -> Tensor:
+    """Return a whole picture as network input, (1, 3, H, W), its shorter side `size` or its own."""
+    image = image.convert("RGB")
     if size is not None:
         sides = [max(1, round(side * size / min(image.size))) for side in image.size]
         image = image.resize(sides, Image.Resampling.BICUBIC)
@@ -237,114 +212,7 @@ def read_picture(path: Path, size: int | None, preprocess: Preprocess) -> Tensor
 def save_picture(pixels: Tensor, path: Path) -> None:
     """Save pixels, (1, 3, H, W) in [0, 1], as a file, and say where."""
     array = (to_arrays(pixels)[0] * 255).round().astype(np.uint8)
-    try:
+    with attempt(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(path, quality=95)
-    except OSError as error:
-        raise LabError(f"cannot write {path}: {error.strerror or error}") from error
     say(f"Saved {path} ({array.shape[1]}x{array.shape[0]})")
-
-
-def image_files(sources: Sequence[str], folder: Path) -> list[Path]:
-    """Return the images that files, folders (to any depth) and http(s) addresses name.
-
-    Those that cannot be read are named and left out.
-
-    Raises:
-        LabError: a source does not exist, or nothing readable is left.
-    """
-    known = Image.registered_extensions()
-    paths: list[Path] = []
-    for source in sources:
-        if Path(source).is_dir():
-            inside = sorted(p for p in Path(source).rglob("*") if p.suffix.lower() in known)
-            paths += [path for path in inside if path.is_file()]
-        else:
-            paths.append(image_path(source, folder))
-    readable = []
-    for path in paths:
-        try:
-            open_image(path)
-            readable.append(path)
-        except OSError as error:
-            say(f"{path} is left out: {error.strerror or error}")
-    if not readable:
-        raise LabError(f"no readable image in {', '.join(sources)}")
-    return readable
-
-
-def image_path(source: str, folder: Path) -> Path:
-    """Return the file of an image given as a path or as an http(s) address, fetched to `folder`.
-
-    Raises:
-        LabError: no such file, or the address does not lead to an image.
-    """
-    if "://" in source:
-        return fetch_image(source, folder)
-    path = Path(source)
-    if not path.is_file():
-        raise LabError(f"no image {path}; give a file or an http(s) address")
-    return path
-
-
-def fetch_image(url: str, folder: Path) -> Path:
-    """Download an image into `folder`, under a name made of letters, digits, `-` and `_`.
-
-    Nothing is written unless the whole body is an image that Pillow can decode.
-
-    Raises:
-        LabError: the address is not http(s), not reachable, too slow or too large, or no image.
-    """
-    body = _download(url)
-    try:
-        with Image.open(io.BytesIO(body)) as image:
-            image.load()
-            kind = image.format.lower()
-    except Exception as error:  # arbitrary bytes make decoders raise nearly anything
-        raise LabError(f"{url} is not an image that can be read") from error
-    stem = PurePosixPath(unquote(urlsplit(url).path)).stem
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60] or "image"
-    path = folder / f"{name}.{'jpg' if kind == 'jpeg' else kind}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(body)
-    except OSError as error:
-        raise LabError(f"cannot write {path}: {error.strerror}") from error
-    return path
-
-
-def _download(url: str) -> bytes:
-    """Return the body behind an http(s) address; redirects lead to such addresses alone."""
-    import requests
-
-    fetched: Future[bytes] = Future()
-
-    def fetch() -> None:
-        try:
-            fetched.set_result(_read_body(url))
-        except Exception as error:
-            fetched.set_exception(error)
-
-    # A server that sends a byte now and then keeps any read waiting: this one is left behind.
-    Thread(target=fetch, daemon=True).start()
-    try:
-        return fetched.result(DOWNLOAD_SECONDS)
-    except TimeoutError as error:
-        raise LabError(f"{url} took over {DOWNLOAD_SECONDS:.0f} s; save it by hand") from error
-    except (requests.RequestException, ValueError) as error:  # ValueError: a malformed redirect
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise LabError(f"could not fetch {url} ({reason}); give a file instead") from error
-
-
-def _read_body(url: str) -> bytes:
-    import requests
-
-    body = bytearray()
-    with requests.get(url, timeout=SILENCE_SECONDS, stream=True) as response:
-        response.raise_for_status()
-        for chunk in response.iter_content(2**16):
-            body += chunk
-            if len(body) > DOWNLOAD_LIMIT:
-                limit = DOWNLOAD_LIMIT // 2**20
-                raise LabError(f"{url} is larger than {limit} MB; give a smaller image")
-    return bytes(body)

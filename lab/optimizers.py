@@ -22,9 +22,8 @@ STEPS, STEP_FACTOR = 3, 0.1  # of `step`: equal parts, and each one's rate over 
 def make_optimizer(parameters: Any, settings: TrainSettings, device: str) -> Optimizer:
     """Return the optimizer a run asks for; `momentum` is SGD's alone, as in the assignment.
 
-    Args:
-        parameters: tensors, or groups of them as torch.optim takes them; a group's `lr_scale`
-            multiplies its learning rate.
+    The parameters can be groups, as torch.optim takes them; a group's `lr_scale` multiplies its
+    learning rate.
     """
     options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optim_type == "muon":
@@ -60,12 +59,7 @@ class Muon(uncompiled(torch.optim.AdamW)):
     (Liu et al. 2025, section 2.2). Biases and norms are AdamW's.
 
     torch.optim.Muon computes the same, but takes nothing but matrices: neither convolutions nor
-    what goes beside them.
-
-    Args:
-        parameters: tensors, or groups of them.
-        dtype: that the orthogonal matrices are computed in.
-        options: of torch.optim.AdamW.
+    what goes beside them. Here, `dtype` is that of the orthogonal matrices; all else is AdamW's.
     """
 
     momentum = 0.95
@@ -104,8 +98,6 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """Return nearly U V^T of a matrix U S V^T: its singular values become 0.7 to 1.2.
 
     Five steps of Newton and Schulz, by a polynomial that rises steeply at 0 (Jordan et al. 2024).
-
-    Shape: (M, N) to the same.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix
@@ -122,8 +114,7 @@ def resume_optimizer(
 ) -> None:
     """Load an optimizer's state from a checkpoint; its momentum and penalty may be new ones.
 
-    Raises:
-        LabError: the checkpoint has none, or one of another optimizer.
+    A LabError says that the checkpoint has none, or one of another optimizer.
     """
     made_by = resumed.get("settings", {}).get("optim_type", settings.optim_type)
     try:
@@ -147,11 +138,9 @@ def resume_optimizer(
 def make_schedule(
     optimizer: Optimizer, settings: TrainSettings, total: int, done: int
 ) -> LRScheduler:
-    """Return the learning rate's course, stepped once a batch.
+    """Return the learning rate's course, stepped once a batch, over a run of `total` steps.
 
-    Args:
-        total: steps of the whole run.
-        done: those that it has behind it, whatever rate and schedule they had.
+    Of these, `done` are behind it, whatever rate and schedule they had.
     """
     for group in optimizer.param_groups:
         peak = settings.lr * group.get("lr_scale", 1.0)

@@ -4,7 +4,8 @@
 |---|---|
 | `ckpt_epoch_N.pth` | a finished epoch |
 | `ckpt_interrupted.pth` | the middle of one, after Ctrl-C |
-| `metrics.csv`, `loss_and_acc.jpg`, `events.out.tfevents.*` | its figures, a row an epoch |
+| `metrics.csv`, `events.out.tfevents.*` | its figures, a row an epoch |
+| `loss_and_acc.jpg` | their curves, drawn when the training has ended or is stopped |
 | `run.json` | what was trained on what, command, versions, commit, seed; again when resumed |
 | `log.txt` | what was printed |
 | `previous_K/` | an earlier run, or later epochs of this one that it went back behind |
@@ -21,16 +22,18 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from lab import checkpoint
 from lab.console import LabError, command, keep_log, say
+from lab.files import attempt, write_whole
 from lab.folders import PROJECT
 from lab.runtime import Runtime
 
@@ -40,35 +43,29 @@ OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.tx
 
 
 class Run:
-    """The folder of one training; only the main process writes to it."""
+    """The folder of one training; only the main process writes to it, or raises a LabError.
+
+    Attributes:
+        history: a row an epoch that is done, as in metrics.csv.
+    """
 
     def __init__(self, folder: Path, runtime: Runtime):
-        self.folder = folder
-        self.writes = runtime.rank == 0
-        self._events = None
-        if self.writes:
-            self._check_writable()
-
-    def _check_writable(self) -> None:
-        """Find out now, not after an epoch, if the folder cannot be written."""
-        probe = self.folder / ".writable"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink(missing_ok=True)
-        except OSError as error:
-            raise LabError(
-                f"cannot write to --ckpt_path {self.folder}: {error.strerror}"
-            ) from error
-
-    # ------------------------------------------------------------ lineage
+        self.folder, self.writes = folder, runtime.rank == 0
+        self.history: Sequence[dict[str, Any]] = []
+        self._events: SummaryWriter | None = None
+        if self.writes:  # if it cannot be, that is found out now, not after an epoch
+            probe = folder / ".writable"
+            with attempt(f"write to --ckpt_path {folder}"):
+                folder.mkdir(parents=True, exist_ok=True)
+                probe.touch()
+                probe.unlink(missing_ok=True)
 
     def begin(
         self,
         runtime: Runtime,
         seed: int,
         resumed: Path | None = None,
-        finished: int = 0,
+        state: Mapping[str, Any] | None = None,
         trained: dict[str, Any] | None = None,
     ) -> None:
         """Make room for this run, and note how it is made.
@@ -77,20 +74,18 @@ class Run:
         epochs after the one it goes on from.
 
         Args:
-            resumed: the checkpoint that it goes on from.
-            finished: the epochs done there.
+            resumed, state: the checkpoint that it goes on from, and what that holds.
             trained: what is trained on what, for `run.json`.
-
-        Raises:
-            LabError: the folder cannot be written.
         """
         if not self.writes:
             return
+        if state is not None:
+            self.history = state.get("history", [])
         if resumed is None or resumed.parent.resolve() != self.folder.resolve():
             self.set_aside_all()
         else:
             epochs = checkpoint.epochs(self.folder)
-            later = [path.name for epoch, path in epochs.items() if epoch > finished]
+            later = [path.name for epoch, path in epochs.items() if epoch > state["epoch"]]
             if resumed.name != checkpoint.INTERRUPTED:
                 later.append(checkpoint.INTERRUPTED)
             if place := self._set_aside(later):
@@ -102,15 +97,11 @@ class Run:
         except (OSError, ValueError, TypeError):
             say(f"{path} cannot be read and is written anew")
             sessions = []
-        sessions.append(describe(runtime, seed, resumed, trained))
+        sessions.append(session_of(runtime, seed, resumed, trained))
         write_whole(path, json.dumps(sessions, indent=2) + "\n")
 
     def set_aside_all(self) -> None:
-        """Set aside an earlier run, if there is one.
-
-        Raises:
-            LabError: the folder cannot be written.
-        """
+        """Set aside an earlier run, if there is one."""
         if self.writes and (place := self._set_aside(OWN)):
             say(f"{self.folder} held an earlier run; it is now in {place}")
 
@@ -125,30 +116,21 @@ class Run:
         number = 1
         while (place := self.folder / f"previous_{number}").exists():
             number += 1
-        try:
+        with attempt(f"move the earlier run in {self.folder}"):
             place.mkdir()
             for path in found:
                 path.rename(place / path.name)
-        except OSError as error:
-            raise LabError(
-                f"cannot move the earlier run in {self.folder}: {error.strerror}"
-            ) from error
         return place
 
-    # ------------------------------------------------------------ epochs
-
-    def save_epoch(self, state: dict[str, Any], ranks_by: str, keep: int) -> Path:
-        """Save a finished epoch and its figures; remove the oldest beyond `keep`, never the best.
-
-        Raises:
-            LabError: it cannot be written.
-        """
+    def save_epoch(self, state: dict[str, Any], keep: int) -> Path:
+        """Save an epoch that is done; remove the oldest ones beyond `keep`, but never the best."""
         path = self.folder / f"ckpt_epoch_{state['epoch']}.pth"
         if self.writes:
             checkpoint.save(path, state)
             (self.folder / checkpoint.INTERRUPTED).unlink(missing_ok=True)
             checkpoint.rotate(self.folder, keep, state["best_epoch"])
-            self._log(state["history"], ranks_by)
+            self.history = state["history"]
+            self._log()
         return path
 
     def save_interrupted(self, state: dict[str, Any]) -> Path:
@@ -166,39 +148,21 @@ class Run:
             except LabError:
                 continue
 
-    def _log(self, history: list[dict[str, Any]], ranks_by: str) -> None:
-        from lab.pictures import save_curves
-
-        write_whole(self.folder / "metrics.csv", as_csv(history))
-        save_curves(self.folder / "loss_and_acc.jpg", history, ranks_by)
+    def _log(self) -> None:
+        write_whole(self.folder / "metrics.csv", as_csv(self.history))
+        row = self.history[-1]
         if self._events is None:
-            from torch.utils.tensorboard import SummaryWriter
-
             # Rows from this epoch on that an earlier process left are struck.
-            self._events = SummaryWriter(str(self.folder), purge_step=history[-1]["epoch"])
-        for name, value in history[-1].items():
+            self._events = SummaryWriter(str(self.folder), purge_step=row["epoch"])
+        for name, value in row.items():
             if name != "epoch" and value is not None:
-                self._events.add_scalar(name, value, history[-1]["epoch"])
+                self._events.add_scalar(name, value, row["epoch"])
         self._events.flush()
 
     def close(self) -> None:
         """Finish the event file."""
         if self._events is not None:
             self._events.close()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file of a run, which is there as it was or whole.
-
-    Raises:
-        LabError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
-        partial.replace(path)
-    except OSError as error:
-        raise LabError(f"could not write {path}: {error.strerror}") from error
 
 
 def best_epoch(
@@ -212,21 +176,17 @@ def best_epoch(
     neighbours' at half their weight; of equals, that of the lowest loss. Epochs whose figures are
     not finite do not count.
     """
-    ranked = [
-        (row[f"val_{ranks_by}"], row.get("val_loss") or 0.0, row["epoch"])
-        for row in history
-        if row.get(f"val_{ranks_by}") is not None
-    ]
+    key = f"val_{ranks_by}"
+    rows = [row for row in history if row.get(key) is not None]
+    ranked = [(row[key], row.get("val_loss") or 0.0, row["epoch"]) for row in rows]
     ranked = [entry for entry in ranked if all(map(math.isfinite, entry))]
     if not ranked:
         return None
     if schedule != "constant":
         return ranked[-1][2]
-    figures = np.array([figure for figure, _, _ in ranked])
-    weighted, weights = (
-        np.convolve(values, (1, 2, 1))[1:-1] for values in (figures, np.ones(len(figures)))
-    )
-    smooth = (weighted / weights).round(9)
+    figures = [figure for figure, _, _ in ranked]
+    sums = [np.convolve(values, (1, 2, 1))[1:-1] for values in (figures, np.ones(len(figures)))]
+    smooth = (sums[0] / sums[1]).round(9)
     best = max(range(len(ranked)), key=lambda index: (smooth[index], -ranked[index][1]))
     return ranked[best][2]
 
@@ -241,7 +201,7 @@ def as_csv(history: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def describe(
+def session_of(
     runtime: Runtime, seed: int, resumed: Path | None, trained: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return how this process makes a run, for whoever wants to make it again."""

@@ -16,18 +16,12 @@ from lab.console import LabError, UsageError, process_rank
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a script computes.
+    """Where and how a script computes."""
 
-    Attributes:
-        device: of the network and the batches.
-        autocast_dtype: lower precision of the forward pass; None for float32 throughout.
-        rank, world_size: this process among those of torchrun.
-    """
-
-    device: torch.device
-    autocast_dtype: torch.dtype | None = None
-    rank: int = 0
-    world_size: int = 1
+    device: torch.device  # of the network and the batches
+    autocast_dtype: torch.dtype | None = None  # of the forward pass; None for float32 throughout
+    rank: int = 0  # of this process among those of torchrun
+    world_size: int = 1  # number of those
 
     @property
     def precision(self) -> str:
@@ -53,10 +47,9 @@ class Runtime:
 
     def gather(self, part: Any) -> list[Any]:
         """Return what each process has of something that can be pickled, in the order of ranks."""
-        if self.world_size == 1:
-            return [part]
-        parts: list[Any] = [None] * self.world_size
-        dist.all_gather_object(parts, part)
+        parts = [part] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(parts, part)
         return parts
 
     def wait_for_all(self) -> None:
@@ -132,9 +125,9 @@ def to_device(batch: Any, runtime: Runtime) -> Any:
     are fastest in.
     """
     if isinstance(batch, Tensor):
-        layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(batch.dim())
-        if layout is None or not batch.is_floating_point():
-            layout = torch.preserve_format
+        layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+        known = layouts if batch.is_floating_point() else {}
+        layout = known.get(batch.dim(), torch.preserve_format)
         return batch.to(runtime.device, memory_format=layout, non_blocking=True)
     if isinstance(batch, dict):
         return {name: to_device(value, runtime) for name, value in batch.items()}
@@ -152,11 +145,7 @@ def place(model: nn.Module, runtime: Runtime) -> nn.Module:
 
 
 def check_batch_size(batch_size: int, runtime: Runtime, normalises: bool) -> None:
-    """Raise a UsageError unless every process gets enough images a batch.
-
-    Args:
-        normalises: the network has batch norm, which cannot train on one image.
-    """
+    """Raise a UsageError unless every process gets enough images a batch, two for batch norm."""
     needed = runtime.world_size * (2 if normalises else 1)
     if batch_size < needed:
         why = "batch norm needs 2 images a process" if normalises else "each process needs an image"
@@ -180,9 +169,8 @@ def process_states(networks: nn.Module, runtime: Runtime) -> list[dict[str, Any]
     own: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if runtime.device.type == "cuda":
         own["cuda"] = torch.cuda.get_rng_state()
-    if runtime.world_size == 1:
-        return [own]
-    own["buffers"] = [buffer.cpu() for buffer in networks.buffers()]
+    if runtime.world_size > 1:
+        own["buffers"] = [buffer.cpu() for buffer in networks.buffers()]
     return runtime.gather(own)
 
 

@@ -12,18 +12,21 @@ Yosinski et al. 2015), saliency and class visualisation (Simonyan et al. 2013), 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib import colormaps
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 
 from lab.augmentation import move
 from lab.console import progress
 from lab.features import inputs_of, outputs_of, total_variation
 from lab.images import Preprocess
-from networks import ConvBlock, NonLocalBlock, output_layer
+from lab.weights import output_layer
+from networks import ConvBlock, NonLocalBlock
 
 # ---------------------------------------------------------------- layers
 
@@ -57,6 +60,28 @@ def hidden_features(model: nn.Module, images: Tensor) -> Tensor:
 def non_local_blocks(model: nn.Module) -> dict[str, NonLocalBlock]:
     """Return the network's non-local blocks, by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, NonLocalBlock)}
+
+
+# ---------------------------------------------------------------- gradients
+
+
+def _slope(score: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return the gradient of a score of images, a number, with respect to them."""
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(score(images), images)[0]
+
+
+def _climb(images: Tensor, gradients: Tensor, lr: float, bounds: tuple[Tensor, Tensor]) -> Tensor:
+    """Return images a step of `lr`, root mean square, up their smoothed gradients, in `bounds`."""
+    gradients = F.avg_pool2d(gradients, 3, 1, 1, count_include_pad=False)
+    length = gradients.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12  # never quite 0
+    return (images + lr * gradients / length).clamp(*bounds)
+
+
+def _scale_at(step: int, steps: int, scales: Sequence[float]) -> float:
+    """Return the scale of a step: each has its share of them, the last step is at the last."""
+    return scales[-1 - (steps - 1 - step) * len(scales) // steps]
 
 
 # ---------------------------------------------------------------- filters
@@ -121,8 +146,7 @@ def excite_filters(
         Network input (filters, C, side, side).
     """
     device = next(model.parameters()).device
-    low, high = preprocess.bounds(device)
-    generator = torch.Generator().manual_seed(seed)
+    bounds, generator = preprocess.bounds(device), torch.Generator().manual_seed(seed)
     noise = torch.randn(1, len(preprocess.mean), scales[0], scales[0], generator=generator) * 0.1
     images = noise.to(device).repeat(filters, 1, 1, 1)
     for step in progress(range(steps), label=f"exciting {filters} filters"):
@@ -130,25 +154,13 @@ def excite_filters(
         if images.shape[-1] != side:
             images = F.interpolate(images, size=(side, side), mode="bilinear")
         shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
-        moved = images.roll(shift, (2, 3)).requires_grad_()
-        with torch.enable_grad():
-            # The diagonal's gradient leaves every image to its own filter.
-            score = filter_responses(model, layer, moved).diagonal().sum()
-            (gradient,) = torch.autograd.grad(score, moved)
-        gradient = gradient.roll([-pixels for pixels in shift], (2, 3))
-        gradient = F.avg_pool2d(gradient, 3, 1, 1, count_include_pad=False)
-        images = (images * 0.98 + lr * gradient / _rms(gradient)).clamp(low, high)
+        # The diagonal's gradient leaves every image to its own filter.
+        gradients = _slope(
+            lambda moved: filter_responses(model, layer, moved).diagonal().sum(),
+            images.roll(shift, (2, 3)),
+        ).roll([-pixels for pixels in shift], (2, 3))
+        images = _climb(images * 0.98, gradients, lr, bounds)
     return images
-
-
-def _scale_at(step: int, steps: int, scales: Sequence[float]) -> float:
-    """Return the scale of a step: each has its share of them, the last step is at the last."""
-    return scales[-1 - (steps - 1 - step) * len(scales) // steps]
-
-
-def _rms(gradients: Tensor) -> Tensor:
-    """Return each image's root mean square, (N, 1, 1, 1), never quite 0."""
-    return gradients.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12
 
 
 # ---------------------------------------------------------------- saliency
@@ -162,10 +174,7 @@ def saliency_maps(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
     Shape: images (N, C, H, W) and int64 labels (N,) to (N, H, W).
     """
-    images = images.detach().requires_grad_()
-    with torch.enable_grad():
-        scores = model(images).gather(1, labels[:, None])
-        (gradients,) = torch.autograd.grad(scores.sum(), images)
+    gradients = _slope(lambda images: model(images).gather(1, labels[:, None]).sum(), images)
     return gradients.abs().amax(1)
 
 
@@ -186,21 +195,13 @@ def object_masks(saliency: Tensor, blur: int = 2, share: float = 0.25) -> Tensor
 # ---------------------------------------------------------------- fooling
 
 
-@dataclass(frozen=True)
-class Fooling:
-    """An image and what became of it.
+class Fooling(NamedTuple):
+    """An image and what became of it."""
 
-    Attributes:
-        image: network input (1, C, H, W), the fooling one.
-        difference: of pixels in [0, 1], (1, C, H, W): fooling minus original.
-        steps: taken; 0 where the network said the target from the start.
-        fooled: whether the network says the target.
-    """
-
-    image: Tensor
-    difference: Tensor
-    steps: int
-    fooled: bool
+    image: Tensor  # network input (1, C, H, W), the fooling one
+    difference: Tensor  # of pixels in [0, 1], (1, C, H, W): fooling minus original
+    steps: int  # taken; 0 where the network said the target from the start
+    fooled: bool  # whether the network says the target
 
 
 def make_fooling_image(
@@ -227,10 +228,9 @@ def make_fooling_image(
     black, white = preprocess.bounds(image.device)
     reach = max_change * (white - black)
     low, high = torch.maximum(image - reach, black), torch.minimum(image + reach, white)
-    original, image = image, image.clone()
-    taken, fooled = 0, False
-    while True:
-        image.requires_grad_()
+    original = image
+    for taken in range(steps + 1):
+        image = image.detach().requires_grad_()
         with torch.enable_grad():
             logits = model(image)
             (gradient,) = torch.autograd.grad(logits[0, target], image)
@@ -239,10 +239,8 @@ def make_fooling_image(
         if fooled or taken == steps:
             break
         # A pixel at its limit cannot follow; the step's length goes to those that can.
-        free = torch.where(gradient > 0, image < high, image > low)
-        gradient = gradient * free
+        gradient = gradient * torch.where(gradient > 0, image < high, image > low)
         image = (image + lr * gradient / (gradient.norm() + 1e-12)).clamp(low, high)
-        taken += 1
     difference = preprocess.denormalize(image) - preprocess.denormalize(original)
     return Fooling(image, difference, taken, fooled)
 
@@ -264,19 +262,16 @@ def visualize_classes(
 ) -> Tensor:
     """Find an image a class that looks like the class to the network (Simonyan 2013, section 2).
 
-    Maximises `s_y(I) - rival_weight * log sum_k exp s_k(I) - l2_weight * ||I||^2`, k all classes
-    but y, from faint noise: the paper's objective, where a weight of 0 leaves out the rivals, with
-    which classes that share their shape would end up as each other. All targets climb at once, as
-    one batch, by steps of fixed length. What keeps the image from becoming a
-    pattern that means nothing to us: it is found coarse to fine, every step sees it through
-    another jitter (shift, turn, scale), and it is blurred every few steps but for the last.
+    Climbs on `class_objective` from faint noise, all targets at once, as one batch, by steps of
+    fixed length. What keeps the image from becoming a pattern that means nothing to us: it is found
+    coarse to fine, every step sees it through another jitter (shift, turn, scale), and it is
+    blurred every few steps but for the last.
 
     Args:
         targets: indices of classes; may repeat.
         steps: of the ascent, over all scales.
         lr: root mean square change of a pixel a step, in units of network input.
-        l2_weight: lambda of the penalty.
-        rival_weight: of the other classes' scores.
+        l2_weight, rival_weight: of `class_objective`.
         blur_every: steps from one blur to the next.
         seed: of the noise and the jitter.
         watch: called after each step with its number, their total and the images, (N, C, H, W).
@@ -284,39 +279,47 @@ def visualize_classes(
     Returns:
         Network input (len(targets), C, H, W).
     """
-    from torchvision.transforms.functional import gaussian_blur
-
     device = next(model.parameters()).device
-    low, high = preprocess.bounds(device)
+    bounds, generator = preprocess.bounds(device), torch.Generator().manual_seed(seed)
     labels = torch.tensor(targets, device=device)
-    generator = torch.Generator().manual_seed(seed)
     height, width, channels = preprocess.shape
-    shape = (len(labels), channels, height, width)
-    scales = (3 / 8, 1 / 2, 3 / 4, 1)
-    images = torch.zeros(*shape[:2], 1, 1, device=device)
+    images = torch.zeros(len(labels), channels, 1, 1, device=device)
+
+    def full(images: Tensor) -> Tensor:
+        return F.interpolate(images, size=(height, width), mode="bilinear")
+
+    def objective(images: Tensor) -> Tensor:
+        logits = model(jitter(full(images), generator))
+        return class_objective(logits, labels, images, l2_weight, rival_weight)
+
     for step in progress(range(steps), label=f"visualising {len(labels)} classes"):
-        share = _scale_at(step, steps, scales)
+        share = _scale_at(step, steps, (3 / 8, 1 / 2, 3 / 4, 1))
         size = (round(height * share), round(width * share))
         if step == 0:
-            images = torch.randn(*shape[:2], *size, generator=generator).to(device) * 0.1
+            noise = torch.randn(len(labels), channels, *size, generator=generator)
+            images = noise.to(device) * 0.1
         elif images.shape[2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear")
-        images.requires_grad_()
-        with torch.enable_grad():
-            full = F.interpolate(images, size=(height, width), mode="bilinear")
-            logits = model(jitter(full, generator))
-            scores = logits.gather(1, labels[:, None])[:, 0]
-            rivals = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
-            penalty = l2_weight * images.square().sum()
-            objective = (scores - rival_weight * rivals).sum() - penalty
-            (gradients,) = torch.autograd.grad(objective, images)
-        gradients = F.avg_pool2d(gradients, 3, 1, 1, count_include_pad=False)
-        images = (images.detach() + lr * gradients / _rms(gradients)).clamp(low, high)
+        images = _climb(images, _slope(objective, images), lr, bounds)
         if step % blur_every == blur_every - 1 and step < 0.95 * steps:
             images = gaussian_blur(images, [5, 5], [0.7, 0.7])
         if watch is not None:
-            watch(step + 1, steps, F.interpolate(images, size=(height, width), mode="bilinear"))
+            watch(step + 1, steps, full(images))
     return images
+
+
+def class_objective(
+    logits: Tensor, labels: Tensor, images: Tensor, l2_weight: float, rival_weight: float
+) -> Tensor:
+    """Return what an image of a class is to maximise, a sum over the images.
+
+    `s_y(I) - rival_weight * log sum_k exp s_k(I) - l2_weight * ||I||^2`, k all classes but y: the
+    paper's objective, where a weight of 0 leaves out the rivals, with which classes that share
+    their shape would end up as each other.
+    """
+    scores = logits.gather(1, labels[:, None])[:, 0]
+    rivals = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+    return (scores - rival_weight * rivals).sum() - l2_weight * images.square().sum()
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -344,11 +347,8 @@ def invert_features(
 
     Args:
         images: network input (N, C, H, W).
-        steps: of the optimisation.
-        lr: learning rate.
         tv_weight: of the total variation of pixels in [0, 1]: what the features leave open becomes
             smooth.
-        seed: of the noise.
 
     Returns:
         Network input of the same shape.
@@ -379,7 +379,12 @@ def psnr(pixels: Tensor, references: Tensor) -> Tensor:
     return -10 * (pixels - references).square().mean((1, 2, 3)).log10()
 
 
-# ---------------------------------------------------------------- spatial transformer
+# ---------------------------------------------------------------- how it is shown
+
+
+def heat_of(shares: Tensor) -> np.ndarray:
+    """Return shares of the most, (..., H, W) in [0, 1], in colours of heat, (..., H, W, 3)."""
+    return colormaps["hot"](shares.clamp(max=1).cpu().numpy())[..., :3]
 
 
 def sampling_frames(theta: Tensor, size: int) -> np.ndarray:

@@ -1,26 +1,52 @@
-"""What a document consists of: blocks, one below the other, whose text holds a little Markdown.
+"""What a document consists of: blocks, one below the other, whose texts have spans.
 
-Text may hold `code`, **strong words** and [links](address). `markdown`, `html` and `latex` write
-blocks; `markdown` also reads them.
+Spans are a little of Markdown: `code`, **strong words** and [links](address). `markdown`, `html`
+and `latex` write blocks; `markdown` also reads them.
 """
 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-LANGUAGES = ("en", "zh")
+from reporting import LANGUAGES
+
+Text = TypeVar("Text", str, tuple[str, str])
 SPAN = re.compile(
     r"`(?P<code>[^`]+)`|\*\*(?P<strong>[^*]+)\*\*|\[(?P<link>[^\]]+)\]\((?P<to>[^)\s]+)\)"
 )
 
 
+def by_span(
+    text: str,
+    plain: Callable[[str], str],
+    code: Callable[[str], str],
+    strong: Callable[[str], str],
+    link: Callable[[str, str], str],
+) -> str:
+    """Return a text written span by span; `strong` and `link` get what `plain` has written.
+
+    Of a link to another page the words alone are left: a report stands by itself.
+    """
+    written, end = [], 0
+    for match in SPAN.finditer(text):
+        written.append(plain(text[end : match.start()]))
+        if match["code"]:
+            written.append(code(match["code"]))
+        elif match["strong"]:
+            written.append(strong(plain(match["strong"])))
+        else:
+            words, to = by_span(match["link"], plain, code, strong, link), match["to"]
+            written.append(link(words, to) if to.startswith("http") else words)
+        end = match.end()
+    return "".join([*written, plain(text[end:])])
+
+
 @dataclass(frozen=True)
 class Heading:
-    """A heading; 1 is the document's."""
-
     text: str
-    level: int
+    level: int  # 1 is the document's
 
 
 @dataclass(frozen=True)
@@ -35,9 +61,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines that are shown as they are."""
-
-    text: str
+    text: str  # lines that are shown as they are
 
 
 @dataclass(frozen=True)
@@ -45,76 +69,42 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def is_numeric(self, column: int) -> bool:
-        """True if every cell of a column begins like a number, or is empty."""
-        cells = [row[column] for row in self.rows]
-        return any(cells) and all(re.match(r"[-+]?\d|[–-]?$", cell) for cell in cells)
+    def numeric(self) -> list[bool]:
+        """Return of each column whether every cell begins like a number, or is empty."""
+        number = re.compile(r"[-+]?\d|[–-]?$")
+        columns = [[row[k] for row in self.rows] for k in range(len(self.head))]
+        return [any(cells) and all(map(number.match, cells)) for cells in columns]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture.
-
-    Attributes:
-        source: its file.
-        name: of its copy beside the document, without a suffix.
-        alt: what it is, for who cannot see it.
-        caption: below it.
-    """
-
     source: Path
-    name: str
-    alt: str
+    name: str  # of its copy beside the document, without a suffix
+    alt: str  # what it is, for who cannot see it
     caption: str = ""
 
 
 @dataclass(frozen=True)
 class Blank:
-    """Room for what only the student can write.
+    """Room for what only the student can write."""
 
-    Attributes:
-        title: heads it, and is its name in the file of notes.
-        prompt: what to write.
-    """
-
-    title: str
-    prompt: str
+    title: str  # heads it, and is its name in the file of notes
+    prompt: str  # what to write
 
 
 Block = Heading | Paragraph | Bullets | Code | Table | Figure | Blank
-
-
-def in_spans(
-    text: str,
-    plain: Callable[[str], str],
-    code: Callable[[str], str],
-    strong: Callable[[str], str],
-    link: Callable[[str, str], str],
-) -> str:
-    """Return a text written span by span; `strong` and `link` get what `plain` has written."""
-    written, end = [], 0
-    for match in SPAN.finditer(text):
-        written.append(plain(text[end : match.start()]))
-        if match["code"]:
-            written.append(code(match["code"]))
-        elif match["strong"]:
-            written.append(strong(plain(match["strong"])))
-        else:
-            written.append(link(in_spans(match["link"], plain, code, strong, link), match["to"]))
-        end = match.end()
-    return "".join([*written, plain(text[end:])])
 
 
 class Page:
     """Blocks in the making, in one of two languages: each text is given in both."""
 
     def __init__(self, language: str):
-        self.language = language
+        self.language = LANGUAGES.index(language)
         self.blocks: list[Block] = []
 
-    def words(self, en: str, zh: str) -> str:
-        """Return the text in the page's language."""
-        return zh if self.language == "zh" else en
+    def words(self, en: Text, zh: Text) -> Text:
+        """Return a text, or several, in the page's language."""
+        return (en, zh)[self.language]
 
     def heading(self, level: int, en: str, zh: str) -> None:
         self.blocks.append(Heading(self.words(en, zh), level))
@@ -134,14 +124,17 @@ class Page:
         self.blocks.append(Table(tuple(names), tuple(map(tuple, rows))))
 
     def figure(
-        self, source: Path, name: str, alt: tuple[str, str], caption: tuple[str, str]
+        self, source: Path, en: tuple[str, str], zh: tuple[str, str], name: str = ""
     ) -> None:
-        """Add a picture; where it is not there, that it is missing."""
-        if source.is_file():
-            about = self.words(*alt), self.words(*caption)
-            self.blocks.append(Figure(source, name, *about))
-        else:
-            self.paragraph(f"**Missing**: {alt[0]}.", f"**缺少**：{alt[1]}。")
+        """Add a picture by what it is and its caption; where it is not there, that it is missing.
 
-    def blank(self, title: tuple[str, str], prompt: tuple[str, str]) -> None:
-        self.blocks.append(Blank(self.words(*title), self.words(*prompt)))
+        Its copy has the file's name by itself.
+        """
+        if source.is_file():
+            self.blocks.append(Figure(source, name or source.stem, *self.words(en, zh)))
+        else:
+            self.paragraph(f"**Missing**: {en[0]}.", f"**缺少**：{zh[0]}。")
+
+    def blank(self, en: tuple[str, str], zh: tuple[str, str]) -> None:
+        """Add room for the student's words, by its title and what to write."""
+        self.blocks.append(Blank(*self.words(en, zh)))

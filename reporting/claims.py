@@ -6,9 +6,11 @@ Student's t on the pairs' differences. Each at 95 %.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+
+from scipy.special import stdtrit
 
 LEVEL = 0.95
 Z = 1.959964  # of the normal distribution, for 95 %
@@ -38,8 +40,7 @@ def difference(
 def mcnemar(gained: int, lost: int) -> float:
     """Return the probability of so uneven numbers, or worse, where chance alone divides them.
 
-    Args:
-        gained, lost: images that the one network alone, and the other alone, has read rightly.
+    They count the images that the one network alone, and the other alone, has read rightly.
     """
     count, fewer = gained + lost, min(gained, lost)
     tail = sum(math.comb(count, k) for k in range(fewer + 1))
@@ -50,18 +51,14 @@ def mcnemar(gained: int, lost: int) -> float:
 class Verdict:
     """Whether one kind of run reads more test images than another.
 
-    Attributes:
-        outcome: 1 if more, -1 if fewer, 0 if the numbers cannot tell.
-        before, after: accuracies; means where there are several seeds.
-        evidence: `mcnemar`, `newcombe` or `seeds`.
-        numbers: gained, lost and their probability; an interval's ends; or the ends and the number
-            of seeds.
+    Its numbers are: of `mcnemar` gained, lost and their probability, of `newcombe` an interval's
+    ends, of `seeds` the ends and the number of seeds.
     """
 
-    outcome: int
-    before: float
+    outcome: int  # 1 if more, -1 if fewer, 0 if the numbers cannot tell
+    before: float  # accuracy; the mean where there are several seeds
     after: float
-    evidence: str
+    evidence: str  # `mcnemar`, `newcombe` or `seeds`
     numbers: tuple[float, ...]
 
 
@@ -70,11 +67,7 @@ Predictions = Sequence[tuple[str, str]]
 
 
 def compare(before: Sequence[Predictions], after: Sequence[Predictions]) -> Verdict:
-    """Judge two kinds of run by what their networks, one a seed, have read.
-
-    Args:
-        before, after: the networks' predictions, by the same seeds in the same order.
-    """
+    """Judge two kinds of run by what their networks, one a seed, in the same order, have read."""
     accuracies, others = ([accuracy(seed) for seed in kind] for kind in (before, after))
     if len(before) > 1:
         low, high = seeds_interval([b - a for a, b in zip(accuracies, others, strict=True)])
@@ -99,100 +92,84 @@ def accuracy(predictions: Predictions) -> float:
 
 def seeds_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the interval of the mean over all seeds, from those that were tried."""
-    from scipy.stats import t
-
-    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2)) * stdev(values) / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half
 
 
-# ---------------------------------------------------------------- sentences
+# ---------------------------------------------------------------- sentences, in two languages
+
+PART = {
+    1: ("**{} helps**: test accuracy rises from {} to {}.",
+        "**{}有帮助**：测试准确率从 {} 提高到 {}。"),
+    -1: ("**{} hurts**: test accuracy falls from {} to {}.",
+         "**{}有害**：测试准确率从 {} 降到 {}。"),
+    0: ("**{}: no difference can be told**. Test accuracy is {} and {}, which chance alone may "
+        "bring.",
+        "**{}：看不出差别**。测试准确率为 {} 和 {}，其差在偶然范围之内。"),
+}  # fmt: skip
+EVIDENCE = {
+    "mcnemar": (
+        " Of the same images, {:,} are read rightly only with it and {:,} only without it "
+        "(McNemar's test, {}).",
+        "同一批测试图片中，只有用了它才读对的 {:,} 张，只有不用它才读对的 {:,} 张"
+        "（McNemar 检验，{}）。",
+    ),
+    "seeds": (
+        " Over {2} seeds the mean difference is within {0} and {1} points (95 %).",
+        "{2} 个随机种子之差的均值，95 % 置信区间为 {0} 到 {1} 个百分点。",
+    ),
+    "newcombe": (
+        " They were tested on different images; the difference is within {} and {} points (95 %).",
+        "两者的测试图片不同；差的 95 % 置信区间为 {} 到 {} 个百分点。",
+    ),
+}
+OVERFITTING = {
+    1: ("overfits: it reads its training images better than new ones",
+        "过拟合：训练图片比验证图片读得好"),
+    -1: ("reads validation images better than training images, as those were counted",
+         "按上述统计方式，验证图片反而读得更好"),
+    0: ("reads training and validation images alike, as far as the numbers tell",
+        "训练图片与验证图片看不出差别"),
+}  # fmt: skip
+SHARES = (
+    "`{}` {}: {} against {}, a difference within {} and {} points (95 %).",
+    "`{}`：{}；{} 对 {}，差的 95 % 置信区间为 {} 到 {} 个百分点。",
+)
+Words = Callable[[str, str], str]  # chooses between English and Chinese
 
 
-def percent(share: float, digits: int = 2) -> str:
+def about_part(verdict: Verdict, part: str, words: Words) -> str:
+    """Return what a part (batch norm, dropout ...) brings, and what shows it."""
+    accuracies = percent(verdict.before), percent(verdict.after)
+    said = words(*PART[verdict.outcome]).format(part, *accuracies)
+    first, second, *others = verdict.numbers
+    if verdict.evidence == "mcnemar":
+        others = ["p < 0.001" if others[0] < 0.001 else f"p = {others[0]:.2g}"]
+    else:
+        first, second = points(first), points(second)
+    return said + words(*EVIDENCE[verdict.evidence]).format(first, second, *others)
+
+
+def about_overfitting(
+    name: str, training: tuple[float, int], validation: tuple[float, int], words: Words
+) -> str:
+    """Return how much better a network reads the images that it learned from: shares, of counts."""
+    low, high = difference(*validation, *training)
+    said = words(*OVERFITTING[(low > 0) - (high < 0)])
+    shares = percent(training[0]), percent(validation[0])
+    return words(*SHARES).format(name, said, *shares, points(low), points(high))
+
+
+def percent(share: float) -> str:
     """Return a share as it is said."""
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.2f} %"
+
+
+def from_to(low: float, high: float, digits: int = 2) -> str:
+    """Return an interval of shares in per cent."""
+    return f"{100 * low:.{digits}f} – {100 * high:.{digits}f}"
 
 
 def points(share: float) -> str:
     """Return a difference of shares, with its sign."""
     return f"{100 * share:+.2f}"
-
-
-def about_part(verdict: Verdict, part: str, language: str) -> str:
-    """Return what a part (batch norm, dropout ...) brings, and what shows it."""
-    before, after = percent(verdict.before), percent(verdict.after)
-    if language == "zh":
-        said = {
-            1: f"**{part}有帮助**：测试准确率从 {before} 提高到 {after}。",
-            -1: f"**{part}有害**：测试准确率从 {before} 降到 {after}。",
-            0: f"**{part}：看不出差别**。测试准确率为 {before} 和 {after}，其差在偶然范围之内。",
-        }
-    else:
-        said = {
-            1: f"**{part} helps**: test accuracy rises from {before} to {after}.",
-            -1: f"**{part} hurts**: test accuracy falls from {before} to {after}.",
-            0: f"**{part}: no difference can be told**. Test accuracy is {before} and {after}, "
-            "which chance alone may bring.",
-        }
-    return said[verdict.outcome] + _evidence(verdict, language)
-
-
-def _evidence(verdict: Verdict, language: str) -> str:
-    zh = language == "zh"
-    if verdict.evidence == "mcnemar":
-        gained, lost, p = verdict.numbers
-        p = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-        if zh:
-            return (
-                f"同一批测试图片中，只有用了它才读对的 {gained:,} 张，"
-                f"只有不用它才读对的 {lost:,} 张（McNemar 检验，{p}）。"
-            )
-        return (
-            f" Of the same images, {gained:,} are read rightly only with it and {lost:,} only "
-            f"without it (McNemar's test, {p})."
-        )
-    low, high = points(verdict.numbers[0]), points(verdict.numbers[1])
-    if verdict.evidence == "seeds":
-        seeds = int(verdict.numbers[2])
-        if zh:
-            return f"{seeds} 个随机种子之差的均值，95 % 置信区间为 {low} 到 {high} 个百分点。"
-        return f" Over {seeds} seeds the mean difference is within {low} and {high} points (95 %)."
-    if zh:
-        return f"两者的测试图片不同；差的 95 % 置信区间为 {low} 到 {high} 个百分点。"
-    return (
-        f" They were tested on different images; the difference is within {low} and {high} points "
-        "(95 %)."
-    )
-
-
-def about_overfitting(
-    name: str,
-    training: float,
-    training_count: int,
-    validation: float,
-    validation_count: int,
-    language: str,
-) -> str:
-    """Return how much better a network reads the images that it learned from."""
-    low, high = difference(validation, validation_count, training, training_count)
-    shares = percent(training), percent(validation)
-    within = points(low), points(high)
-    if language == "zh":
-        said = {
-            1: "过拟合：训练图片比验证图片读得好",
-            -1: "按上述统计方式，验证图片反而读得更好",
-            0: "训练图片与验证图片看不出差别",
-        }[(low > 0) - (high < 0)]
-        return (
-            f"`{name}`：{said}；{shares[0]} 对 {shares[1]}，差的 95 % 置信区间为 "
-            f"{within[0]} 到 {within[1]} 个百分点。"
-        )
-    said = {
-        1: "overfits: it reads its training images better than new ones",
-        -1: "reads validation images better than training images, as those were counted",
-        0: "reads training and validation images alike, as far as the numbers tell",
-    }[(low > 0) - (high < 0)]
-    return (
-        f"`{name}` {said}: {shares[0]} against {shares[1]}, a difference within {within[0]} and "
-        f"{within[1]} points (95 %)."
-    )

@@ -3,47 +3,53 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from lab.console import LabError, say
+from lab.files import attempt
 from lab.folders import PROJECT
-from reporting import fields, html, latex, markdown, signs
+from reporting import EPOCHS, QUICK, ReportFlags, markdown, other_tasks, signs, work
 from reporting.blocks import Blank, Block, Figure, Heading, Page
+from reporting.html import to_html
+from reporting.latex import to_latex
 
 WIDEST = 1600  # pixels of a picture in the report
 
 
-def chapters(
-    names: Sequence[str], root: Path, seeds: int, pictures: Path, language: str
-) -> list[Block]:
-    """Return the report's blocks.
+def make(flags: ReportFlags) -> None:
+    """Run what is missing, and write what there is.
 
-    Args:
-        names: of chapters: `signs`, `answers`, and tasks.
-        root: folder of the signs' runs; the other fields' are beside it.
-        pictures: folder for what is drawn.
+    Raises:
+        LabError: a file cannot be written, or a command that was run has failed.
     """
-    page = Page(language)
+    failed = []
+    if "signs" in flags.only:
+        epochs = flags.epoch or (QUICK if flags.quick else EPOCHS)
+        failed = work.run_steps(signs.steps(flags.ckpt_path, epochs, flags.seeds, flags.data_root))
+    publish(chapters(flags), flags.save_dir, flags.lang)
+    if failed:
+        commands = f"{len(failed)} commands should have made: {failed[0]}"
+        raise LabError(f"the report lacks what {commands}")
+
+
+def chapters(flags: ReportFlags) -> list[Block]:
+    """Return the report's blocks; pictures that are drawn for it are saved beside it."""
+    page, pictures = Page(flags.lang), flags.save_dir / "pictures"
     page.heading(1, "Lab report", "实验报告")
-    page.blank(("Name", "姓名"), ("Name, course, date", "姓名、课程、日期"))
-    for name in names:
+    page.blank(("Name", "Name, course, date"), ("姓名", "姓名、课程、日期"))
+    for name in flags.only:
         if name == "signs":
-            signs.add_chapter(page, root, seeds, pictures)
+            signs.add_chapter(page, flags.ckpt_path, flags.seeds, pictures)
         elif name == "answers":
             file = PROJECT / "docs" / page.words("answers.md", "answers.zh.md")
             page.blocks += markdown.read(file.read_text(encoding="utf-8"), file.parent, deeper=1)
         else:
-            fields.add_chapter(page, name, root.parent, pictures)
+            other_tasks.add_chapter(page, name, flags.ckpt_path.parent, pictures)
     page.heading(2, "In your own words", "个人总结")
-    page.blank(
-        ("Problems met", "遇到的问题"),
-        (
-            "What went wrong, how was it found, and what helped?",
-            "哪里出了问题？如何发现？怎样解决？",
-        ),
-    )
-    page.blank(
-        ("What I would try next", "进一步的尝试"),
-        ("And by which figure to judge it.", "以及用哪个指标来判断。"),
-    )
+    en = ("Problems met", "What went wrong, how was it found, and what helped?")
+    page.blank(en, ("遇到的问题", "哪里出了问题？如何发现？怎样解决？"))
+    en = ("What I would try next", "And by which figure to judge it.")
+    page.blank(en, ("进一步的尝试", "以及用哪个指标来判断。"))
     return page.blocks
 
 
@@ -65,10 +71,8 @@ def with_notes(blocks: Sequence[Block], path: Path) -> list[Block]:
         path.write_text(text.rstrip() + "\n\n" * bool(text) + added, encoding="utf-8")
     filled: list[Block] = []
     for block in blocks:
-        if isinstance(block, Blank) and notes.get(block.title):
-            filled += [Heading(block.title, 3), *notes[block.title]]
-        else:
-            filled.append(block)
+        words = notes.get(block.title) if isinstance(block, Blank) else None
+        filled += [Heading(block.title, 3), *words] if words else [block]
     return filled
 
 
@@ -78,29 +82,26 @@ def publish(blocks: Sequence[Block], folder: Path, language: str) -> None:
     Raises:
         LabError: a file cannot be written.
     """
-    pictures, notes = folder / "pictures", "notes.zh.md" if language == "zh" else "notes.md"
-    try:
+    pictures = folder / "pictures"
+    notes = {"en": "notes.md", "zh": "notes.zh.md"}[language]
+    with attempt(f"write the report to {folder}"):
         pictures.mkdir(parents=True, exist_ok=True)
         blocks = with_notes(blocks, folder / notes)
         for block in blocks:
             if isinstance(block, Figure):
                 copy(block.source, pictures / f"{block.name}.jpg")
         texts = {
-            "report.html": html.write(blocks, pictures, language),
-            "report.md": markdown.write(blocks),
-            "report.tex": latex.write(blocks, language),
+            "report.html": to_html(blocks, pictures, language),
+            "report.md": markdown.to_markdown(blocks),
+            "report.tex": to_latex(blocks, language),
         }
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
             say(f"Saved {folder / name}")
-    except OSError as error:
-        raise LabError(f"cannot write the report to {folder}: {error.strerror or error}") from error
 
 
 def copy(picture: Path, target: Path) -> None:
     """Copy a picture, no larger than a page can show."""
-    from PIL import Image
-
     with Image.open(picture) as image:
         image.thumbnail((WIDEST, 2 * WIDEST))
         image.convert("RGB").save(target, quality=88)

@@ -1,18 +1,9 @@
 """LaTeX: for `pdflatex` in English, for `xelatex` or `tectonic` with ctex in Chinese."""
 
 from collections.abc import Sequence
+from functools import partial
 
-from reporting.blocks import (
-    Blank,
-    Block,
-    Bullets,
-    Code,
-    Figure,
-    Heading,
-    Paragraph,
-    Table,
-    in_spans,
-)
+from reporting.blocks import Blank, Block, Bullets, Code, Figure, Heading, Paragraph, Table, by_span
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%",
@@ -48,23 +39,19 @@ PACKAGES = r"""\usepackage[margin=2.4cm]{geometry}
 LEVELS = {2: "section", 3: "subsection", 4: "subsubsection"}
 
 
-def write(blocks: Sequence[Block], language: str) -> str:
-    """Return a document whose pictures lie in `pictures/` beside it, and whose first block is its
-    title."""
+def to_latex(blocks: Sequence[Block], language: str) -> str:
+    """Return a document whose pictures lie in `pictures/` beside it; the first block heads it."""
     title, *rest = blocks
-    return "\n".join(
-        [
-            PREAMBLE[language] + PACKAGES + rf"\title{{{_text(title.text)}}}",
-            r"\date{}",
-            r"\begin{document}",
-            r"\maketitle",
-            r"\tableofcontents",
-            "",
-            *("\n" + _block(block) for block in rest),
-            r"\end{document}",
-            "",
-        ]
-    )
+    body = "\n".join("\n" + _block(block) for block in rest)
+    return rf"""{PREAMBLE[language]}{PACKAGES}\title{{{_text(title.text)}}}
+\date{{}}
+\begin{{document}}
+\maketitle
+\tableofcontents
+
+{body}
+\end{{document}}
+"""
 
 
 def escape(text: str) -> str:
@@ -73,24 +60,30 @@ def escape(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    r"""Return typewriter text that may break at a slash; `--` stays two dashes."""
-    broken = escape(text).replace("-", r"-{}").replace("/", r"/\allowbreak{}")
+    """Return typewriter text that may break at a slash; `--` stays two dashes."""
+    broken = escape(text).replace("-", "-{}").replace("/", r"/\allowbreak{}")
     return rf"\texttt{{{broken}}}"
+
+
+def _spaced(line: str) -> str:
+    """Return a line of code whose spaces are as wide as they are, also at its beginning."""
+    inner = line.lstrip(" ")
+    indent = r"\ " * (len(line) - len(inner))
+    return indent + escape(inner).replace("-", "-{}").replace("  ", r"\ \ ") or r"\ "
 
 
 def _link(words: str, to: str) -> str:
     address = to.replace("%", r"\%").replace("#", r"\#")
-    return rf"\href{{{address}}}{{{words}}}" if to.startswith("http") else words
+    return rf"\href{{{address}}}{{{words}}}"
 
 
-def _text(text: str) -> str:
-    return in_spans(
-        text,
-        plain=escape,
-        code=_code,
-        strong=lambda words: rf"\textbf{{{words}}}",
-        link=_link,
-    )
+_text = partial(
+    by_span, plain=escape, code=_code, strong=lambda words: rf"\textbf{{{words}}}", link=_link
+)
+
+
+def _inside(environment: str, *lines: str, options: str = "") -> str:
+    return "\n".join([rf"\begin{{{environment}}}{options}", *lines, rf"\end{{{environment}}}"])
 
 
 def _block(block: Block) -> str:
@@ -100,41 +93,26 @@ def _block(block: Block) -> str:
         case Paragraph(text):
             return _text(text)
         case Bullets(items):
-            lines = [rf"  \item {_text(item)}" for item in items]
-            return "\n".join([r"\begin{itemize}", *lines, r"\end{itemize}"])
+            return _inside("itemize", *(rf"  \item {_text(item)}" for item in items))
         case Code(text):
             # Spaces at which lines may break, with what follows them further to the right.
-            lines = [
-                rf"\noindent\hangindent=2em\texttt{{{_spaced(line)}}}\par"
-                for line in text.split("\n")
-            ]
+            lines = (_spaced(line) for line in text.split("\n"))
+            lines = (rf"\noindent\hangindent=2em\texttt{{{line}}}\par" for line in lines)
             return "\n".join([r"{\medskip\small\raggedright", *lines, r"\medskip}"])
         case Table(head, rows):
-            columns = "".join("r" if block.is_numeric(k) else "L" for k in range(len(head)))
-            lines = [" & ".join(map(_text, row)) + r" \\" for row in (head, *rows)]
-            lines.insert(1, r"\midrule")
-            whole = columns.strip("r")
-            begin = rf"\begin{{tabularx}}{{\linewidth}}{{{columns}}}"
-            end = r"\end{tabularx}"
-            if not whole:
-                begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-            inside = [r"\small", begin, r"\toprule", *lines, r"\bottomrule", end]
-            return "\n".join([r"\begin{center}", *inside, r"\end{center}"])
+            columns = "".join("r" if is_numeric else "L" for is_numeric in block.numeric())
+            first, *others = (" & ".join(map(_text, row)) + r" \\" for row in (head, *rows))
+            kind, width = ("tabularx", r"{\linewidth}") if "L" in columns else ("tabular", "")
+            lines = (r"\toprule", first, r"\midrule", *others, r"\bottomrule")
+            table = _inside(kind, *lines, options=f"{width}{{{columns}}}")
+            return _inside("center", r"\small", table)
         case Figure(_, name, _, caption):
             size = r"width=\linewidth,height=0.6\textheight,keepaspectratio"
             lines = [rf"\includegraphics[{size}]{{pictures/{name}.jpg}}"]
             if caption:
                 lines += ["", rf"{{\small {_text(caption)}}}"]
-            return "\n".join([r"\begin{center}", *lines, r"\end{center}"])
+            return _inside("center", *lines)
         case Blank(title, prompt):
             inside = rf"\begin{{minipage}}[t][4cm]{{0.97\linewidth}}\textit{{{_text(prompt)}}}"
             frame = rf"\noindent\fbox{{{inside}\end{{minipage}}}}"
             return "\n".join([rf"\subsection{{{_text(title)}}}", frame])
-
-
-def _spaced(line: str) -> str:
-    """Return a line of code whose spaces are as wide as they are, also at its beginning."""
-    inner = line.lstrip(" ")
-    indent = r"\ " * (len(line) - len(inner))
-    written = escape(inner).replace("-", "-{}").replace("  ", r"\ \ ")
-    return indent + written or r"\ "

@@ -6,26 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab import checkpoint
 from lab.console import LabError
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run's folder says.
-
-    Attributes:
-        history: metrics.csv, a row an epoch; a figure that was not measured is not in its row.
-        sessions: run.json, an entry each time that it was gone on with.
-        test: test.json; None where it was not tested.
-        predictions: predictions.csv, label and prediction of each image of the test split; empty
-            where no classifier was tested.
-    """
+    """What a run's folder says."""
 
     folder: Path
-    history: list[dict[str, float]]
-    sessions: list[dict[str, Any]]
-    test: dict[str, Any] | None
-    predictions: list[tuple[str, str]]
+    history: list[dict[str, float]]  # metrics.csv, an epoch a row, in which is what was measured
+    sessions: list[dict[str, Any]]  # run.json, an entry each time that it was gone on with
+    test: dict[str, Any] | None  # test.json; None where it was not tested
+    predictions: list[tuple[str, str]]  # predictions.csv: label and prediction of each test image
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -35,9 +28,8 @@ class RunFiles:
     @property
     def tested_epoch(self) -> int | None:
         """The epoch that was tested."""
-        stem = Path(self.test["checkpoint"]).stem if self.test else ""
-        number = stem.removeprefix("ckpt_epoch_")
-        return int(number) if number.isdecimal() else None
+        match = checkpoint.EPOCH_FILE.fullmatch(self.test["checkpoint"]) if self.test else None
+        return int(match[1]) if match else None
 
     def at_epoch(self, epoch: int | None) -> dict[str, float]:
         """Return an epoch's figures; none where it is not known."""
@@ -54,26 +46,23 @@ def read(folder: Path) -> RunFiles | None:
         return None
     test = folder / "test.json"
     try:
-        history = [
-            {name: float(value) for name, value in row.items() if value}
-            for row in _rows(folder / "metrics.csv")
-        ]
+        rows = _rows(folder / "metrics.csv")
+        history = [{name: float(value) for name, value in row.items() if value} for row in rows]
         sessions = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        found = json.loads(test.read_text(encoding="utf-8")) if test.is_file() else None
-        predictions = [(row["label"], row["prediction"]) for row in _predictions(folder)]
+        tested = json.loads(test.read_text(encoding="utf-8")) if test.is_file() else None
+        rows = _rows(folder / "predictions.csv")
+        predictions = [(row["label"], row["prediction"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabError(f"the files of the run in {folder} cannot be read: {error}") from error
     if not history or not sessions:
         return None
-    return RunFiles(folder, history, sessions, found, predictions)
-
-
-def _predictions(folder: Path) -> list[dict[str, str]]:
-    path = folder / "predictions.csv"
-    return _rows(path) if path.is_file() else []
+    return RunFiles(folder, history, sessions, tested, predictions)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table; none where there is none."""
+    if not path.is_file():
+        return []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import checkpoint
 from lab.console import command, say
 from lab.folders import PROJECT
 from reporting import runs
@@ -20,16 +21,11 @@ START, EPOCH = 6.0, 12.0
 
 @dataclass(frozen=True)
 class Training:
-    """A run of train.py.
-
-    Attributes:
-        flags: of it, besides those below.
-        epochs: that it must have; one that has more is done.
-    """
+    """A run of train.py."""
 
     folder: Path
-    flags: tuple[str, ...]
-    epochs: int
+    flags: tuple[str, ...]  # besides those of folder and epochs
+    epochs: int  # that it must have; one that has more is done
 
     def command(self) -> tuple[str, ...] | None:
         """Return what is left to do: nothing, to go on, or all of it."""
@@ -37,20 +33,18 @@ class Training:
         if finished >= self.epochs:
             return None
         last = ("--epoch", str(self.epochs), "--no_show")
-        if finished or (self.folder / "ckpt_interrupted.pth").is_file() and self._is_ours():
+        if finished or (self.folder / checkpoint.INTERRUPTED).is_file() and self._is_ours():
             return ("train.py", "--resume", str(self.folder), *last)
         return ("train.py", "--ckpt_path", str(self.folder), *self.flags, *last)
 
+    @property
     def seconds(self) -> float:
-        """Return about how long that takes."""
+        """About how long that takes."""
         return START + EPOCH * (self.epochs - self.finished())
 
     def finished(self) -> int:
         """Return the epochs that are done; 0 if the folder holds a run with other flags."""
-        found = self.folder.glob("ckpt_epoch_*.pth")
-        numbers = [path.stem.removeprefix("ckpt_epoch_") for path in found]
-        epochs = [int(number) for number in numbers if number.isdecimal()]
-        return max(epochs, default=0) if self._is_ours() else 0
+        return max(checkpoint.epochs(self.folder), default=0) if self._is_ours() else 0
 
     def _is_ours(self) -> bool:
         """True if the run in the folder was begun with these flags, and any number of epochs."""
@@ -63,33 +57,21 @@ class Training:
 
 @dataclass(frozen=True)
 class Making:
-    """A script that makes files out of a run.
+    """A script that makes files out of a run."""
 
-    Attributes:
-        arguments: the script and its flags.
-        makes: files that are there when it is done.
-        run: folder of the run; a checkpoint that is newer than the files undoes them.
-        estimate: seconds that it takes.
-        is_right: whether the files hold what they should, where that is not sure.
-    """
-
-    arguments: tuple[str, ...]
-    makes: tuple[Path, ...]
-    run: Path | None
-    estimate: float
-    is_right: Callable[[], bool] = lambda: True
+    arguments: tuple[str, ...]  # the script and its flags
+    makes: tuple[Path, ...]  # files that are there when it is done
+    run: Path | None  # folder of the run; a checkpoint that is newer than the files undoes them
+    seconds: float  # about how long it takes
+    is_right: Callable[[], bool] = lambda: True  # whether the files hold what they should
 
     def command(self) -> tuple[str, ...] | None:
         """Return what is left to do."""
         if not all(path.is_file() for path in self.makes) or not self.is_right():
             return self.arguments
         oldest = min(path.stat().st_mtime for path in self.makes)
-        needs = self.run.glob("ckpt_epoch_*.pth") if self.run else ()
+        needs = checkpoint.epochs(self.run).values() if self.run else ()
         return self.arguments if any(path.stat().st_mtime > oldest for path in needs) else None
-
-    def seconds(self) -> float:
-        """Return about how long that takes."""
-        return self.estimate
 
 
 Step = Training | Making
@@ -98,18 +80,21 @@ Step = Training | Making
 def run_steps(steps: Sequence[Step]) -> list[str]:
     """Run what is not done, and say how far it is; return the commands that failed.
 
+    A kill ends it as Ctrl-C does.
+
     Raises:
         KeyboardInterrupt: stopped; the script at hand has saved what it had.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is done is found out anew before each step: it may rest on one before it.
-    left = {number: step.seconds() for number, step in enumerate(steps) if step.command()}
+    left = {number: step.seconds for number, step in enumerate(steps) if step.command()}
     spent = estimated = 0.0
     failed = []
     for number, step in enumerate(steps):
         arguments = step.command()
         if arguments is None:
             continue
-        expected = left.pop(number, step.seconds())
+        expected = left.pop(number, step.seconds)
         pace = spent / estimated if spent > 20 else 1.0
         rest = pace * (expected + sum(left.values()))
         shown = command(*arguments)

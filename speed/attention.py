@@ -6,9 +6,9 @@ Clips a second, and memory: the peak above what a fresh process held before the 
 import math
 import multiprocessing
 import statistics
-import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -16,33 +16,42 @@ from torch import Tensor
 
 from lab.runtime import Runtime
 from networks import NonLocalBlock
-from speed import Figures, Turn, ratio, table
+from speed.turns import Figures, Turn, rate, ratio, table, timed
 
-CLIPS = (2, 64, 8, 32, 32)  # (N, C, T, H, W) of the assignment's non-local block
+# (N, C, T, H, W): of the assignment's block, and of that of video's `non_local` in 32 frames.
+SHAPES = ((2, 64, 8, 32, 32), (32, 40, 16, 8, 8))
 OWN, NAIVE = "NonLocalBlock", "softmax(q k^T) v"
+SECONDS, MEMORY = "seconds", "memory"
 
 
-def contestants(folder: Path, runtime: Runtime) -> dict[Hashable, Turn]:
-    """Return the two."""
-    return {name: turns(name, runtime) for name in (OWN, NAIVE)}
+def contestants(folder: Path, runtime: Runtime, tasks: Iterable[str]) -> dict[Hashable, Turn]:
+    """Return the two at each shape, and what they take of memory, which is measured once."""
+    turns: dict[Hashable, Turn] = {}
+    for shape in SHAPES:
+        for name in (OWN, NAIVE):
+            step = partial(make_step(name, runtime.device, shape[1]), *shape)
+            turns[SECONDS, name, shape] = timed(step, runtime, shape[0])
+            turns[MEMORY, name, shape] = cache(
+                partial(extra_memory, name, runtime.device.type, shape)
+            )
+    return turns
 
 
-def report(figures: Figures, runtime: Runtime) -> str:
+def report(figures: Figures) -> str:
     """Return medians of clips/s, peak memory, and both in ratio to the naive form."""
-    memory = {name: extra_memory(name, runtime.device.type, CLIPS) for name in (OWN, NAIVE)}
-    return table(
-        [f"forward and backward, {CLIPS}, fp32", "clips/s", "ratio", "extra MiB", "ratio"],
+    rows = [
         [
-            [
-                name,
-                f"{statistics.median(figures[name]):,.2f}",
-                ratio(figures, name, NAIVE),
-                f"{memory[name] / 2**20:,.0f}",
-                f"1/{memory[NAIVE] / memory[name]:.1f}",
-            ]
-            for name in (OWN, NAIVE)
-        ],
-    )
+            f"{name}, {shape}",
+            rate(figures, (SECONDS, name, shape)),
+            ratio(figures, (SECONDS, NAIVE, shape), (SECONDS, name, shape)),
+            f"{statistics.median(figures[MEMORY, name, shape]) / 2**20:,.0f}",
+            "1/" + ratio(figures, (MEMORY, NAIVE, shape), (MEMORY, name, shape)),
+        ]
+        for kind, name, shape in figures
+        if kind == SECONDS
+    ]
+    head = ["forward and backward, fp32", "clips/s", "ratio", "extra MiB", "ratio"]
+    return table(head, rows)
 
 
 def make_forward(name: str, device: torch.device, channels: int) -> Callable[[Tensor], Tensor]:
@@ -63,26 +72,9 @@ def make_forward(name: str, device: torch.device, channels: int) -> Callable[[Te
 def make_step(name: str, device: torch.device, channels: int) -> Callable[..., None]:
     """Return a function that goes forward and backward with clips of a shape."""
     forward = make_forward(name, device, channels)
-
-    def step(*shape: int) -> None:
+    return lambda *shape: (
         forward(torch.randn(shape, device=device, requires_grad=True)).sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return step
-
-
-def turns(name: str, runtime: Runtime) -> Turn:
-    """A step with CLIPS: clips/s."""
-    step = make_step(name, runtime.device, CLIPS[1])
-
-    def turn() -> float:
-        began = time.perf_counter()
-        step(*CLIPS)
-        return CLIPS[0] / (time.perf_counter() - began)
-
-    turn()  # warm up
-    return turn
+    )
 
 
 def extra_memory(name: str, device_type: str, shape: Sequence[int]) -> float:

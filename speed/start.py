@@ -6,16 +6,15 @@ Beside it stand the import of torch alone, which nothing can be faster than, and
 needs no torch.
 """
 
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
 from lab.runtime import Runtime
-from speed import Figures, Turn, ratio, table
+from speed.turns import Figures, Turn, compared
 from world import signs
 
 PROJECT = Path(__file__).parent.parent
@@ -45,7 +44,7 @@ run(main)
 """
 
 
-def contestants(folder: Path, runtime: Runtime) -> dict[Hashable, Turn]:
+def contestants(folder: Path, runtime: Runtime, tasks: Iterable[str]) -> dict[Hashable, Turn]:
     """Return the three; the built-in data set is drawn whole."""
     data = folder / "built_in"
     signs.draw_dataset(data)
@@ -55,20 +54,14 @@ def contestants(folder: Path, runtime: Runtime) -> dict[Hashable, Turn]:
     first_step()  # its decoded images are kept from here on
     return {
         HELP: process_turns([str(PROJECT / "train.py"), "--help"]),
-        TORCH: process_turns(["-c", "import torch"]),
         STEP: first_step,
+        TORCH: process_turns(["-c", "import torch"]),
     }
 
 
-def report(figures: Figures, runtime: Runtime) -> str:
-    """Return medians of the seconds, and what they are of torch's import."""
-    return table(
-        ["from return to the end of", "seconds", "ratio"],
-        [
-            [name, f"{statistics.median(figures[name]):.2f}", ratio(figures, name, TORCH)]
-            for name in (HELP, TORCH, STEP)
-        ],
-    )
+def report(figures: Figures) -> str:
+    """Return the seconds, and what they are of torch's import."""
+    return compared("from return to the end of", figures)
 
 
 def process_turns(arguments: Sequence[str], said: str = "") -> Turn:

@@ -1,37 +1,169 @@
-"""The fields by name, and what the scripts need of each.
+"""The tasks by name, what the scripts ask of each, and the records of their flags.
 
-Who adds a field writes one module here that holds a `FIELD`, one suite in `tests/`, and one line
-in `FIELDS`. Nothing of torch is imported here, so that flags are read before it is.
+A task is a package of this folder. All have the same rooms:
+
+| file | holds |
+|---|---|
+| `__init__.py` | its `Task`: flags, defaults, names of data sets, networks and views; no torch |
+| `data.py` | its sources, to splits, to loaders |
+| `networks.py` | `NETWORKS`: each built from one frozen config, by name |
+| `objective.py` | what is trained on: the loss and the meter |
+| `training.py` | `prepare`: from flags to what is trained on what |
+| `results.py` | what test.py prints, draws and saves; what it says of one's own pictures |
+| `views.py` | `view_NAME`: what visualize.py shows |
+
+Who adds a task writes such a package, a suite in `tests/`, and a line in `TASKS`. A method of
+`Task` imports the room that it is about and calls it: flags are read, and wrong ones answered,
+before torch is imported.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab import flags
 from lab.console import LabError, UsageError
+from lab.flags import flag, natural, positive_float, positive_int
+from lab.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from types import ModuleType
 
     from torch import nn
     from torch.utils.data import DataLoader, Dataset
 
+    from lab.objective import Meter, Objective
     from lab.pictures import Film, Picture
+    from lab.run import Run
     from lab.runtime import Runtime
-    from lab.task import Meter, Task
+    from tasks.trained import Trained
 
 DEFAULT = "classification"
-# Each with its module.
-FIELDS = {
-    "classification": "tasks.classification",
-    "detection": "tasks.detection",
-    "segmentation": "tasks.segmentation",
-    "video": "tasks.video",
-    "diffusion": "tasks.diffusion",
+# Each with its package, which holds a `TASK`.
+TASKS = {
+    name: f"tasks.{name}"
+    for name in ("classification", "detection", "segmentation", "video", "diffusion", "style")
 }
-SCRIPTS = {"style": "style.py"}  # tasks of runs that scripts of their own make and read
+
+
+# ---------------------------------------------------------------- flags
+
+
+@dataclass(frozen=True)
+class StartFlags:
+    """How a network starts; of the flags of a task those that most of them share."""
+
+    weights: Path | None = flag(
+        None, Path, "start from a checkpoint, a run's folder or a state dict",
+        metavar="PATH", group="network", excludes="start",
+    )  # fmt: skip
+    freeze: bool = flag(
+        False, bool, "train the output layers alone, leave the body as it is", group="network"
+    )
+
+
+def pretrained(text: str) -> Any:
+    """Declare `--pretrained`, of tasks whose networks others have published with weights."""
+    return flag(False, bool, text, undone=False, group="network", excludes="start")
+
+
+@dataclass(frozen=True)
+class TrainFlags:
+    """What train.py is asked for.
+
+    Attributes:
+        settings: how to train.
+        own: the task's own flags.
+    """
+
+    task: str = flag(DEFAULT, TASKS, "what is learned; has flags of its own, see its --help")
+    ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
+    device: str | None = flags.device()
+    data_root: Path | None = flags.data_root(flags.DRAWN_DATA)
+    no_show: bool = flags.no_show()
+    resume: Path | None = flag(
+        None, Path, "checkpoint, or folder of a run, to go on from; its own flags hold unless "
+        "given anew", metavar="PATH",
+    )  # fmt: skip
+    overfit_batch: bool = flag(
+        False, bool, "learn the first batch by heart instead, to see that the network can learn at "
+        "all", undone=False,
+    )  # fmt: skip
+    settings: TrainSettings = field(default_factory=TrainSettings)
+    own: Any = None
+
+
+@dataclass(frozen=True)
+class TestFlags:
+    """What test.py is asked for."""
+
+    ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
+    device: str | None = flags.device()
+    data_root: Path | None = flags.data_root(flags.OWN_DATA)
+    no_show: bool = flags.no_show()
+    epoch: int | str | None = flags.epoch()
+    precision: str | None = flags.precision()
+    batch_size: int = flag(256, positive_int, "images a step")
+    save: bool = flag(
+        False, bool, "write every image to CKPT_PATH/results, and a sheet", undone=False
+    )
+    image: list[str] | None = flag(
+        None, str, "files, folders or http(s) addresses to look at instead of the test split; of "
+        "video, clips and folders of frames", nargs="+", metavar="PICTURE",
+    )  # fmt: skip
+    read: Path | None = flag(
+        None, Path, "detection, diffusion: have this classifier of signs, or the best of its run, "
+        "read what is found or painted", metavar="CHECKPOINT",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ViewFlags:
+    """What visualize.py is asked for; `type` names the view."""
+
+    ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
+    device: str | None = flags.device()
+    data_root: Path | None = flags.data_root(flags.OWN_DATA)
+    no_show: bool = flags.no_show()
+    epoch: int | str | None = flags.epoch()
+    type: str = "filter"  # its flag names the views of all tasks: see visualize.py
+    model: str | None = flag(
+        None, str, "a published network instead of --ckpt_path", metavar="NAME"
+    )
+    weights: Path | None = flag(None, Path, "its state dict, instead of a download", metavar="FILE")
+    prompt: str | None = flag(None, str, "of diffusion: what is to be painted", metavar="WORDS")
+    image: str | None = flag(None, str, "picture to look at: a file or an address", metavar="PATH")
+    image_idx: int | None = flag(None, int, "picture of the test split to look at")
+    layer_idx: int = flag(0, int, "convolution layer, from 0")
+    target: list[str] | None = flag(
+        None, str, "classes to aim at, by index or by name", nargs="+", metavar="CLASS"
+    )
+    position: list[int] | None = flag(
+        None, natural, "y x of attention, t y x in clips", nargs="+", metavar="K"
+    )
+    steps: int | None = flag(None, positive_int, "of gradient ascent or descent")
+    lr: float | None = flag(None, positive_float, "size of a step")
+    seed: int | None = flag(None, natural, "of noise and jitter (default 0)")
+    save_dir: Path = flags.save_dir()
+
+
+@dataclass(frozen=True)
+class CompareFlags:
+    """What compare.py is asked for; `runs` are the folders that its command line names."""
+
+    runs: tuple[Path, ...] = ()
+    data_root: Path | None = flag(None, Path, "test on it (default: what each run was trained on)")
+    save_dir: Path = flags.save_dir()
+    device: str | None = flags.device()
+    precision: str | None = flags.precision()
+    no_show: bool = flags.no_show()
+
+
+# ---------------------------------------------------------------- tasks
 
 
 @dataclass(frozen=True)
@@ -41,32 +173,25 @@ class Job:
     Attributes:
         loaders: by mode: train, with a `lab.batches.BatchSampler`; val and test where they exist.
         identity: what every checkpoint holds besides the state: configs, class names and so on.
-        parameters: groups of the model's, as `lab.optimizers.make_optimizer` takes them.
+        parameters: groups of the network's, as `lab.optimizers.make_optimizer` takes them.
         subject: what the inputs are, in words ("images of 26 classes from data").
         preview: draws into the run's folder what the data look like; None if nothing does.
         finish: (the trained network, the run's folder) writes there what is made of it in the end;
             None if nothing is.
     """
 
-    task: "Task"
-    model: "nn.Module"
-    loaders: Mapping[str, "DataLoader"]
+    objective: Objective
+    network: nn.Module
+    loaders: Mapping[str, DataLoader]
     identity: dict[str, Any]
     parameters: list[dict[str, Any]]
     subject: str
     preview: Callable[[Path], None] | None = None
-    finish: Callable[["nn.Module", Path], None] | None = None
-
-
-def one_stage(
-    args: "Namespace", resumed: dict[str, Any] | None
-) -> list[tuple["Namespace", dict[str, Any] | None]]:
-    """Return the stages of a field that has one."""
-    return [(args, resumed)]
+    finish: Callable[[nn.Module, Path], None] | None = None
 
 
 @dataclass(frozen=True)
-class Entry:
+class Compared:
     """What compare.py knows of a run.
 
     Attributes:
@@ -86,74 +211,160 @@ class Entry:
     parameters: int
 
 
-@dataclass(frozen=True)
-class Field:
-    """What the scripts need of a field.
+State = dict[str, Any]  # what a checkpoint holds
+Stage = tuple[TrainFlags, State | None]  # flags, the checkpoint that it goes on from
+
+
+class Task:
+    """What the scripts know of a task, and the way to its rooms.
 
     Attributes:
-        add_flags: adds to train.py's parser what `TrainSettings` does not hold.
-        flags_of: the flags that build a checkpoint's network.
-        stages: (flags, checkpoint to go on from) to what is to be trained one after the other, each
-            with a folder of its own: flags, and the checkpoint that it goes on from.
-        prepare: (flags, runtime, checkpoint to go on from, weights to start from) to a `Job`.
-        restore: from a checkpoint to the task and the trained network, on the CPU.
-        test_loader: (checkpoint, data folder or None for the run's own, batch size, runtime) to
-            the split that the network is tested on.
-        report: (test.py's flags, a meter that has seen the test split, that split) prints and
-            draws what a test has found.
-        read_images: (test.py's flags, checkpoint, network, files, runtime) prints and draws what
-            the network makes of pictures.
-        find_files: (what `--image` names, folder for what is fetched) to those files; None where
-            they are pictures.
-        test_flags: those of test.py that no other field has a use for, without their dashes.
-        views: what visualize.py can show of a network, by the names of `--type`.
-        models: published networks that it can show besides, by the names of `--model`.
-        look: (visualize.py's flags, checkpoint or None for a published network, runtime) to the
-            pictures of a view.
-        summarise: (what compare.py knows of each run, by name) to the lines of a further table;
-            None where its own says all.
-        suggestions: arguments of visualize.py worth trying on a run, from train.py's flags.
-        defaults: of `TrainSettings`, where the field's own differ.
+        name: of `--task`, kept in checkpoints.
+        Flags: record of its own flags of train.py.
+        defaults: of `TrainSettings`, where the task's own differ.
+        network: what a checkpoint that names no network holds.
+        views: what visualize.py can show, by the names of `--type`.
+        shown_unasked: of a view, flags that name what is shown without them.
+        published: networks of others that it can show besides, by the names of `--model`.
+        reads: whether test.py's `--read` has a use.
+        measured: whether a test split says how good a network is.
     """
 
-    add_flags: Callable[["ArgumentParser"], None]
-    flags_of: Callable[[dict[str, Any]], dict[str, Any]]
-    prepare: Callable[["Namespace", "Runtime", dict | None, dict | None], Job]
-    restore: Callable[[dict[str, Any]], tuple["Task", "nn.Module"]]
-    test_loader: Callable[[dict[str, Any], Path | None, int, "Runtime"], "DataLoader"]
-    report: Callable[["Namespace", "Meter", "Dataset"], None]
-    read_images: Callable[["Namespace", dict, "nn.Module", list[Path], "Runtime"], None]
-    find_files: Callable[[Sequence[str], Path], list[Path]] | None = None
-    test_flags: tuple[str, ...] = ()
-    stages: Callable[["Namespace", dict | None], list[tuple["Namespace", dict | None]]] = one_stage
+    name: str
+    Flags: type
+    defaults: Mapping[str, Any] = {}
+    network: str | None = None
     views: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    look: Callable[["Namespace", dict | None, "Runtime"], Iterable["Picture | Film"]] | None = None
-    summarise: Callable[[Mapping[str, "Entry"]], list[str]] | None = None
-    suggestions: Callable[["Namespace"], list[list[str]]] = lambda args: []
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    shown_unasked: Mapping[str, Mapping[str, Any]] = {}
+    published: tuple[str, ...] = ()
+    reads = False
+    measured = True
+
+    def room(self, name: str) -> ModuleType:
+        """Import and return one of the task's modules."""
+        return import_module(f"{type(self).__module__}.{name}")
+
+    def flags_of(self, state: State) -> dict[str, Any]:
+        """Return the flags that build a checkpoint's network; a bare state dict does not say."""
+        return {"network": state.get("network")}
+
+    def stages(self, flags: TrainFlags, resumed: State | None) -> list[Stage]:
+        """Return what is to be trained one after the other, each with a folder of its own."""
+        return [(flags, resumed)]
+
+    def prepare(
+        self, flags: TrainFlags, runtime: Runtime, resumed: State | None, weights: State | None
+    ) -> Job:
+        """Read the data and build the network that flags ask for.
+
+        Args:
+            resumed: the checkpoint to go on from.
+            weights: a checkpoint or a bare state dict (`checkpoint.load_any`) to start from.
+        """
+        return self.room("training").prepare(flags, runtime, resumed, weights)
+
+    def publish_curves(self, run: Run, ranks_by: str) -> None:
+        """Draw the curves of the epochs of a run that are done."""
+        if run.writes and run.history:
+            from lab.curves import draw_curves
+            from lab.drawing import publish
+
+            publish(draw_curves(run.history, ranks_by), run.folder / "loss_and_acc.jpg")
+
+    def restore(self, state: State) -> tuple[Objective, nn.Module]:
+        """Return the objective and the trained network of a loaded checkpoint, on the CPU."""
+        from lab.registry import build
+        from lab.weights import load_weights
+
+        name = state.get("network", self.network)
+        network = build(self.room("networks").NETWORKS, name, state["configs"])
+        load_weights(network, state["model_state"])
+        return self.room("objective").restore(state), network
+
+    def test_loader(self, trained: Trained, data_root: Path | None, batch_size: int) -> DataLoader:
+        """Return the split that a network is tested on.
+
+        Args:
+            data_root: of the data; None for the run's own.
+        """
+        return self.room("data").test_loader(trained, data_root, batch_size)
+
+    def report(self, trained: Trained, flags: TestFlags, meter: Meter, dataset: Dataset) -> None:
+        """Print, draw and save what a test has found.
+
+        Args:
+            meter: has seen all of `dataset`.
+        """
+        self.room("results").report(trained, flags, meter, dataset)
+
+    def read_pictures(self, trained: Trained, flags: TestFlags) -> None:
+        """Print and draw what the network makes of the pictures that `--image` names."""
+        self.room("results").read_pictures(trained, flags)
+
+    def look(self, flags: ViewFlags, trained: Trained | None) -> Iterable[Picture | Film]:
+        """Return the pictures of the view that `--type` names.
+
+        Args:
+            trained: None for a published network.
+        """
+        return getattr(self.room("views"), f"view_{flags.type}")(flags, trained)
+
+    def summarise(self, runs: Mapping[str, Compared]) -> list[str]:
+        """Return the lines of a table of several runs; none where compare.py's own says all."""
+        return []
+
+    def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
+        """Return arguments of visualize.py worth trying on a run, by what its checkpoints hold."""
+        return [["--type", view] for view in self.views]
+
+    def next_commands(
+        self, flags: TrainFlags, identity: Mapping[str, Any]
+    ) -> Iterator[tuple[str, ...]]:
+        """Yield the commands to try next on a run: scripts with their arguments."""
+        where = () if flags.ckpt_path == FLAGS.ckpt_path else ("--ckpt_path", str(flags.ckpt_path))
+        epoch = () if flags.settings.epoch == 10 else ("--epoch", "last")
+        yield "test.py", *where, "--epoch", "best", "--save"
+        for view in self.worth_seeing(identity):
+            yield "visualize.py", *view, *where, *epoch
 
 
-def load(name: str) -> Field:
-    """Return a field by name.
+FLAGS = TrainFlags()
+
+
+def load(name: str) -> Task:
+    """Return a task by name.
 
     Raises:
         UsageError: there is none.
     """
-    if name not in FIELDS:
-        raise UsageError(f"unknown --task {name!r}; there are {', '.join(FIELDS)}")
-    return import_module(FIELDS[name]).FIELD
+    if name not in TASKS:
+        raise UsageError(f"unknown --task {name!r}; there are {', '.join(TASKS)}")
+    return import_module(TASKS[name]).TASK
 
 
-def field_of(state: dict[str, Any], path: Path) -> Field:
-    """Return the field that a loaded checkpoint belongs to; the scaffold's classify.
+def task_of(state: State, path: Path) -> Task:
+    """Return the task that a loaded checkpoint belongs to; the scaffold's classify.
 
     Raises:
-        LabError: it belongs to a script of its own, or to none that is known.
+        LabError: it belongs to none that is known.
     """
     name = state.get("task", DEFAULT)
-    if name in SCRIPTS:
-        raise LabError(f"{path} holds a {name} network: it is for python {SCRIPTS[name]}")
-    if name not in FIELDS:
-        raise LabError(f"{path} is of an unknown task {name!r}; there are {', '.join(FIELDS)}")
+    if name not in TASKS:
+        raise LabError(f"{path} is of an unknown task {name!r}; there are {', '.join(TASKS)}")
     return load(name)
+
+
+def promised(package: str, rooms: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package, by which names of its modules can be imported from it.
+
+    Args:
+        rooms: the names that each module has to give.
+    """
+    places = {name: room for room, names in rooms.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{places[name]}"), name)
+
+    return get

@@ -1,25 +1,37 @@
 """What the suites share: small data sets, and the real scripts run as a user would."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import io
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
 import unittest
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
+import tasks
 from lab import console
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PROJECT = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")
+ODD_NAMES = ("$a_b$", "back\\slash", r"\$c", "$", "no text \udcff", "tab\tbed", "_hidden")
 
 
 def make_images(root: Path, per_class: dict[str, int], size: int = 32) -> Path:
@@ -34,6 +46,26 @@ def make_images(root: Path, per_class: dict[str, int], size: int = 32) -> Path:
                 pixels[8:24, 8:24, 2 - label] += 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:03d}.png")
     return root
+
+
+def network_of(state: dict[str, Any]) -> nn.Module:
+    """Return the network of what a checkpoint holds."""
+    return tasks.task_of(state, Path()).restore(state)[1]
+
+
+def words_of(figure: Figure) -> list[str]:
+    """Return the lines of text that a figure shows, as a reader sees them."""
+    file = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg")
+    return re.findall(r"<text[^>]*>([^<]*)</text>", file.getvalue())
+
+
+def assert_names_shown(test: unittest.TestCase, figure: Figure) -> None:
+    """A figure shows `ODD_NAMES` as they are; what no font has as a mark."""
+    shown = words_of(figure)
+    for name in ODD_NAMES:
+        test.assertIn(name.replace("\udcff", "\ufffd").replace("\t", "\ufffd"), shown)
 
 
 def environment(threads: int = 1) -> dict[str, str]:
@@ -53,10 +85,16 @@ def script(
     )  # fmt: skip
 
 
+def main_of(name: str) -> Callable[[], None]:
+    """Return what a script does; `datasets.py`, which others import, has it elsewhere."""
+    module = {"datasets.py": "published.commands"}.get(name, name.removesuffix(".py"))
+    return importlib.import_module(module).main
+
+
 def script_here(*arguments: object) -> subprocess.CompletedProcess:
     """The same in this process, where no time goes into starting one; nothing prints."""
     name, *rest = map(str, arguments)
-    main = importlib.import_module(name.removesuffix(".py")).main
+    main = main_of(name)
     matplotlib.use("agg")  # elsewhere a display would open windows
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (

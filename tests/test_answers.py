@@ -19,7 +19,7 @@ from networks import Classifier, MnistCNN
 from reporting import claims, markdown
 from reporting.blocks import Code, Heading
 from tasks.detection.ssd import TinySSD, base_net, down_sample_blk
-from tasks.style.network import TransformNet
+from tasks.style.networks import TransformConfig, TransformNet
 from tests.support import PROJECT
 
 PAGES = [PROJECT / "docs" / name for name in ("answers.md", "answers.zh.md")]
@@ -192,7 +192,7 @@ class MeasuredTest(unittest.TestCase):
         from tasks.style import PRESETS
         from tasks.style.losses import FeatureExtractor, gram_matrix
 
-        network, image = TransformNet(), torch.rand(1, 3, 256, 256)
+        network, image = TransformNet(TransformConfig()), torch.rand(1, 3, 256, 256)
         for page in PAGES:
             self.assertIn(f"{theory.parameters(network):,}", page.read_text(encoding="utf-8"))
         with FlopCounterMode(display=False) as whole, torch.no_grad():

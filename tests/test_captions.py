@@ -5,16 +5,16 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 from PIL import Image
 
-import datasets
 from tests.support import PROJECT, ScriptCase, script_here
 from tests.test_signs import digests
-from world import captions
+from world import captions, missing
 from world.captions import PLACES, TIMES, WEATHERS, Facts
 from world.signs import CLASSES, NAMES, contrast
 
@@ -102,7 +102,7 @@ class SentenceTest(unittest.TestCase):
         rng = np.random.default_rng(0)
         for index in range(count):
             facts = captions.imagine(index % 26, rng)
-            yield facts, captions.describe(facts, rng)
+            yield facts, captions.caption_of(facts, rng)
 
     def test_nothing_is_said_that_is_not_so(self):
         """No word for another time, weather or place is in a sentence."""
@@ -134,7 +134,7 @@ class SentenceTest(unittest.TestCase):
         """Of the same picture, hardly a sentence comes twice; none begins "a a" or "a i"."""
         rng = np.random.default_rng(0)
         facts = Facts(STOP, "night", "rain", "houses", False)
-        said = [captions.describe(facts, rng) for _ in range(500)]
+        said = [captions.caption_of(facts, rng) for _ in range(500)]
         self.assertGreater(len(set(said)), 350)
         for detail in ("houses", "rain"):
             share = np.mean([any(f in s for f in captions.WHERE["houses"]) for s in said])
@@ -182,7 +182,9 @@ class DataSetTest(ScriptCase):
 
     def test_the_command(self):
         root = self.root / "made"
-        with mock.patch.object(captions, "SPLITS", self.SMALL):
+        draw = replace(captions.draw_captions, splits=self.SMALL)
+        small = replace(missing.DRAWN["captions"], draw=draw)
+        with mock.patch.dict(missing.DRAWN, captions=small):
             done = script_here("datasets.py", "captions", "--root", root)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("52 pictures, captions.json", done.stdout)
@@ -191,15 +193,14 @@ class DataSetTest(ScriptCase):
 
     def test_draws_what_is_missing_in_its_own_folder_alone(self):
         with (
-            mock.patch.object(datasets, "draw_captions") as draw,
-            mock.patch.object(datasets, "DATA_ROOT", self.root),
+            mock.patch.object(missing, "draw") as draw,
+            mock.patch.object(missing, "DATA_ROOT", self.root),
         ):
-            datasets.draw_missing_captions(self.root / "elsewhere")
-            self.assertEqual(draw.call_count, 0)
-            datasets.draw_missing_captions(self.root / "captions")
-            self.assertEqual(draw.call_count, 1)
+            for folder, count in (("elsewhere", 0), ("captions", 1)):
+                missing.draw_missing(missing.DRAWN["captions"], self.root / folder)
+                self.assertEqual(draw.call_count, count)
             (self.root / "captions" / "train").mkdir(parents=True)
-            datasets.draw_missing_captions(self.root / "captions")
+            missing.draw_missing(missing.DRAWN["captions"], self.root / "captions")
             self.assertEqual(draw.call_count, 1)
 
     def test_import_is_light(self):

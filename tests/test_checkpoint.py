@@ -17,8 +17,9 @@ from torch.testing import assert_close
 
 from lab import checkpoint
 from lab.console import LabError
-from networks import Classifier, build_network, load_network
-from tests.support import PROJECT, environment
+from lab.registry import build
+from networks import NETWORKS, Classifier
+from tests.support import PROJECT, environment, network_of
 
 PLAIN = {"model_state": {"weight": torch.arange(6.0).view(2, 3)}, "configs": {"in_channels": 3}}
 
@@ -579,10 +580,10 @@ class ScaffoldCheckpoints(TemporaryFolder):
                 torch.save(state, self.epoch_file(1))
 
                 loaded = checkpoint.load(self.epoch_file(1))
-                ours = load_network(loaded)
+                ours = network_of(loaded)
                 expected = theirs.eval()(x)
                 assert_close(ours.eval()(x), expected)
 
-                ours = build_network("classifier", configs)
+                ours = build(NETWORKS, "classifier", configs)
                 theirs.load_state_dict(ours.state_dict())
                 assert_close(theirs.eval()(x), ours.eval()(x))

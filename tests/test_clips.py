@@ -12,6 +12,7 @@ from scipy.stats import ks_2samp, kstest
 from sklearn.ensemble import RandomForestClassifier
 
 from world import clips
+from world.camera import worn
 from world.clips import (
     KINDS,
     MOTIONS,
@@ -21,15 +22,15 @@ from world.clips import (
     SLOT,
     TOLD_APART,
     Pose,
+    clips_of,
     draw_clip,
-    draw_dataset,
     memory,
     motion,
     order,
     placed,
     read_dataset,
-    worn_plate,
 )
+from world.faces import draw_face
 
 FRAMES = 16
 LIMIT = 0.07  # Kolmogorov-Smirnov's distance of 2,000 samples: by chance once in 20,000 cases
@@ -182,8 +183,8 @@ class TestMemory(unittest.TestCase):
 class TestCamera(unittest.TestCase):
     def test_where_a_plate_lies(self):
         """In the middle that is asked for, of that radius; turned clockwise by the angle."""
-        plate = worn_plate("no_entry", np.random.default_rng(0))
-        scale = clips.SCENE / clips.SIDE
+        plate = worn(np.random.default_rng(0), draw_face("no_entry", clips.FACE))
+        scale = clips.SCENE / clips.PIXELS
         for x, y, size in ((16, 16, 10), (10, 20, 7)):
             alpha = placed(plate, x, y, size, 0.7)[..., 3] > 127
             rows, columns = np.nonzero(alpha)
@@ -219,7 +220,7 @@ class TestDataset(unittest.TestCase):
         with tempfile.TemporaryDirectory() as base:
             folders = [Path(base) / str(workers) for workers in (1, 2)]
             for workers, folder in enumerate(folders, 1):
-                draw_dataset(folder, "memory", 8, counts=counts, workers=workers)
+                clips_of("memory", 8)(folder, splits=counts, workers=workers)
             for split, count in counts.items():
                 once, again = (read_dataset(folder, split) for folder in folders)
                 self.assertEqual(once[0].shape, (count, 8, 32, 32, 3))
@@ -232,12 +233,12 @@ class TestDataset(unittest.TestCase):
             self.assertTrue((read_dataset(folders[0], "train")[0][index] == clip).all())
 
             with self.assertRaises(FileExistsError):
-                draw_dataset(folders[0], "memory", 8, counts=counts, workers=1)
+                clips_of("memory", 8)(folders[0], splits=counts, workers=1)
 
     def test_splits_share_no_clip(self):
         counts = {"train": 3, "val": 3}
         with tempfile.TemporaryDirectory() as base:
-            draw_dataset(Path(base), "motion", 8, counts=counts, workers=1)
+            clips_of("motion", 8)(Path(base), splits=counts, workers=1)
             train, val = (read_dataset(Path(base), split)[0] for split in counts)
         self.assertFalse((train == val).all((1, 2, 3, 4)).any())
 

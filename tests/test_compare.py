@@ -17,10 +17,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import compare
-import datasets
-from lab import checkpoint, engine
+from lab import checkpoint, engine, image_folder
 from lab.console import LabError
-from lab.pictures import draw_comparison
+from lab.curves import draw_comparison
+from tasks import comparing
 from tests.support import make_images, script
 
 # Of the assignment's network with three classes, weights and biases layer by layer.
@@ -51,7 +51,7 @@ class CompareTest(unittest.TestCase):
             assert done.returncode == 0, done.stderr
 
     def setUp(self):
-        patch = mock.patch.object(datasets, "CACHE_FOLDER", self.base / "cache")
+        patch = mock.patch.object(image_folder, "CACHE_FOLDER", self.base / "cache")
         patch.start()
         self.addCleanup(patch.stop)
 
@@ -107,18 +107,22 @@ class CompareTest(unittest.TestCase):
             self.assertGreater(picture.width, 1.5 * picture.height)
 
     def test_the_best_epoch_is_tested(self):
-        """Not the last: the first one, best by the history, says blue to all: right in a third."""
+        """Not the last: the first one, best by the history, says blue to all, the last red."""
+        data = Path(shutil.copytree(self.data, self.base / "less_red"))
+        self.addCleanup(shutil.rmtree, data)
+        for path in sorted((data / "test" / "red").iterdir())[:3]:
+            path.unlink()
 
         def change(state, epoch):
             for row, accuracy in zip(state["history"], (0.75, 0.5), strict=False):
                 row["val_accuracy"], row["seconds"] = accuracy, 1000.4
-            if epoch == 1:
-                state["model_state"]["fc_net.4.weight"].zero_()
-                state["model_state"]["fc_net.4.bias"].copy_(torch.tensor([1.0, 0.0, 0.0]))
+            bias = (1.0, 0.0, 0.0) if epoch == 1 else (0.0, 0.0, 1.0)
+            state["model_state"]["fc_net.4.weight"].zero_()
+            state["model_state"]["fc_net.4.bias"].copy_(torch.tensor(bias))
 
-        table, _ = self.compare(self.copy("first", change))
+        table, _ = self.compare(self.copy("first", change), "--data_root", data)
         count = f"{PARAMETERS + BN_PARAMETERS:,}"
-        self.assertEqual(table, {"first": ["1 of 2", "75.00%", "33.33%", count, "2,001"]})
+        self.assertEqual(table, {"first": ["1 of 2", "75.00%", "41.67%", count, "2,001"]})
 
     def test_data_that_are_gone(self):
         """A dash, and a line that says why; the other runs keep their figures."""
@@ -215,7 +219,7 @@ class CompareTest(unittest.TestCase):
             (["bn", "bn/", "../" + Path.cwd().name + "/bn"], ["bn"]),
             (["/bn", "/a/bn"], ["/bn", "a/bn"]),
         ):
-            self.assertEqual(list(compare.short_names([Path(path) for path in given])), names)
+            self.assertEqual(list(comparing.short_names([Path(path) for path in given])), names)
         table, _ = self.compare(self.base / "bn", self.base / "bn")
         self.assertEqual(list(table), ["bn"])
 

@@ -20,7 +20,7 @@ from torchvision.utils import make_grid
 
 import datasets
 from datasets import get_data_loader, make_loader
-from lab import augmentation
+from lab import augmentation, decoding, image_folder
 from lab.augmentation import augment_batch
 from lab.batches import BatchSampler, check_count
 from lab.console import LabError
@@ -35,7 +35,7 @@ class TemporaryData(unittest.TestCase):
         holder = tempfile.TemporaryDirectory()
         self.addCleanup(holder.cleanup)
         self.root = make_images(Path(holder.name) / "set", {"train": 11, "val": 3, "test": 3}, 40)
-        patch = mock.patch.object(datasets, "CACHE_FOLDER", Path(holder.name) / "cache")
+        patch = mock.patch.object(image_folder, "CACHE_FOLDER", Path(holder.name) / "cache")
         patch.start()
         self.addCleanup(patch.stop)
 
@@ -206,7 +206,7 @@ class LoaderTest(TemporaryData):
     def test_beyond_the_memory_budget(self):
         """Too many images for memory are read from disk, are the same, and it is said."""
         cached, _ = self.load(seed=1)
-        with mock.patch.object(datasets, "CACHE_BUDGET", 1000):
+        with mock.patch.object(decoding, "CACHE_BUDGET", 1000):
             streamed, said = self.load(seed=1, num_workers=1)
         self.assertIn("read from disk", said)
         self.assertIsNone(streamed.dataset.images)
@@ -218,7 +218,7 @@ class CacheTest(TemporaryData):
     def test_second_run_decodes_nothing(self):
         """With nothing changed, no image is opened again."""
         first, _ = self.load()
-        with mock.patch.object(datasets, "open_image", side_effect=AssertionError):
+        with mock.patch.object(image_folder, "open_image", side_effect=AssertionError):
             second, _ = self.load()
         self.assertTrue(torch.equal(first.dataset.images, second.dataset.images))
 
@@ -294,7 +294,7 @@ class CacheTest(TemporaryData):
     def test_damaged_cache_is_made_anew(self):
         """Cut, empty, a flipped byte, another file's content, a folder in its place."""
         first, _ = self.load()
-        (cache,) = datasets.CACHE_FOLDER.iterdir()
+        (cache,) = image_folder.CACHE_FOLDER.iterdir()
         whole = cache.read_bytes()
         middle = len(whole) // 2
         flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
@@ -308,27 +308,27 @@ class CacheTest(TemporaryData):
     def test_stale_caches_are_removed(self):
         """With the data set that they were made from, and not before."""
         self.load()
-        (old,) = datasets.CACHE_FOLDER.iterdir()
+        (old,) = image_folder.CACHE_FOLDER.iterdir()
         self.load("test")
-        self.assertEqual(len(list(datasets.CACHE_FOLDER.iterdir())), 2)
+        self.assertEqual(len(list(image_folder.CACHE_FOLDER.iterdir())), 2)
         self.root = self.root.rename(self.root.parent / "renamed")
         self.load("val")
-        names = {path.name for path in datasets.CACHE_FOLDER.iterdir()}
+        names = {path.name for path in image_folder.CACHE_FOLDER.iterdir()}
         self.assertEqual(len(names), 1)
         self.assertNotIn(old.name, names)
 
     def test_what_a_killed_process_left_is_removed(self):
         self.load()
-        (cache,) = datasets.CACHE_FOLDER.iterdir()
+        (cache,) = image_folder.CACHE_FOLDER.iterdir()
         cache.unlink()
         leftover = cache.parent / f".{cache.name}-{2**22 + 1}"
         leftover.mkdir()
         self.load()
-        self.assertEqual(list(datasets.CACHE_FOLDER.iterdir()), [cache])
+        self.assertEqual(list(image_folder.CACHE_FOLDER.iterdir()), [cache])
 
     def test_no_place_for_a_cache(self):
         """Where data/.cache is a file, images are read all the same, each time."""
-        datasets.CACHE_FOLDER.write_text("in the way")
+        image_folder.CACHE_FOLDER.write_text("in the way")
         for _ in range(2):
             loader, said = self.load()
             self.assertEqual(len(loader.dataset), 33)
@@ -372,7 +372,7 @@ class HoldOutTest(TemporaryData):
 
     def test_both_parts_are_kept_for_the_next_run(self):
         first = [self.read(mode)[0].images for mode in ("train", "val")]
-        with mock.patch.object(datasets, "open_image", side_effect=AssertionError):
+        with mock.patch.object(image_folder, "open_image", side_effect=AssertionError):
             second = [self.read(mode)[0].images for mode in ("train", "val")]
         for a, b in zip(first, second, strict=True):
             self.assertTrue(torch.equal(a, b))
@@ -401,6 +401,10 @@ class HoldOutTest(TemporaryData):
         Image.new("RGB", (9, 9)).save(self.root / "train" / "red" / "more.png")
         self.assertEqual(self.read("train")[0].labels.tolist(), [0, 1, 2])
         self.assertEqual(self.read("val")[0].labels.tolist(), [2])
+        for path in (self.root / "train" / "green").iterdir():
+            path.unlink()
+        with self.assertRaisesRegex(LabError, "green holds no readable image"):
+            self.read("train")
 
     def test_the_loader_takes_folders_as_they_are(self):
         """`get_data_loader` promises all of `train/*`; nothing is taken from it."""
@@ -705,7 +709,7 @@ class AugmentationTest(unittest.TestCase):
         """Original and augmented signs, for the eye: visualized/augmentation.jpg."""
         import matplotlib.pyplot as plt
 
-        from lab.pictures import save_figure
+        from lab.drawing import save_figure
         from tests.support import PROJECT
         from world import signs
 

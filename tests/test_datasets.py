@@ -17,15 +17,20 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, MNIST
 
-import datasets
-from datasets import SOURCES, ImageDataset, find_data, hold_out, make_loader
+from datasets import DIGITS, MODES, SOURCES, ImageDataset, Split, find_data, hold_out, make_loader
 from lab import checkpoint, folders
 from lab.augmentation import mirror_and_crop
 from lab.console import LabError, UsageError
 from lab.images import Preprocess
+from lab.runtime import Runtime
+from tasks.classification import DATASETS, TASK
+from tasks.classification.data import test_loader
+from tasks.trained import Trained
 from tests.support import PROJECT, ScriptCase, make_images, script
 
 # Mean and deviation of the training pixels, as everyone's scripts have them.
@@ -184,7 +189,7 @@ class SplitTest(TemporaryFolder):
         """A tenth of each class, always the same images, none in both parts."""
         labels = torch.arange(1000) % 7 % 5  # classes of different size
         images = torch.arange(1000).view(-1, 1, 1, 1)
-        split = datasets.Split(tuple("abcde"), [], labels, images)
+        split = Split(tuple("abcde"), [], labels, images)
         rest, held = hold_out(split, 0.1)
         again = hold_out(split, 0.1)[1]
         self.assertTrue(torch.equal(held.images, again.images))
@@ -196,7 +201,7 @@ class SplitTest(TemporaryFolder):
 
     def test_digits(self):
         """scikit-learn's 1,797, each in one split; mean and deviation are those of train."""
-        splits = [SOURCES["digits"].read(None, mode, None) for mode in datasets.MODES]
+        splits = [SOURCES["digits"].read(None, mode, None) for mode in MODES]
         self.assertEqual([len(split.labels) for split in splits], [1295, 143, 359])
         every = torch.cat([split.images for split in splits]).flatten(1)
         self.assertEqual(len({image.numpy().tobytes() for image in every}), 1797)
@@ -223,8 +228,8 @@ class SplitTest(TemporaryFolder):
         own.mkdir(parents=True)
         (self.root / "link").symlink_to(own)
         with (
-            mock.patch.object(datasets, "DATA_ROOT", own),
-            mock.patch("world.signs.draw_dataset") as drawn,
+            mock.patch("world.missing.DATA_ROOT", own),
+            mock.patch("world.missing.draw") as drawn,
             redirect_stdout(io.StringIO()),
         ):
             for folder in (other, Path("data"), own / "inner", self.root):
@@ -245,13 +250,18 @@ class SplitTest(TemporaryFolder):
         """The test split is found from its own data set's name and folder, or from one given."""
         data = make_images(self.root / "project" / "own", {"train": 2, "test": 2})
         state = {"data_root": "own", "dataset": "folder", "configs": {"num_classes": 3}}
-        device = torch.device("cpu")
+
+        def load(given_root: Path | None, **given: object) -> DataLoader:
+            runtime = Runtime(torch.device("cpu"))
+            trained = Trained(TASK, Path("x.pth"), state | given, nn.Identity(), None, runtime)
+            return test_loader(trained, given_root, 4)
+
         with mock.patch.object(folders, "PROJECT", data.parent), chdir(self.root):
-            loader = datasets.get_test_loader(state, None, 4, device)
+            loader = load(None)
             self.assertEqual(loader.dataset.split.paths[0].parent, Path("project/own/test/blue"))
-        loader = datasets.get_test_loader(state | {"data_root": "gone"}, data, 4, device)
+        loader = load(data, data_root="gone")
         self.assertEqual(len(loader.dataset), 6)
-        loader = datasets.get_test_loader(state | {"data_root": str(data)}, None, 4, device)
+        loader = load(None, data_root=str(data))
         self.assertEqual(len(loader.dataset), 6)
         for wrong, words in (
             ({"data_root": "gone"}, "no data folder .*gone"),
@@ -260,12 +270,12 @@ class SplitTest(TemporaryFolder):
             ({"data_root": str(data), "configs": {"num_classes": 4}}, "has 3 classes"),
         ):
             with self.assertRaisesRegex(LabError, words):
-                datasets.get_test_loader(state | wrong, None, 4, device)
+                load(None, **wrong)
 
     def test_share_of_arrays(self):
         """`val_share` is that of train; test stays as it is."""
         for share, counts in ((0.1, [1295, 143, 359]), (0.25, [1079, 359, 359])):
-            splits = [SOURCES["digits"].read(None, mode, None, share) for mode in datasets.MODES]
+            splits = [SOURCES["digits"].read(None, mode, None, share) for mode in MODES]
             self.assertEqual([len(split.labels) for split in splits], counts)
         make_mnist(self.root)
         for mode, count in (("train", 100), ("val", 100), ("test", 50)):
@@ -273,8 +283,6 @@ class SplitTest(TemporaryFolder):
             self.assertEqual(len(split.labels), count)
 
     def test_names_are_those_of_the_flag(self):
-        from tasks.classification import DATASETS
-
         self.assertEqual(list(DATASETS), list(SOURCES))
 
 
@@ -303,11 +311,11 @@ class ResizeTest(unittest.TestCase):
     def test_too_large_for_memory(self):
         """Beyond the budget images stay at their own size, come out the same, and it is said."""
         images = torch.randint(0, 256, (20, 28, 28, 1), dtype=torch.uint8)
-        split = datasets.Split(datasets.DIGITS, [], torch.arange(20) % 10, images)
+        split = Split(DIGITS, [], torch.arange(20) % 10, images)
         preprocess = Preprocess((40, 40))
         resident = ImageDataset(split, preprocess)
         said = io.StringIO()
-        with mock.patch.object(datasets, "CACHE_BUDGET", 1000), redirect_stdout(said):
+        with mock.patch("lab.decoding.CACHE_BUDGET", 1000), redirect_stdout(said):
             lazy = ImageDataset(split, preprocess)
             self.assertEqual((resident.images.shape[1], lazy.images.shape[1]), (40, 28))
             self.assertTrue(torch.equal(resident[7][0], lazy[7][0]))
@@ -345,7 +353,7 @@ class AugmentationTest(unittest.TestCase):
     def test_augmented_images_are_normalised_alike(self):
         """An augmentation that does nothing leaves what normalising alone gives."""
         images = torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8)
-        split = datasets.Split(tuple("ab"), [], torch.arange(10) % 2, images)
+        split = Split(tuple("ab"), [], torch.arange(10) % 2, images)
         preprocess = Preprocess((8, 8), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
         plain, augmented = (
             ImageDataset(split, preprocess, vary).__getitems__(range(10))[0]

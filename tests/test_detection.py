@@ -1,5 +1,6 @@
 """Detectors: parts, shapes and losses against loops; what they find; training through the loop."""
 
+import io
 import json
 import math
 import re
@@ -7,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from argparse import Namespace
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -19,28 +21,33 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
+import tasks.detection
 from lab import checkpoint, engine
 from lab.console import LabError
+from lab.registry import Design, build
 from lab.runtime import Runtime
-from networks import Classifier, fold, load_fitting
-from tasks.detection import restore
-from tasks.detection.augment import Windows
+from lab.settings import TrainSettings
+from lab.weights import load_body
+from networks import Classifier
+from tasks import TestFlags, TrainFlags
+from tasks.detection import DATASETS, OWN, TASK, Flags
 from tasks.detection.boxes import multibox_target
 from tasks.detection.centernet import (
     CenterNet,
+    CenterNetConfig,
     box_loss,
+    boxes_to_read,
     certainty,
     focal_loss,
     middles,
     peaks,
-    questions,
 )
 from tasks.detection.data import SOURCES, make_loader, read_split
-from tasks.detection.detector import as_rows, part
-from tasks.detection.found import Reader
-from tasks.detection.networks import build_network, make_configs
-from tasks.detection.published import Published
+from tasks.detection.detector import Detector, split_targets
+from tasks.detection.networks import NETWORKS, folded
+from tasks.detection.results import as_read
 from tasks.detection.ssd import (
+    BOOK_SIZES,
     SIGN_SIZES,
     TinySSD,
     base_net,
@@ -49,10 +56,21 @@ from tasks.detection.ssd import (
     concat_preds,
     down_sample_blk,
     flatten_pred,
+    multibox_labels,
     multibox_loss,
 )
+from tasks.detection.torchvision_detectors import (
+    PUBLISHED,
+    TorchvisionConfig,
+    TorchvisionDetector,
+    build_bare,
+)
+from tasks.detection.windows import Windows
+from tasks.sign_reader import SignReader
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from world.faces import FACES
+
+SMALLEST = "ssdlite320_mobilenet_v3_large"  # of torchvision's
 
 
 def target(*boxes: tuple[float, float, float, float, int]) -> dict[str, Tensor]:
@@ -70,6 +88,16 @@ def trained(network: torch.nn.Module) -> torch.nn.Module:
             module.running_mean.copy_(0.1 * torch.randn(len(module.weight), generator=generator))
             module.running_var.copy_(0.5 + torch.rand(len(module.weight), generator=generator))
     return network.eval()
+
+
+def center_net(num_classes: int, width: int) -> CenterNet:
+    """Return a new CenterNet."""
+    return CenterNet(CenterNetConfig(num_classes, width))
+
+
+def torchvision_detector(name: str, num_classes: int) -> TorchvisionDetector:
+    """Return one of torchvision's, new."""
+    return TorchvisionDetector(TorchvisionConfig(name, num_classes))
 
 
 def by_heart(network: torch.nn.Module, images: Tensor, targets: list[dict[str, Tensor]]) -> None:
@@ -197,7 +225,7 @@ class TestTinySSD(unittest.TestCase):
         ]
         classes, offsets = torch.randn(2, 40, 3), torch.randn(2, 160)
         losses = multibox_loss(anchors, classes, offsets, targets, 100, 100)
-        truth = multibox_target(anchors, as_rows(part(targets)[0], 100, 100))
+        truth = multibox_target(anchors, multibox_labels(split_targets(targets)[0], 100, 100))
         class_losses, box_losses = [], []
         for n in range(2):
             positive, negative, distance = [], [], 0.0
@@ -227,7 +255,7 @@ class TestTinySSD(unittest.TestCase):
         with torch.no_grad():
             filled = F.pad(images, (0, 20, 0, 24))
             anchors, classes, _ = network(filled)
-        offsets, _, kinds = multibox_target(anchors, as_rows(truth, 224, 320))
+        offsets, _, kinds = multibox_target(anchors, multibox_labels(truth, 224, 320))
         logits = 20.0 * F.one_hot(kinds, 3)
         network.forward = lambda images: (anchors, logits.view_as(classes), offsets)
         found = network.detect(images)
@@ -241,7 +269,7 @@ class TestTinySSD(unittest.TestCase):
 
 class TestCenterNet(unittest.TestCase):
     def test_shapes(self):
-        network = CenterNet(5, width=8).eval()
+        network = center_net(5, 8).eval()
         with torch.no_grad():
             heat, distances, features = network(torch.zeros(2, 3, 64, 96))
         self.assertEqual((heat.shape, distances.shape), ((2, 1, 16, 24), (2, 4, 16, 24)))
@@ -252,7 +280,7 @@ class TestCenterNet(unittest.TestCase):
 
     def test_a_whole_picture_is_searched_as_its_crops_are(self):
         """Away from the crop's edges, positions and boxes say the same."""
-        network = trained(CenterNet(3, width=8))
+        network = trained(center_net(3, 8))
         torch.manual_seed(0)
         picture = torch.randn(1, 3, 704, 704)
         with torch.no_grad():
@@ -270,7 +298,7 @@ class TestCenterNet(unittest.TestCase):
         torch.manual_seed(0)
         heat = torch.randn(1, 10, 12)
         targets = [target((8, 8, 28, 20, 0), (21, 10, 29, 34, 0), (0, 24, 18, 40, -1))]
-        sought, ignored = part(targets)
+        sought, ignored = split_targets(targets)
         centres = middles(heat[:, None])
         expected = 0.0
         for j in range(10):
@@ -296,7 +324,7 @@ class TestCenterNet(unittest.TestCase):
         """The 3x3 positions next to a centre learn, where they are within the box."""
         torch.manual_seed(0)
         distances = torch.rand(2, 4, 8, 8) * 12 + 1
-        sought, _ = part([target((6, 5, 25, 22, 0), (20, 20, 25, 30, 1)), target()])
+        sought, _ = split_targets([target((6, 5, 25, 22, 0), (20, 20, 25, 30, 1)), target()])
         expected = 0.0
         for box in sought[0]["boxes"]:
             each = []
@@ -313,19 +341,23 @@ class TestCenterNet(unittest.TestCase):
             expected += sum(each) / len(each)
         loss = box_loss(distances, middles(distances), sought)
         self.assertAlmostEqual(float(loss), expected, places=4)
-        self.assertEqual(float(box_loss(distances, middles(distances), part([target()] * 2)[0])), 0)
+        self.assertEqual(
+            float(box_loss(distances, middles(distances), split_targets([target()] * 2)[0])), 0
+        )
 
     def test_what_is_asked_of_the_second_look(self):
         """True boxes and clear ones; half a sign, and what is ignored, are left out."""
-        (sought,), (ignored,) = part([target((10, 10, 30, 30, 2), (60, 60, 90, 90, -1))])
+        (sought,), (ignored,) = split_targets([target((10, 10, 30, 30, 2), (60, 60, 90, 90, -1))])
         likeliest = torch.tensor(
             [[11.0, 11, 31, 31], [20, 10, 40, 30], [62, 62, 88, 88], [100, 0, 120, 20]]
         )
-        boxes, answers = questions(likeliest, sought, ignored, no_sign=5)
+        boxes, answers = boxes_to_read(likeliest, sought, ignored, no_sign=5)
         self.assertEqual(answers.tolist(), [2, 2, 5])
         expected = torch.stack((sought["boxes"][0], likeliest[0], likeliest[3]))
         torch.testing.assert_close(boxes, expected)
-        boxes, answers = questions(likeliest[:0], *(each[0] for each in part([target()])), 5)
+        boxes, answers = boxes_to_read(
+            likeliest[:0], *(each[0] for each in split_targets([target()])), 5
+        )
         self.assertEqual((len(boxes), len(answers)), (0, 0))
 
     def test_peaks_are_the_highest_around(self):
@@ -340,7 +372,7 @@ class TestCenterNet(unittest.TestCase):
 
     def test_pictures_without_a_sign(self):
         """All is background there; what is ignored is nothing at all."""
-        network = CenterNet(2, width=8)
+        network = center_net(2, 8)
         losses = network(torch.randn(2, 3, 64, 64), [target(), target((0, 0, 64, 64, -1))])
         sum(losses.values()).backward()
         self.assertTrue(all(value.isfinite() for value in losses.values()))
@@ -359,7 +391,7 @@ class TestCenterNet(unittest.TestCase):
     def test_the_threshold_leaves_out_nothing_else(self):
         """What the first look alone lets pass is all that both would."""
         torch.manual_seed(0)
-        network = CenterNet(2, width=8).eval()
+        network = center_net(2, 8).eval()
         torch.nn.init.normal_(network.head[1].weight, std=0.5)
         images = torch.randn(1, 3, 96, 96)
         (every,) = network.detect(images, threshold=0.0)
@@ -377,7 +409,7 @@ class TestCenterNet(unittest.TestCase):
         for k, (x, y, side) in enumerate([(10, 12, 20), (30, 20, 28), (24, 36, 16), (4, 4, 40)]):
             images[k, k % 2, y : y + side, x : x + side] = 1
             targets.append(target((x, y, x + side, y + side, k % 2)))
-        network = CenterNet(2, width=16)
+        network = center_net(2, 16)
         by_heart(network, images, targets)
         with torch.inference_mode():
             found = network.eval().detect(images, threshold=0.5)
@@ -386,12 +418,12 @@ class TestCenterNet(unittest.TestCase):
             self.assertGreater(float(box_iou(each["boxes"], truth["boxes"])), 0.7)
 
 
-class TestPublished(unittest.TestCase):
+class TestTorchvisionDetector(unittest.TestCase):
     def test_losses_and_detections(self):
         """In either mode losses, batch norms left alone in evaluation; classes begin at 0."""
         targets = [target((30, 30, 60, 60, 1), (80, 70, 90, 95, -1)), target()]
         torch.manual_seed(0)
-        network = Published("ssdlite320_mobilenet_v3_large", 2)
+        network = torchvision_detector(SMALLEST, 2)
         images = torch.rand(2, 3, 96, 128) * 2 - 1
         self.assertTrue(all(loss.isfinite() for loss in network(images, targets).values()))
         network.eval()
@@ -406,7 +438,7 @@ class TestPublished(unittest.TestCase):
 
     def test_what_it_is_to_learn(self):
         """Classes begin at 1 there, and what is ignored is left out."""
-        network = Published("ssdlite320_mobilenet_v3_large", 2)
+        network = torchvision_detector(SMALLEST, 2)
         with mock.patch.object(network.network, "forward", return_value={}) as forward:
             network(torch.zeros(1, 3, 64, 64), [target((3, 3, 6, 6, 1), (8, 7, 9, 9, -1))])
         (_, (sought,)), _ = forward.call_args
@@ -415,7 +447,7 @@ class TestPublished(unittest.TestCase):
 
     def test_sees_what_torchvision_would(self):
         """Pixels in [-1, 1] come to the network as its weights expect them; sizes are kept."""
-        network = Published("fasterrcnn_mobilenet_v3_large_320_fpn", 1).eval()
+        network = torchvision_detector("fasterrcnn_mobilenet_v3_large_320_fpn", 1).eval()
         pixels = torch.rand(1, 3, 64, 96)
         seen = []
         network.network.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -425,33 +457,96 @@ class TestPublished(unittest.TestCase):
         std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
         torch.testing.assert_close(seen[0], (pixels - mean) / std, atol=1e-5, rtol=1e-5)
 
+    def test_takes_weights_as_torchvision_publishes_them(self):
+        """Of 90 classes, without counts of batches, under the names of its first versions."""
+        name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+        published = {
+            key.replace("blocks.0.0.", "blocks.0.").replace("rpn.head.conv.0.0.", "rpn.head.conv."):
+            value for key, value in build_bare(TorchvisionConfig(name, 90)).state_dict().items()
+            if not key.endswith("num_batches_tracked")
+        }  # fmt: skip
+        for key in ("backbone.fpn.inner_blocks.0.weight", "rpn.head.conv.weight"):
+            self.assertIn(key, published)
+        network = torchvision_detector(name, 2)
+        box_predictor = "network.roi_heads.box_predictor"
+        new = network.load_published(published)
+        self.assertEqual(new, (f"{box_predictor}.cls_score", f"{box_predictor}.bbox_pred"))
+        own = network.network.state_dict()
+        for ours, theirs in (
+            ("backbone.fpn.inner_blocks.0.0.weight", "backbone.fpn.inner_blocks.0.weight"),
+            ("rpn.head.conv.0.0.weight", "rpn.head.conv.weight"),
+            ("roi_heads.box_head.fc6.weight",) * 2,
+        ):
+            self.assertTrue(torch.equal(own[ours], published[theirs]), ours)
+
 
 class TestNetworks(unittest.TestCase):
+    def test_names(self):
+        """Those that help texts list are those that there are; students import the book's."""
+        self.assertEqual(DATASETS, tuple(SOURCES))
+        self.assertEqual((*OWN, *PUBLISHED), tuple(NETWORKS))
+        for name in (
+            "TinySSD", "base_net", "bbox_predictor", "cls_predictor", "concat_preds",
+            "down_sample_blk", "flatten_pred", "assign_anchor_to_bbox", "box_iou",
+            "multibox_detection", "multibox_prior", "multibox_target", "nms", "offset_boxes",
+            "offset_inverse",
+        ):  # fmt: skip
+            self.assertTrue(callable(getattr(tasks.detection, name)), name)
+        with self.assertRaises(ImportError):
+            from tasks.detection import nothing  # noqa: F401
+
+    def test_checkpoints_of_the_first_versions(self):
+        """Their configs hold what was needed then; the weights' names are the same."""
+        for name, configs, network, names in (
+            ("tiny_ssd", {"num_classes": 2, "sizes": SIGN_SIZES}, TinySSD(2, SIGN_SIZES),
+             ("blk_0.0.0.weight", "cls_4.weight", "bbox_4.bias")),
+            ("center_net", {"num_classes": 2, "width": 8}, center_net(2, 8),
+             ("stage4.0.0.weight", "head.1.bias", "reader.2.weight")),
+            (SMALLEST, {"num_classes": 2}, torchvision_detector(SMALLEST, 2),
+             ("network.head.classification_head.module_list.0.1.weight",)),
+        ):  # fmt: skip
+            with self.subTest(name):
+                weights = network.state_dict()
+                self.assertLessEqual(set(names), weights.keys())
+                state = {"task": "detection", "network": name, "configs": configs,
+                         "class_names": ["stop", "cat"], "model_state": weights}  # fmt: skip
+                objective, restored = TASK.restore(state)
+                self.assertEqual(objective.ranks_by, "ap50")
+                self.assertIs(type(restored), type(network))
+                self.assertEqual(restored.config, network.config)
+                for key, value in restored.state_dict().items():
+                    self.assertTrue(torch.equal(value, weights[key]), key)
+                state["configs"] = configs | {"depth": 3}
+                with self.assertRaisesRegex(LabError, "depth"):
+                    TASK.restore(state)
+
     def test_start_from_other_classes(self):
         """All but what tells classes apart is loaded."""
-        old = build_network("center_net", {"num_classes": 4, "width": 8})
-        new = build_network("center_net", {"num_classes": 7, "width": 8})
-        names = load_fitting(new, old.state_dict())
-        self.assertEqual(names, ["reader.2.weight", "reader.2.bias"])
+        old, new = center_net(4, 8), center_net(7, 8)
+        self.assertEqual(load_body(new, old.state_dict(), new.outputs), ("reader.2",))
         torch.testing.assert_close(new.head[1].weight, old.head[1].weight)
-        with self.assertRaisesRegex(LabError, "fit 0 of"):
-            load_fitting(new, {"conv.weight": torch.zeros(3)})
+        with self.assertRaisesRegex(LabError, "do not fit"):
+            load_body(new, {"conv.weight": torch.zeros(3)}, new.outputs)
+
+    def test_outputs_tell_classes_apart(self):
+        """Their weights are more for more classes; no others are."""
+        for name in (*OWN, SMALLEST):
+            few, many = (build(NETWORKS, name, {"num_classes": count}) for count in (2, 5))
+            shapes = {key: value.shape for key, value in many.state_dict().items()}
+            others = {k for k, value in few.state_dict().items() if value.shape != shapes[k]}
+            self.assertEqual({key.rpartition(".")[0] for key in others}, set(few.outputs), name)
 
     def test_folded_it_finds_the_same(self):
         """Batch norms are gone, and nothing else has changed."""
         torch.manual_seed(0)
-        for network in (TinySSD(2, SIGN_SIZES), CenterNet(2, width=8)):
+        for network in (TinySSD(2, SIGN_SIZES), center_net(2, 8)):
             network, images = trained(network), torch.randn(1, 3, 128, 128)
             with torch.no_grad():
                 expected = network(images)
-                found = fold(network)(images)
+                found = folded(network)(images)
             self.assertFalse(any("BatchNorm" in type(each).__name__ for each in network.modules()))
             for ours, unfolded in zip(found[:2], expected[:2], strict=True):
                 torch.testing.assert_close(ours, unfolded, atol=1e-4, rtol=1e-4)
-
-    def test_signs_get_small_anchors(self):
-        self.assertEqual(make_configs("tiny_ssd", 43, signs=True)["sizes"], SIGN_SIZES)
-        self.assertEqual(make_configs("tiny_ssd", 1, signs=False)["sizes"][0], (0.2, 0.272))
 
 
 # ---------------------------------------------------------------- through the scripts
@@ -459,7 +554,9 @@ class TestNetworks(unittest.TestCase):
 NAMES = tuple(FACES)
 
 
-def write_signs(root: Path, counts: dict[str, int], side: int = 96) -> Path:
+def write_signs(
+    root: Path, counts: dict[str, int], side: int = 96, names: Sequence[str] = NAMES[:2]
+) -> Path:
     """Write pictures with a red or a blue square each, which count as two of the signs: COCO."""
     rng = np.random.default_rng(0)
     for mode, count in counts.items():
@@ -475,10 +572,50 @@ def write_signs(root: Path, counts: dict[str, int], side: int = 96) -> Path:
             boxes.append(
                 {"id": k, "image_id": k, "category_id": label + 1, "bbox": [x, y, size, size]}
             )
-        categories = [{"id": k, "name": name} for k, name in enumerate(NAMES[:2], 1)]
+        categories = [{"id": k, "name": name} for k, name in enumerate(names, 1)]
         content = {"images": images, "annotations": boxes, "categories": categories}
         (root / mode / "annotations.json").write_text(json.dumps(content))
     return root
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    """What a network of one's own is built from."""
+
+    num_classes: int
+
+
+class Toy(Detector):
+    """One object an image: what a network of one's own takes to be trained and tested."""
+
+    outputs = ("kind",)
+
+    def __init__(self, config: ToyConfig):
+        super().__init__()
+        self.body = torch.nn.Conv2d(3, 8, 8, 8)
+        self.place, self.kind = torch.nn.Linear(8, 4), torch.nn.Linear(8, config.num_classes)
+
+    def forward(self, images, targets=None):
+        features = self.body(images).relu().mean((2, 3))
+        corner, sides = self.place(features).sigmoid().split(2, 1)
+        boxes, logits = (
+            images.shape[3] * torch.cat((corner, corner + sides), 1),
+            self.kind(features),
+        )
+        if targets is None:
+            return boxes, logits
+        sought, _ = split_targets(targets)
+        there = torch.tensor([len(each["labels"]) > 0 for each in sought])
+        truth = torch.stack([each["boxes"][0] for each in sought if len(each["labels"])])
+        labels = torch.stack([each["labels"][0] for each in sought if len(each["labels"])])
+        return {"class_loss": F.cross_entropy(logits[there], labels),
+                "box_loss": F.l1_loss(boxes[there], truth) / 64}  # fmt: skip
+
+    def _detect(self, images, threshold):
+        boxes, logits = self(images)
+        scores, labels = logits.softmax(1).max(1)
+        rows = zip(boxes, scores, labels, strict=True)
+        return [{"boxes": b[None], "scores": s[None], "labels": k[None]} for b, s, k in rows]
 
 
 class TestScripts(ScriptCase):
@@ -567,7 +704,7 @@ class TestScripts(ScriptCase):
         self.assert_refused(done, 2, "--pretrained", "--weights PATH")
         done = script_here("train.py", "--resume", self.base / "tiny_ssd", "--epoch", 3,
                            "--network", "center_net")  # fmt: skip
-        self.assert_refused(done, 1, "holds tiny_ssd")
+        self.assert_refused(done, 1, "holds another network", "tiny_ssd", "leave out")
         done = script_here("visualize.py", "--type", "anchors", "--epoch", "last",
                            "--ckpt_path", self.base / "center_net")  # fmt: skip
         self.assert_refused(done, 1, "center_net", "anchors")
@@ -579,9 +716,74 @@ class TestScripts(ScriptCase):
         said = self.train(
             self.base / "tuned", *self.flags, "--weights", self.base / "center_net", "--epoch", "1"
         ).stdout
-        self.assertIn("every layer", said)
+        self.assertIn("the body, trained as well, with its output layer, reader.2", said)
         state = checkpoint.load(self.base / "tuned" / "ckpt_epoch_1.pth")
         self.assertEqual(state["network"], "center_net")
+
+    def assert_frozen(self, start, end, outputs):
+        """All but output layers is as it was, bit by bit; what batch norms have seen as well."""
+        names = {key for key, value in end.items() if not torch.equal(value, start[key])}
+        own = {key for key in end if key.rpartition(".")[0] in outputs}
+        self.assertTrue(names)
+        self.assertLessEqual(names, own)
+        self.assertEqual({key.rpartition(".")[0] for key in names}, set(outputs))
+
+    def test_a_frozen_body(self):
+        folder, start = self.base / "frozen", self.base / "center_net"
+        flags = ("--weights", start, "--epoch", "1", "--freeze")
+        said = self.train(folder, *self.flags, *flags).stdout
+        self.assertIn("the body, frozen", said)
+        self.assertIn("Training 5,676 parameters", said)
+        before = checkpoint.load(checkpoint.find(start, "best"))["model_state"]
+        first = checkpoint.load(folder / "ckpt_epoch_1.pth")
+        self.assert_frozen(before, first["model_state"], CenterNet.outputs)
+        self.train(folder, "--resume", folder, "--epoch", "2", "--no_show")  # which stays frozen
+        second = checkpoint.load(folder / "ckpt_epoch_2.pth")
+        self.assert_frozen(first["model_state"], second["model_state"], CenterNet.outputs)
+        done = script_here("train.py", "--resume", folder, "--epoch", "3", "--no-freeze")
+        self.assert_refused(done, 2, "--freeze")
+        done = script_here("train.py", *self.flags, "--freeze", "--ckpt_path", self.base / "no")
+        self.assert_refused(done, 2, "--freeze", "--weights")
+
+    def test_torchvisions_weights(self):
+        """Of 90 classes, of which none is ours."""
+        published = build_bare(TorchvisionConfig(SMALLEST, 90)).state_dict()
+        flags = ("--network", SMALLEST, "--pretrained", "--freeze", "--epoch", "1")
+        with mock.patch("tasks.starting.download_weights", return_value=published):
+            said = self.train(self.base / "coco", *self.flags, *flags).stdout
+        self.assertIn("Starting from COCO: the body, frozen, with new output layers", said)
+        state = checkpoint.load(self.base / "coco" / "ckpt_epoch_1.pth")
+        self.assertEqual(state["configs"], {"name": SMALLEST, "num_classes": len(NAMES)})
+        for key, value in published.items():
+            ours = state["model_state"][f"network.{key}"]
+            same = ours.shape == value.shape and torch.equal(ours, value)
+            self.assertEqual(same, f"network.{key}".rpartition(".")[0] not in state["new_layers"])
+
+    def test_a_network_of_ones_own(self):
+        """A class, its config and a line: it is trained, goes on, is tested and looked at."""
+        folder = self.base / "toy"
+        with mock.patch.dict(NETWORKS, toy=Design(ToyConfig, Toy)):
+            self.train(folder, *self.flags, "--network", "toy", "--epoch", "1")
+            self.train(folder, "--resume", folder, "--epoch", "2", "--no_show")
+            said = self.report("--ckpt_path", folder)
+            self.report("--ckpt_path", folder, "--image", str(self.data / "test" / "0.png"))
+        self.assertIn("sign ap50", said)
+        state = checkpoint.load(folder / "ckpt_epoch_2.pth")
+        self.assertEqual((state["network"], state["configs"]), ("toy", {"num_classes": len(NAMES)}))
+
+    def test_signs_get_small_anchors(self):
+        """Unless the checkpoint that is started from has others."""
+        state = checkpoint.load(self.base / "tiny_ssd" / "ckpt_epoch_2.pth")
+        self.assertEqual(state["configs"]["sizes"], SIGN_SIZES)
+        data = write_signs(self.base / "things", {"train": 4, "val": 2}, names=("red", "blue"))
+        flags = TrainFlags(data_root=data, settings=TrainSettings(), own=Flags(dataset="coco"))
+        job = TASK.prepare(flags, Runtime(torch.device("cpu")), None, None)
+        self.assertEqual(job.identity["configs"], {"num_classes": 2, "sizes": BOOK_SIZES})
+        flags = replace(flags, own=replace(flags.own, weights=self.base / "tiny_ssd"))
+        with redirect_stdout(io.StringIO()):
+            job = TASK.prepare(flags, Runtime(torch.device("cpu")), None, state)
+        self.assertEqual(job.identity["configs"], {"num_classes": 2, "sizes": SIGN_SIZES})
+        self.assertEqual(job.identity["new_layers"], list(TinySSD.outputs))
 
 
 class TestProcesses(ScriptCase):
@@ -593,7 +795,7 @@ class TestProcesses(ScriptCase):
             data = write_signs(Path(base) / "data", {"train": 9, "val": 5, "test": 2})
             split = read_split("gtsdb", data, "val")
             loader = make_loader(split, 5)
-            network = CenterNet(len(NAMES), width=16)
+            network = center_net(len(NAMES), 16)
             by_heart(network, *next(iter(loader)))
             state = {"network": "center_net", "configs": asdict(network.config)}
             checkpoint.save(weights, state | {"model_state": network.state_dict()})
@@ -609,8 +811,10 @@ class TestProcesses(ScriptCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(done.stdout.count("Epoch  1/1"), 1)
             state = checkpoint.load(folder / "ckpt_epoch_1.pth")
-            task, network = restore(state)
-            figures = engine.evaluate(network, task.meter(), loader, Runtime(torch.device("cpu")))
+            objective, network = TASK.restore(state)
+            figures = engine.evaluate(
+                network, objective.meter(), loader, Runtime(torch.device("cpu"))
+            )
             self.assertGreater(figures["ap50"], 0.1)
             for name, value in figures.items():
                 self.assertAlmostEqual(state["history"][0][f"val_{name}"], value, places=4)
@@ -623,7 +827,7 @@ class TestReader(ScriptCase):
         holder = tempfile.TemporaryDirectory()
         self.addCleanup(holder.cleanup)
         self.path = Path(holder.name) / "ckpt_epoch_1.pth"
-        self.args = Namespace(device="cpu", precision="fp32")
+        self.flags = TestFlags(device="cpu", precision="fp32", read=self.path)
 
     def save(self, *class_names):
         """Save a classifier that takes what is red for the first class, else for the second."""
@@ -636,8 +840,8 @@ class TestReader(ScriptCase):
     def test_classes_by_name(self):
         """Its numbering is its own; the certainty of the reading multiplies the score."""
         self.save("00_stop", "01_yield")
-        reader = Reader(self.path, ("yield", "no_entry", "stop"), self.args)
-        reader.reader.model.forward = lambda images: torch.where(
+        reader = SignReader(self.flags, ("yield", "no_entry", "stop"))
+        reader.network.forward = lambda images: torch.where(
             images[:, :1].mean((2, 3)) > 0, torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
         )
         picture = np.zeros((60, 80, 3), np.uint8)
@@ -647,7 +851,7 @@ class TestReader(ScriptCase):
             "scores": torch.tensor([0.9, 0.5]),
             "labels": torch.tensor([1, 1]),
         }
-        read = reader(picture, found)
+        read = as_read(reader, picture, found)
         self.assertEqual(read["labels"].tolist(), [2, 0])
         sure = 1 / (1 + math.exp(-2))
         torch.testing.assert_close(read["scores"], torch.tensor([0.9, 0.5]) * sure)
@@ -661,7 +865,7 @@ class TestReader(ScriptCase):
     def test_unknown_classes(self):
         self.save("00_stop", "01_penguin")
         with self.assertRaisesRegex(LabError, "penguin"):
-            Reader(self.path, ("stop", "yield"), self.args)
+            SignReader(self.flags, ("stop", "yield"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import tempfile
 import unittest
 from contextlib import redirect_stdout
@@ -17,22 +16,19 @@ import torch
 from PIL import Image
 from torchvision.datasets import VOCDetection
 
-import datasets
-from datasets import find_folder
-from lab import layouts
+from lab import decoding
 from lab.augmentation import cut
 from lab.console import LabError, UsageError
-from tasks import windows
-from tasks.detection import data
-from tasks.detection.augment import DRAWS, Windows, choose_window, move_boxes
+from tasks import annotated
 from tasks.detection.data import (
     SOURCES,
     DetectionDataset,
     make_loader,
     read_split,
 )
-from tests.support import ScriptCase, script_here
-from world import street
+from tasks.detection.windows import DRAWS, Windows, choose_window, move_boxes
+from tasks.loaders import find_folder
+from world import missing, street
 from world.faces import FACES
 
 PLAIN = Windows(64, vary=False)
@@ -268,7 +264,9 @@ class BadAnnotationTest(FolderCase):
         write_xml(self.root / "0.xml", [("cat", 1, 1, 50, 60, 0), ("", 1, 1, 9, 9, 0)], (0, 0))
         (self.root / "1.xml").write_text("<annotation>")
         write_xml(self.root / "9.xml", [("cat", 1, 1, 50, 60, 0)])
-        with mock.patch.object(windows, "find_listing", lambda read, r, m, v: (read(r, m), False)):
+        with mock.patch.object(
+            annotated, "find_listing", lambda read, r, m, v: (read(r, m), False)
+        ):
             split, said = self.read("voc")
         self.assertEqual(
             ([path.name for path in split.paths], split.classes), (["0.jpg"], ("cat",))
@@ -330,10 +328,10 @@ class VocTest(FolderCase):
 
     def test_is_not_downloaded_into_others(self):
         """Only the project's own folder is downloaded into."""
-        with mock.patch.object(data, "download") as download:
+        with mock.patch.object(annotated, "download") as download:
             SOURCES["voc"].prepare(self.root)
             download.assert_not_called()
-            SOURCES["voc"].prepare(data.DATA_ROOT)
+            SOURCES["voc"].prepare(annotated.DATA_ROOT)
             download.assert_called_once()
 
 
@@ -359,57 +357,10 @@ class BananaTest(FolderCase):
             self.read("banana")
 
 
-class GtsdbTest(FolderCase, ScriptCase):
-    SIGNS = "00001.jpg;10;20;50.5;60;14\n00003.ppm;0;0;30;30;0\n\n00003.ppm;50;0;80;30;42\n"
-
-    def setUp(self):
-        super().setUp()
-        self.enterContext(mock.patch.multiple(layouts, GTSDB_COUNT=4, GTSDB_TRAIN=2))
-        self.source = self.root / "source"
-        for k, ending in enumerate(("jpg", "jpg", "ppm", "ppm")):
-            picture(self.source / f"{k:05d}.{ending}", seed=k)
-        (self.source / "gt.txt").write_text(self.SIGNS)
-
-    def prepare(self, *flags):
-        where = ("--root", self.root, "--data_root", self.source)
-        return script_here("datasets.py", "gtsdb", *where, *flags)
-
-    def test_lays_out(self):
-        done = self.prepare()
-        self.assertEqual(done.returncode, 0, done.stderr)
-        test, said = self.read("gtsdb", "test", root=self.root / "gtsdb")
-        self.assertEqual([path.name for path in test.paths], ["00002.ppm", "00003.ppm"])
-        self.assertEqual(test.boxes[1].tolist(), [[0, 0, 30, 30], [50, 0, 80, 30]])
-        names = [test.classes[label] for label in test.labels[1]]
-        self.assertEqual(names, ["speed_limit_20", "end_of_no_overtaking_by_trucks"])
-        self.assertEqual((said, test.classes), ("", layouts.GTSRB_CLASSES))
-        with mock.patch.object(windows, "find_listing", lambda read, r, m, v: (read(r, m), False)):
-            train, _ = self.read("gtsdb", root=self.root / "gtsdb")
-        self.assertEqual(train.boxes[1].tolist(), [[10, 20, 50.5, 60]])
-        self.assert_refused(self.prepare(), 1, "exists already")
-        self.assertEqual(self.prepare("--all_test").returncode, 0)
-        every, _ = self.read("gtsdb", "test", root=self.root / "gtsdb_all")
-        self.assertEqual(len(every.paths), 4)
-        self.assertIn("gtsdb_all", self.prepare("--all_test").stderr)
-
-    def test_bad_files(self):
-        for line in ("00001.jpg;10;20;50;60", "00001.jpg;10;20;50;x;3", "00001.jpg;1;2;3;4;43"):
-            (self.source / "gt.txt").write_text(f"{self.SIGNS}{line}\n")
-            self.assert_refused(self.prepare(), 1, "line 4", repr(line))
-        (self.source / "gt.txt").unlink()
-        self.assert_refused(self.prepare(), 1, "cannot read", "gt.txt")
-        (self.source / "gt.txt").write_text(self.SIGNS)
-        (self.source / "00002.ppm").write_bytes(b"P6")
-        self.assert_refused(self.prepare(), 1, "00002.ppm")
-        (self.source / "00002.ppm").unlink()
-        self.assert_refused(self.prepare(), 1, "lacks photograph 00002")
-        self.assertEqual(os.listdir(self.root), ["source"])
-
-
 class StreetTest(FolderCase):
     def test_reads(self):
         """Signs alone, with the classes of all faces; those that are not clear are ignored."""
-        street.draw_street_dataset(self.root, splits={"test": 6}, size=(184, 320), workers=1)
+        street.streets_of((184, 320))(self.root, splits={"test": 6}, workers=1)
         split, said = self.read("street", "test")
         content = json.loads((self.root / "test" / "annotations.json").read_text())
         names = {entry["id"]: entry["name"] for entry in content["categories"]}
@@ -425,12 +376,12 @@ class StreetTest(FolderCase):
 
     def test_is_drawn_where_it_belongs(self):
         root = self.root / "street"
-        with mock.patch.object(datasets, "draw_street") as draw:
+        with mock.patch.object(missing, "draw") as draw:
             SOURCES["street"].prepare(root)
             draw.assert_not_called()
-            with mock.patch.object(datasets, "DATA_ROOT", self.root):
+            with mock.patch.object(missing, "DATA_ROOT", self.root):
                 SOURCES["street"].prepare(root)
-                draw.assert_called_once_with(root)
+                draw.assert_called_once_with(missing.DRAWN["street"], root)
                 (root / "train").mkdir(parents=True)
                 SOURCES["street"].prepare(root)
                 draw.assert_called_once()
@@ -642,13 +593,13 @@ class LoaderTest(FolderCase):
 
     def test_too_many_for_memory(self):
         """Read from disk, the batches are the same, and it is said."""
-        with mock.patch.object(data, "CACHE_BUDGET", 5 * 80 * 120 * 3):
+        with mock.patch.object(decoding, "CACHE_BUDGET", 5 * 80 * 120 * 3):
             split, said = self.read("coco", "test")
         self.assertIsNone(split.pictures)
         self.assertIn("read from disk", said)
         self.assert_same(self.epoch(split), self.epoch())
         self.assert_same(self.epoch(split, windows=None), self.epoch(windows=None))
-        with mock.patch.object(data, "CACHE_BUDGET", 10 * 80 * 120 * 3):
+        with mock.patch.object(decoding, "CACHE_BUDGET", 10 * 80 * 120 * 3):
             self.assertEqual(len(self.read("coco", "test")[0].pictures), 10)
 
     def test_light_is_varied(self):

@@ -1,27 +1,41 @@
 """Diffusion by its scripts, on two signs and tiny networks: stages, resume, pipeline, pictures."""
 
-import contextlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
-from argparse import Namespace
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-import tasks.diffusion as field
-import train
 from lab import checkpoint
+from lab.registry import Design
+from lab.runtime import start_as
+from lab.settings import TrainSettings
 from networks import Classifier
-from tasks.diffusion import found, networks, painting
+from tasks import TrainFlags
+from tasks.diffusion import (
+    AUTOENCODER,
+    GUIDANCE,
+    PUBLISHED_GUIDANCE,
+    SETTINGS,
+    STRENGTH,
+    TASK,
+    DiffuseFlags,
+    Flags,
+    networks,
+    painting,
+    results,
+)
+from tasks.trained import load_trained
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from tests.test_diffusion_parts import (
     CPU,
@@ -34,12 +48,14 @@ from tests.test_diffusion_parts import (
 
 def tiny_networks():
     """Return a patch with which whatever builds a network builds a tiny one."""
-    stack = contextlib.ExitStack()
-    sizes = {"AutoencoderConfig": TINY_AUTOENCODER, "DiffusionConfig": TINY_UNET}
-    for name, own in sizes.items():
-        made = partial(getattr(networks, name), **own)
-        stack.enter_context(mock.patch.object(networks, name, made))
-    return stack
+    sizes = {"autoencoder": TINY_AUTOENCODER, "latent_diffusion": TINY_UNET}
+    tiny = {name: replace(networks.NETWORKS[name], fixed=own) for name, own in sizes.items()}
+    return mock.patch.dict(networks.NETWORKS, tiny)
+
+
+def settings(**others):
+    """Return the task's own settings but for some."""
+    return TrainSettings(**SETTINGS | others)
 
 
 ASSIGNMENT = """
@@ -108,9 +124,9 @@ class ScriptTest(ScriptCase):
         last = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")
         self.assertTrue({"val_psnr", "kl", "loss"} <= first["history"][1].keys())
         self.assertTrue({"val_r2", "val_loss", "loss"} <= last["history"][1].keys())
-        self.assertEqual(first["settings"]["lr"], field.AUTOENCODER["lr"])
-        self.assertEqual(last["settings"]["lr"], field.SETTINGS["lr"])
-        before, after = (field.load_trained(state).eval().vae for state in (first, last))
+        self.assertEqual(first["settings"]["lr"], AUTOENCODER["lr"])
+        self.assertEqual(last["settings"]["lr"], SETTINGS["lr"])
+        before, after = (TASK.restore(state)[1].eval().vae for state in (first, last))
         changed = {name.split(".")[0] for name, value in before.state_dict().items()
                    if not torch.equal(value, after.state_dict()[name])}  # fmt: skip
         self.assertEqual(changed, {"quant_conv", "post_quant_conv"})  # by another basis alone
@@ -122,12 +138,14 @@ class ScriptTest(ScriptCase):
 
     def test_latents_have_unit_deviation(self):
         """Of the pictures trained on; those tested on are scaled alike."""
-        flags = (*self.flags, "--autoencoder", self.run_folder, "--stage", "unet")
-        args = train.make_parser(field.FIELD).parse_args(list(map(str, flags)))
-        job = field.prepare(args, CPU, None, None)
+        flags = TrainFlags(
+            data_root=self.data, settings=settings(batch_size=8),
+            own=Flags(stage="unet", autoencoder=self.run_folder),
+        )  # fmt: skip
+        job = TASK.prepare(flags, CPU, None, None)
         self.assertAlmostEqual(float(job.loaders["train"].dataset.latents.std()), 1, places=3)
-        state = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")
-        latents = field.test_loader(state, self.data, 4, CPU).dataset.latents
+        trained = load_trained(self.run_folder / "ckpt_epoch_2.pth", "cpu", "fp32")
+        latents = TASK.test_loader(trained, self.data, 4).dataset.latents
         self.assertTrue(torch.equal(latents, job.loaders["test"].dataset.latents))
 
     def test_stopped_twice_it_comes_to_the_same_weights(self):
@@ -166,7 +184,8 @@ class ScriptTest(ScriptCase):
     def test_a_stage_alone_and_another_runs_autoencoder(self):
         folder = self.base / "alone"
         flags = ("--ckpt_path", folder, *self.flags)
-        self.train(*flags, "--stage", "autoencoder")
+        said = self.train(*flags, "--stage", "autoencoder")
+        self.assertNotIn("visualize.py", said.partition("Next, try")[2])  # its views are the UNet's
         self.assertFalse((folder / "ckpt_epoch_1.pth").exists())
         done = script_here("train.py", "--resume", folder, "--no_show")
         self.assert_refused(done, 1, "has done 2 epochs already")
@@ -233,25 +252,35 @@ class ScriptTest(ScriptCase):
 
     def diffuse(self, *flags):
         seen = self.base / "painted"
+        before = set((seen / "diffuse").glob("*"))
         said = self.shown("diffuse.py", "--model", self.run_folder, "--save_dir", seen,
                           "--steps", 3, *flags)  # fmt: skip
-        return said, seen / "diffuse"
+        return said, (set((seen / "diffuse").glob("*")) - before)
 
     def test_paints(self):
-        said, folder = self.diffuse("--prompt", "a stop sign at night", "--num_images", 2,
-                                    "--seed", 7)  # fmt: skip
+        """A folder for what was asked for; each picture says how it was made."""
+        flags = ("--prompt", "a stop sign at night", "--num_images", 2, "--seed", 7)
+        said, (folder,) = self.diffuse(*flags)
         self.assertNotIn("Never learned", said)
-        names = sorted(path.name for path in folder.glob("*"))
-        for name in ("course.jpg", "pictures.jpg", "seed_7.png", "seed_8.png"):
-            self.assertIn(name, names)
+        self.assertRegex(folder.name, r"^a_stop_sign_at_night_model_run_[0-9a-f]{8}_steps_3$")
+        asked = "_seed_7_num_images_2"
+        self.assertEqual(
+            sorted(path.name for path in folder.glob("*")),
+            [f"course{asked}.jpg", f"pictures{asked}.jpg", "seed_7.png", "seed_8.png"],
+        )
         first = (folder / "seed_8.png").read_bytes()
-        self.diffuse("--prompt", "a stop sign at night", "--num_images", 2, "--seed", 7)
+        with Image.open(folder / "seed_8.png") as image:
+            self.assertEqual(image.text["prompt"], "a stop sign at night")
+            self.assertIn("--steps 3 --seed 8", image.text["settings"])
+        self.assertEqual(self.diffuse(*flags)[1], set())
         self.assertEqual((folder / "seed_8.png").read_bytes(), first)
+        _, (other,) = self.diffuse("--prompt", "a stop sign, at night!", "--num_images", 1)
+        self.assertTrue((other / "seed_0.png").is_file())
 
     def test_paints_over_a_picture(self):
         path = self.base / "photo.png"
         Image.fromarray(captions_picture()).resize((90, 70)).save(path)
-        _, folder = self.diffuse("--prompt", "a stop sign", "--image", path, "--strength", 0.7,
+        _, (folder,) = self.diffuse("--prompt", "a stop sign", "--image", path, "--strength", 0.7,
                                  "--guidance_scale", 7.5, "--scheduler", "euler",
                                  "--num_images", 1, "--seed", 20)  # fmt: skip
         with Image.open(folder / "seed_20.png") as image:
@@ -301,7 +330,7 @@ class ScriptTest(ScriptCase):
     # ------------------------------------------------------------ test.py and visualize.py
 
     def test_measures_of_painted_pictures(self):
-        with mock.patch.object(found, "PER_CLASS", 2):
+        with mock.patch.object(results, "PER_CLASS", 2):
             said = self.shown("test.py", "--ckpt_path", self.run_folder, "--epoch", "best",
                               "--read", self.reader(), "--save")  # fmt: skip
         self.assertRegex(said, r"Painted 4 pictures in 25 steps at guidance [\d.]+: [\d.]+ s")
@@ -312,6 +341,21 @@ class ScriptTest(ScriptCase):
         self.assertRegex(said, r"of as many other drawn pictures: +\d")
         self.assertTrue((self.run_folder / "painted.jpg").is_file())
         self.assertEqual(len(list((self.run_folder / "results").glob("stop_*.png"))), 2)
+
+    def test_what_is_loaded_is_handed_on(self):
+        """A test builds one network and starts one runtime, whatever it paints with them."""
+        for folder, kind in (
+            (self.run_folder, networks.LatentDiffusion),
+            (self.run_folder / "autoencoder", networks.Autoencoder),
+        ):
+            build = kind.__init__
+            with (
+                mock.patch.object(results, "PER_CLASS", 1),
+                mock.patch.object(kind, "__init__", autospec=True, side_effect=build) as made,
+                mock.patch("tasks.trained.start_as", side_effect=start_as) as started,
+            ):
+                self.shown("test.py", "--ckpt_path", folder, "--epoch", "best")
+            self.assertEqual((made.call_count, started.call_count), (1, 1))
 
     def test_measures_of_reconstructions(self):
         folder = self.run_folder / "autoencoder"
@@ -331,7 +375,7 @@ class ScriptTest(ScriptCase):
                           "--image", photos, "--read", self.reader())  # fmt: skip
         self.assertEqual(said.count("into roundabout, read as stop"), 3)
         self.assertIn("Read as what was asked for: 0.00%", said)
-        self.assertTrue((self.run_folder / "turned.jpg").is_file())
+        self.assertTrue((self.run_folder / "turned_14_stop.jpg").is_file())
         folder = self.run_folder / "autoencoder"
         self.shown("test.py", "--ckpt_path", folder, "--epoch", "best", "--image", photos)
 
@@ -341,7 +385,8 @@ class ScriptTest(ScriptCase):
             said = self.shown("visualize.py", "--type", kind, "--ckpt_path", self.run_folder,
                               "--epoch", "last", "--save_dir", seen, "--steps", 5,
                               *flags)  # fmt: skip
-            self.assertTrue((seen / kind / f"{kind}.jpg").is_file())
+            asked = "_prompt_a_stop_sign" * bool(flags) + "_steps_5"
+            self.assertTrue((seen / kind / f"{kind}{asked}.jpg").is_file())
             if kind == "unet":
                 self.assertIn("Stable Diffusion 1.5, 859,520,964 parameters", said)
                 self.assertIn("2 CrossAttnDownBlock2D", said)
@@ -360,7 +405,53 @@ class ScriptTest(ScriptCase):
         self.assert_refused(done, 2, "--prompt")
 
 
-class ImportTest(unittest.TestCase):
+# ---------------------------------------------------------------- a network of one's own
+
+
+@dataclass(frozen=True)
+class ShrinkConfig:
+    factor: int = 8
+    gain: float = 0.5
+
+
+class Shrink(nn.Module):
+    """Keeps the mean colour of each place, times a gain that it learns."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.factor, self.gain = config.factor, nn.Parameter(torch.tensor(config.gain))
+
+    def forward(self, images):
+        latents = F.avg_pool2d(images, self.factor)
+        decoded = F.interpolate(self.gain * latents, scale_factor=self.factor)
+        return decoded, latents, torch.zeros_like(latents)
+
+
+class OwnNetworkTest(ScriptCase):
+    def test_an_autoencoder(self):
+        """A class, its config and a line of NETWORKS: it trains, goes on and is tested."""
+        with (
+            tempfile.TemporaryDirectory() as base,
+            mock.patch.dict(networks.NETWORKS, autoencoder=Design(ShrinkConfig, Shrink)),
+        ):
+            data = make_captioned(Path(base) / "data", {"train": 8, "val": 2, "test": 4})
+            folder = Path(base) / "run" / "autoencoder"
+            for flags in (
+                ("train.py", "--task", "diffusion", "--stage", "autoencoder", "--data_root", data,
+                 "--factor", 4, "--autoencoder_epoch", 1, "--autoencoder_batch_size", 8,
+                 "--autoencoder_lr", 0.1, "--ckpt_path", folder.parent),
+                ("train.py", "--resume", folder, "--epoch", 2),
+                ("test.py", "--ckpt_path", folder),
+            ):  # fmt: skip
+                done = script_here(*flags, "--no_show")
+                self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stdout, r"PSNR [\d.]+ dB")
+            state = checkpoint.load(folder / "ckpt_epoch_2.pth")
+            self.assertEqual(state["configs"], {"factor": 4, "gain": 0.5})
+            self.assertNotEqual(float(state["model_state"]["gain"]), 0.5)
+
+
+class FlagsTest(unittest.TestCase):
     def fresh(self, code):
         return subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment(),
                               capture_output=True, text=True)  # fmt: skip
@@ -371,8 +462,9 @@ class ImportTest(unittest.TestCase):
         And they do not take our `datasets` for Hugging Face's package of that name.
         """
         code = (
-            "import sys, datasets, tasks, diffuse; [tasks.load(name) for name in tasks.FIELDS]; "
-            "print([name for name in ('diffusers', 'transformers') if name in sys.modules]); "
+            "import sys, tasks, diffuse; [tasks.load(name) for name in tasks.TASKS]; "
+            "heavy = {'torch', 'diffusers', 'transformers'}; "
+            "print(list(heavy & set(sys.modules))); import datasets; "
             "from diffusers import StableDiffusionImg2ImgPipeline, UNet2DConditionModel; "
             "from transformers import CLIPTextModel; import tasks.diffusion.networks; "
             "print(datasets.get_data_loader.__name__)"
@@ -380,23 +472,44 @@ class ImportTest(unittest.TestCase):
         done = self.fresh(code)
         self.assertEqual(done.stdout.split(), ["[]", "get_data_loader"], done.stderr)
 
-    def test_args_are_kept_apart(self):
+    def test_stages_are_kept_apart(self):
         """The flags of one stage are not those of the other."""
-        args = Namespace(stage="all", autoencoder=None, then=None, overfit_batch=False,
-                         ckpt_path=Path("x"), prediction="epsilon", autoencoder_epoch=3,
-                         autoencoder_batch_size=5, autoencoder_lr=0.1,
-                         **{name: value for name, value in settings().items()})  # fmt: skip
-        (first, _), (last, _) = field.stages(args, None)
-        self.assertEqual((first.epoch, first.batch_size, first.lr), (3, 5, 0.1))
-        self.assertEqual((last.epoch, last.ckpt_path), (field.SETTINGS["epoch"], Path("x")))
-        self.assertEqual(first.then["epoch"], field.SETTINGS["epoch"])
-        self.assertEqual(first.then["prediction"], "epsilon")
+        own = Flags(prediction="epsilon", autoencoder_epoch=3, autoencoder_batch_size=5,
+                    autoencoder_lr=0.1)  # fmt: skip
+        flags = TrainFlags(ckpt_path=Path("x"), settings=settings(seed=4), own=own)
+        (first, _), (last, _) = TASK.stages(flags, None)
+        expected = AUTOENCODER | {"epoch": 3, "batch_size": 5, "lr": 0.1, "seed": 4}
+        self.assertEqual(first.settings, settings(**expected))
+        self.assertEqual((last.settings, last.ckpt_path), (flags.settings, Path("x")))
+        self.assertEqual(first.own.then["epoch"], SETTINGS["epoch"])
+        self.assertEqual(first.own.then["prediction"], "epsilon")
 
+    def test_the_first_stage_goes_on_into_the_second(self):
+        """By what its checkpoint says, whatever flags it goes on with."""
+        then = asdict(settings(epoch=7)) | {"prediction": "epsilon", "of_an_earlier_version": 1}
+        own = Flags(stage="autoencoder", then=then)
+        flags = TrainFlags(ckpt_path=Path("x/autoencoder"), resume=Path("x"), own=own,
+                           settings=settings(**AUTOENCODER))  # fmt: skip
+        for finished, first in ((2, [(flags, {"epoch": 2})]), (3, [])):
+            *before, (later, goes_on_from) = TASK.stages(flags, {"epoch": finished})
+            self.assertEqual(before, first)
+            self.assertIsNone(goes_on_from)
+            self.assertEqual(later, TrainFlags(
+                ckpt_path=Path("x"), settings=settings(epoch=7),
+                own=Flags(stage="unet", autoencoder=Path("x/autoencoder"), prediction="epsilon"),
+            ))  # fmt: skip
 
-def settings():
-    from lab.settings import TrainSettings
-
-    return asdict(TrainSettings(**field.SETTINGS))
+    def test_help_says_what_is_painted_with(self):
+        """Its defaults are those of painting itself."""
+        done = script_here("diffuse.py", "--help")
+        said = " ".join(done.stdout.split())
+        self.assertIn(f"(default: {GUIDANCE:g}, of --model NAME {PUBLISHED_GUIDANCE:g})", said)
+        self.assertIn(f"nothing of it (default {STRENGTH:g})", said)
+        defaults = signature(painting.paint).parameters
+        asked = DiffuseFlags()
+        self.assertEqual(defaults["steps"].default, asked.steps)
+        self.assertEqual(defaults["guidance"].default, GUIDANCE)
+        self.assertEqual(defaults["strength"].default, STRENGTH)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import unittest
+from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
@@ -12,12 +13,11 @@ import torch
 from PIL import Image
 
 from lab.console import LabError
+from lab.registry import build
 from lab.runtime import Runtime
-from tasks.diffusion import found, networks, painting
-from tasks.diffusion.autoencoder import Reconstruction, difference, divergence
+from tasks.diffusion import FACTORS, TASK, networks, painting, results
 from tasks.diffusion.census import census
 from tasks.diffusion.data import LatentDataset, encode_sentences, read_captioned
-from tasks.diffusion.denoising import Denoising, empty_where
 from tasks.diffusion.networks import (
     AutoencoderConfig,
     DiffusionConfig,
@@ -25,6 +25,13 @@ from tasks.diffusion.networks import (
     make_pipeline,
     make_scheduler,
     stable_diffusion_unet,
+)
+from tasks.diffusion.objective import (
+    Denoising,
+    Reconstruction,
+    difference,
+    divergence,
+    empty_where,
 )
 from tasks.diffusion.views import attention_of_words
 from tasks.diffusion.words import (
@@ -54,8 +61,8 @@ def make_captioned(root, per_class):
             label = NAMES.index(name)
             (root / split / captions.CLASSES[label]).mkdir(parents=True)
             chunk = captions.Chunk(root / split, 0, number, label, 0, count)
-            drawn += captions.draw_chunk(chunk)
-        captions.write_sentences(root / split / "captions.json", drawn)
+            drawn += captions.draw_chunk_of_captions(chunk)
+        captions.write_sentences(root / split, drawn)
     return root
 
 
@@ -99,11 +106,11 @@ class NoiseTest(unittest.TestCase):
         torch.testing.assert_close(shifted, expected, atol=1e-5, rtol=1e-4)
 
     def test_velocity_noise_and_picture_turn_into_each_other(self):
-        task = Denoising(make_scheduler("v_prediction"))
+        objective = Denoising(make_scheduler("v_prediction"))
         times = torch.tensor([0, 300, 999])
-        velocity = task.target(self.clean, self.noise, times)
-        noisy = task.scheduler.add_noise(self.clean, self.noise, times)
-        a = task.scheduler.alphas_cumprod[times].sqrt().view(3, 1, 1, 1)
+        velocity = objective.target(self.clean, self.noise, times)
+        noisy = objective.scheduler.add_noise(self.clean, self.noise, times)
+        a = objective.scheduler.alphas_cumprod[times].sqrt().view(3, 1, 1, 1)
         s = (1 - a.square()).sqrt()
         torch.testing.assert_close(a * noisy - s * velocity, self.clean, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(s * noisy + a * velocity, self.noise, atol=1e-5, rtol=1e-4)
@@ -113,35 +120,37 @@ class NoiseTest(unittest.TestCase):
     def test_all_steps_go_back_the_way_that_noise_came(self):
         """A network that knows the picture is led by DDIM through each noisy one to it."""
         for steps in (1000, 25):
-            task = Denoising(make_scheduler("v_prediction"))
-            task.scheduler.set_timesteps(steps)
+            objective = Denoising(make_scheduler("v_prediction"))
+            objective.scheduler.set_timesteps(steps)
             noisy = self.noise
-            for time in task.scheduler.timesteps:
+            for time in objective.scheduler.timesteps:
                 times = time.repeat(3)
-                expected = task.scheduler.add_noise(self.clean, self.noise, times)
+                expected = objective.scheduler.add_noise(self.clean, self.noise, times)
                 torch.testing.assert_close(noisy, expected, atol=2e-3, rtol=1e-2)
-                velocity = task.target(self.clean, self.noise, times)
-                noisy = task.scheduler.step(velocity, time, noisy).prev_sample
+                velocity = objective.target(self.clean, self.noise, times)
+                noisy = objective.scheduler.step(velocity, time, noisy).prev_sample
             torch.testing.assert_close(noisy, self.clean, atol=2e-3, rtol=1e-2)
 
 
 class DenoisingTest(unittest.TestCase):
     def setUp(self):
-        self.task = Denoising(make_scheduler("v_prediction"))
+        self.objective = Denoising(make_scheduler("v_prediction"))
         self.latents = torch.randn(64, 4, 2, 2, generator=torch.Generator().manual_seed(1))
         self.ids = torch.zeros(64, 32, dtype=torch.int64)
 
     def test_loss(self):
         """Of a network that predicts nothing, the mean square of the velocity."""
-        scheduler, targets = self.task.scheduler, []
-        velocity = self.task.target
+        scheduler, targets = self.objective.scheduler, []
+        velocity = self.objective.target
 
         def keep(*arguments):
             targets.append(velocity(*arguments))
             return targets[-1]
 
-        with mock.patch.object(self.task, "target", keep):
-            loss = self.task.loss(lambda z, t, ids: torch.zeros_like(z), self.latents, self.ids)
+        with mock.patch.object(self.objective, "target", keep):
+            loss = self.objective.loss(
+                lambda z, t, ids: torch.zeros_like(z), self.latents, self.ids
+            )
         torch.testing.assert_close(loss, targets[0].square().mean())
         self.assertEqual(scheduler.config.num_train_timesteps, 1000)
 
@@ -155,7 +164,7 @@ class DenoisingTest(unittest.TestCase):
         torch.manual_seed(0)
         full = torch.full((64, 32), 7)
         for _ in range(40):
-            self.task.loss(network, self.latents, full)
+            self.objective.loss(network, self.latents, full)
         times, ids = (torch.cat(own) for own in zip(*seen, strict=True))
         wordless = (ids != 7).any(1)
         self.assertAlmostEqual(float(wordless.float().mean()), 0.1, delta=0.02)
@@ -173,7 +182,7 @@ class DenoisingTest(unittest.TestCase):
 
     def test_meter(self):
         """All of it is explained by who knows the latents, nothing by who says nothing."""
-        scheduler = self.task.scheduler
+        scheduler = self.objective.scheduler
 
         def knows(noisy, times, ids):
             a = scheduler.alphas_cumprod[times].sqrt().view(-1, 1, 1, 1)
@@ -183,7 +192,7 @@ class DenoisingTest(unittest.TestCase):
 
         figures = []
         for network in (knows, knows, lambda z, t, ids: torch.zeros_like(z)):
-            meter = self.task.meter()
+            meter = self.objective.meter()
             for own in self.latents.split(40):
                 meter.update(network, own, self.ids[: len(own)])
             figures.append(meter.compute(CPU))
@@ -233,7 +242,7 @@ class ReconstructionTest(unittest.TestCase):
         self.assertEqual(first.shape, images.shape)
 
     def test_factors(self):
-        for factor in networks.FACTORS:
+        for factor in FACTORS:
             config = AutoencoderConfig(**TINY_AUTOENCODER | {"factor": factor})
             with torch.no_grad():
                 decoded, mean, _ = networks.Autoencoder(config)(torch.rand(1, 3, 64, 64))
@@ -264,6 +273,55 @@ class ReconstructionTest(unittest.TestCase):
         torch.testing.assert_close(posterior.sample(), after, atol=1e-5, rtol=0)
 
 
+class CheckpointTest(unittest.TestCase):
+    """What checkpoints of any version hold, key by key: their networks are built from it."""
+
+    AUTOENCODER = {
+        "factor": 4, "latent_channels": 4, "channels": (8, 8, 8, 8), "layers": 1, "groups": 4,
+    }  # fmt: skip
+    UNET = {
+        "autoencoder": AUTOENCODER, "tokens": 40, "scaling_factor": 0.5, "prediction": "epsilon",
+        "channels": (16, 16), "layers": 1, "heads": 2, "groups": 4, "text_width": 16,
+        "text_layers": 1, "text_heads": 2,
+    }  # fmt: skip
+
+    def test_autoencoder(self):
+        made = networks.Autoencoder(AutoencoderConfig(**self.AUTOENCODER))
+        weights = made.state_dict()
+        self.assertTrue(all(name.startswith("vae.") for name in weights))
+        state = {"network": "autoencoder", "configs": self.AUTOENCODER, "model_state": weights}
+        objective, network = TASK.restore(state)
+        self.assertIsInstance(objective, Reconstruction)
+        self.assert_same(network, made, self.AUTOENCODER)
+        self.assertEqual(TASK.flags_of(state), {"factor": 4})
+
+    def test_latent_diffusion(self):
+        autoencoder = AutoencoderConfig(**self.AUTOENCODER)
+        made = LatentDiffusion(DiffusionConfig(**self.UNET | {"autoencoder": autoencoder}))
+        weights = made.state_dict()
+        parts = {name.split(".")[0] for name in weights}
+        self.assertEqual(parts, {"vae", "text_encoder", "unet"})
+        state = {"network": "latent_diffusion", "configs": self.UNET, "model_state": weights}
+        objective, network = TASK.restore(state)
+        self.assertEqual(objective.scheduler.config.prediction_type, "epsilon")
+        self.assert_same(network, made, self.UNET)
+        self.assertFalse(any(weight.requires_grad for weight in network.vae.parameters()))
+        self.assertEqual(TASK.flags_of(state), {"factor": 4, "prediction": "epsilon"})
+
+    def assert_same(self, network, made, configs):
+        self.assertEqual(network.config, made.config)
+        self.assertEqual(asdict(network.config), configs)
+        for name, value in made.state_dict().items():
+            self.assertTrue(torch.equal(value, network.state_dict()[name]), name)
+
+    def test_what_does_not_fit(self):
+        for name, configs in (("other", {}), ("autoencoder", {"size": 1}),
+                              ("latent_diffusion", {"autoencoder": {"size": 1}, "tokens": 9}),
+                              ("latent_diffusion", {"tokens": 9})):  # fmt: skip
+            with self.assertRaisesRegex(LabError, name):
+                build(networks.NETWORKS, name, configs)
+
+
 # ---------------------------------------------------------------- words
 
 
@@ -272,7 +330,7 @@ class WordsTest(unittest.TestCase):
     def setUpClass(cls):
         rng = np.random.default_rng(0)
         facts = [captions.imagine(k % 26, rng) for k in range(1500)]
-        cls.sentences = [captions.describe(own, rng) for own in facts]
+        cls.sentences = [captions.caption_of(own, rng) for own in facts]
         cls.words = {word for sentence in cls.sentences for word in words_of(sentence)}
         cls.tokenizer = make_tokenizer(cls.sentences)
 
@@ -433,21 +491,22 @@ class FiguresTest(unittest.TestCase):
         spreads = np.cov(first.T), np.cov(second.T)
         root = sqrtm(spreads[0] @ spreads[1]).real
         expected = means @ means + np.trace(spreads[0] + spreads[1] - 2 * root)
-        self.assertAlmostEqual(found.frechet_distance(first, second), expected, places=6)
-        self.assertAlmostEqual(found.frechet_distance(first, first), 0, places=6)
+        self.assertAlmostEqual(results.frechet_distance(first, second), expected, places=6)
+        self.assertAlmostEqual(results.frechet_distance(first, first), 0, places=6)
 
     def test_the_first_of_each_class(self):
         labels = torch.tensor([0, 1, 0, 0, 1, 1, 0])
-        own, others = found.first_of_each(labels, 2)
+        own, others = results.first_of_each(labels, 2)
         self.assertEqual((own.tolist(), others.tolist()), ([0, 2, 1, 4], [3, 6, 5]))
 
     def test_signs_are_turned_into_others(self):
         classes = ["a", "b", "c"]
-        self.assertEqual(found.others_in_turn(["x", "b", "c", "a", "b"], classes), [0, 2, 0, 1, 2])
+        turned = results.others_in_turn(["x", "b", "c", "a", "b"], classes)
+        self.assertEqual(turned, [0, 2, 0, 1, 2])
 
     def test_the_middle_is_read(self):
         picture = np.arange(100 * 100 * 3).reshape(100, 100, 3).astype(np.uint8)
-        np.testing.assert_array_equal(np.asarray(found.middle(picture)), picture[6:94, 6:94])
+        np.testing.assert_array_equal(np.asarray(results.middle(picture)), picture[6:94, 6:94])
 
 
 class CensusTest(unittest.TestCase):
@@ -481,7 +540,7 @@ class DataTest(unittest.TestCase):
         cls.root = make_captioned(Path(holder.name) / "data", {"train": 3})
 
     def test_sentences_are_those_of_the_picture(self):
-        captioned = read_captioned(self.root, "train", 64)
+        captioned = read_captioned(self.root, "train")
         self.assertEqual(captioned.split.images.shape, (6, 64, 64, 3))
         for label, sentences in zip(captioned.split.labels, captioned.sentences, strict=True):
             name = captioned.split.classes[label][3:]
@@ -490,7 +549,7 @@ class DataTest(unittest.TestCase):
                 self.assertTrue(any(word in sentence for word in own), sentence)
 
     def test_a_sentence_is_drawn_anew(self):
-        captioned = read_captioned(self.root, "train", 64)
+        captioned = read_captioned(self.root, "train")
         tokenizer = make_tokenizer(s for own in captioned.sentences for s in own)
         ids = encode_sentences(captioned, tokenizer)
         self.assertEqual(ids.shape, (6, captions.SENTENCES, 32))
@@ -499,7 +558,7 @@ class DataTest(unittest.TestCase):
         self.assertTrue(torch.equal(fixed.__getitems__([4, 2])[1], ids[[4, 2], 0]))
         seen = set()
         for seed in range(30):
-            batch = field_indices([4, 2], seed)
+            batch = indices_of([4, 2], seed)
             z, words = varied.__getitems__(batch)
             self.assertEqual(z.flatten().tolist(), [4, 2])
             self.assertTrue(torch.equal(words, varied.__getitems__(batch)[1]))
@@ -518,10 +577,10 @@ class DataTest(unittest.TestCase):
             shutil.copytree(self.root, root / name)
             damage(root / name / "train" / "captions.json")
             with self.assertRaisesRegex(LabError, expected):
-                read_captioned(root / name, "train", 64)
+                read_captioned(root / name, "train")
 
 
-def field_indices(indices, seed):
+def indices_of(indices, seed):
     from lab.batches import BatchIndices
 
     batch = BatchIndices(indices)

@@ -1,7 +1,6 @@
 """The README and its pages: each command is one that its script takes, each file named is there."""
 
 import contextlib
-import importlib
 import io
 import re
 import shlex
@@ -9,19 +8,24 @@ import sys
 import tempfile
 import unittest
 from collections import Counter
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from unittest import mock
 
 import tasks
 import train
-from lab.console import Parser
+from lab.flags import Parser
 from reporting import markdown
 from reporting.blocks import Code, Figure, Heading, Table
-from tests.support import PROJECT
+from tests.support import PROJECT, main_of
 
 PAGES = [PROJECT / "README.md", PROJECT / "README.zh.md", *sorted((PROJECT / "docs").glob("*.md"))]
 TRANSLATED = [page for page in PAGES if page.with_suffix(".zh.md").is_file()]
 COMMAND = re.compile(r"(?:python|torchrun --nproc_per_node=2) (?:\S+/)?(\w+\.py)((?: [^`#&|]+)?)")
+ROOMS = "|".join(path.name for path in PROJECT.iterdir()
+                 if path.suffix == ".py" or (path / "__init__.py").is_file())  # fmt: skip
+PLACE = re.compile(rf"`((?:{ROOMS})(?:/[a-z_]+(?:\.py)?)*/?)(?::([\w.]+))?`")
 
 
 class Parsed(Exception):
@@ -55,7 +59,7 @@ class CommandTest(unittest.TestCase):
             mock.patch.object(Parser, "parse_args", stop),
             contextlib.suppress(Parsed),
         ):
-            importlib.import_module(name.removesuffix(".py")).main()
+            main_of(name)()
 
     def test_scripts_take_every_command(self):
         """Flags, choices and types; a page without any command is a page of nothing."""
@@ -80,6 +84,17 @@ class CommandTest(unittest.TestCase):
         for page in PAGES:
             for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
                 self.assertTrue((page.parent / target).is_file(), f"{page.name}: {target}")
+
+    def test_named_files_and_functions(self):
+        """Code of the project that a page names is there; a function is named behind its file."""
+        found = [match for page in PAGES for match in PLACE.findall(page.read_text("utf-8"))]
+        self.assertGreater(len([function for _, function in found if function]), 9)
+        for name, function in found:
+            with self.subTest(f"{name}:{function}"):
+                self.assertTrue((PROJECT / name).exists())
+                if function:
+                    module = import_module(name.removesuffix(".py").replace("/", "."))
+                    self.assertTrue(callable(attrgetter(function)(module)))
 
     def test_the_setup_commands(self):
         """Two lines install into a folder of their own, and run the main job and the tests."""

@@ -6,7 +6,6 @@ from itertools import combinations
 import numpy as np
 from PIL import Image, ImageOps
 
-from lab.layouts import GTSRB_CLASSES
 from world import faces
 
 
@@ -15,6 +14,54 @@ def on_grey(face: Image.Image) -> np.ndarray:
     ground = Image.new("RGB", face.size, (128, 128, 128))
     ground.paste(face, (0, 0), face)
     return np.asarray(ground, float)
+
+
+# The benchmark's 43 classes in its own order (Stallkamp et al. 2012).
+GTSRB_CLASSES = (
+    "speed_limit_20",
+    "speed_limit_30",
+    "speed_limit_50",
+    "speed_limit_60",
+    "speed_limit_70",
+    "speed_limit_80",
+    "end_of_speed_limit_80",
+    "speed_limit_100",
+    "speed_limit_120",
+    "no_overtaking",
+    "no_overtaking_by_trucks",
+    "priority_crossing",
+    "priority_road",
+    "give_way",
+    "stop",
+    "no_vehicles",
+    "no_trucks",
+    "no_entry",
+    "general_caution",
+    "curve_left",
+    "curve_right",
+    "double_curve",
+    "bumpy_road",
+    "slippery_road",
+    "road_narrows",
+    "road_works",
+    "traffic_signals",
+    "pedestrians",
+    "children",
+    "bicycles",
+    "snow",
+    "wild_animals",
+    "end_of_limits",
+    "turn_right",
+    "turn_left",
+    "ahead_only",
+    "ahead_or_right",
+    "ahead_or_left",
+    "keep_right",
+    "keep_left",
+    "roundabout",
+    "end_of_no_overtaking",
+    "end_of_no_overtaking_by_trucks",
+)
 
 
 class Faces(unittest.TestCase):

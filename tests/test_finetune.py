@@ -2,6 +2,7 @@
 
 import tempfile
 import unittest
+from functools import partial
 from pathlib import Path
 from unittest import mock
 from urllib.error import URLError
@@ -12,17 +13,13 @@ from torchvision import models
 
 from lab import checkpoint
 from lab.console import LabError
+from lab.imagenet import download_weights, preprocess_of
 from lab.optimizers import make_optimizer, make_schedule, resume_optimizer
-from lab.pretrained import download_weights, preprocess_of
+from lab.registry import build, new_config
 from lab.settings import SCHEDULES, TrainSettings
-from networks import (
-    MnistCNN,
-    build_network,
-    check_network,
-    load_body,
-    output_layer,
-    parameter_groups,
-)
+from lab.weights import load_body, output_layer, parameter_groups
+from networks import Classifier, MnistCNN
+from tasks.classification.networks import NETWORKS, check_network
 from tests.support import ScriptCase, make_images, script_here
 
 # One network of each family, small ones, with the name of its output layer.
@@ -84,11 +81,11 @@ class OutputLayerTest(unittest.TestCase):
         """Trained on 9 classes, started with 4: the body is theirs, the output layer is new."""
         for name, layer in FAMILIES.items():
             with self.subTest(name):
-                trained = build_network(name, {"num_classes": 9})
-                model = build_network(name, {"num_classes": 4})
+                trained = build(NETWORKS, name, {"num_classes": 9})
+                model = build(NETWORKS, name, {"num_classes": 4})
                 fresh = {k: v.clone() for k, v in model.state_dict().items()}
                 weights = trained.state_dict()
-                self.assertEqual(load_body(model, weights), layer)
+                self.assertEqual(load_body(model, weights, (layer,)), (layer,))
                 for key, value in model.state_dict().items():
                     source = fresh if key.startswith(f"{layer}.") else weights
                     self.assertTrue(torch.equal(value, source[key]), key)
@@ -97,44 +94,56 @@ class OutputLayerTest(unittest.TestCase):
                 self.assertEqual(tuple(logits.shape), (1, 4))
 
     def test_as_many_classes_keep_the_layer(self):
-        trained, model = (build_network("squeezenet1_1", {"num_classes": 4}) for _ in range(2))
-        self.assertIsNone(load_body(model, trained.state_dict()))
+        trained, model = (build(NETWORKS, "squeezenet1_1", {"num_classes": 4}) for _ in range(2))
+        self.assertEqual(load_body(model, trained.state_dict(), ("classifier.1",)), ())
         for a, b in zip(model.parameters(), trained.parameters(), strict=True):
             self.assertTrue(torch.equal(a, b))
 
+    def test_a_body_alone(self):
+        """Weights without an output layer, or with one more than is here."""
+        model = build(NETWORKS, "resnet18", {"num_classes": 4})
+        fresh = model.fc.weight.clone()
+        body = build(NETWORKS, "resnet18", {"num_classes": 9}).state_dict()
+        for extra in ({}, {"head.weight": torch.zeros(2)}):
+            weights = {key: value for key, value in body.items() if key[:3] != "fc."} | extra
+            self.assertEqual(load_body(model, weights, ("fc", "head")), ("fc",))
+            self.assertTrue(torch.equal(model.conv1.weight, weights["conv1.weight"]))
+            self.assertTrue(torch.equal(model.fc.weight, fresh))
+
     def test_first_mismatch_is_named(self):
         """Weights of another network, or with a layer missing, are refused by that layer's name."""
-        model = build_network("resnet18", {"num_classes": 4})
-        other = build_network("resnet34", {"num_classes": 9}).state_dict()
+        model = build(NETWORKS, "resnet18", {"num_classes": 4})
+        other = build(NETWORKS, "resnet34", {"num_classes": 9}).state_dict()
         with self.assertRaisesRegex(LabError, "do not fit the network: .*layer1.2"):
-            load_body(model, other)
-        weights = build_network("resnet18", {"num_classes": 9}).state_dict()
+            load_body(model, other, ("fc",))
+        weights = build(NETWORKS, "resnet18", {"num_classes": 9}).state_dict()
         del weights["layer3.0.conv1.weight"]
         with self.assertRaisesRegex(LabError, "layer3.0.conv1.weight"):
-            load_body(model, weights)
+            load_body(model, weights, ("fc",))
 
     def test_what_cannot_be_trained(self):
         """Images too small, several outputs, no such network: refused before any data is read."""
-        self.assertTrue(check_network("resnet18", {"num_classes": 4}, (32, 32)))
-        self.assertFalse(check_network("squeezenet1_1", {"num_classes": 4}, (64, 64)))
+        four = partial(new_config, NETWORKS, num_classes=4)
+        self.assertTrue(check_network("resnet18", four("resnet18"), (32, 32)))
+        self.assertFalse(check_network("squeezenet1_1", four("squeezenet1_1"), (64, 64)))
         for name, size, words in (
             ("squeezenet1_1", 8, "no images of 8x8 pixels"),
             ("vit_b_32", 100, "no images of 100x100"),
             ("googlenet", 224, "several logits"),
-            ("resnet19", 224, "unknown network 'resnet19'"),
+            ("resnet19", 224, "--network resnet19: there are "),
         ):
             with self.subTest(name), self.assertRaisesRegex(LabError, words):
-                check_network(name, {"num_classes": 4}, (size, size))
+                check_network(name, four(name), (size, size))
 
 
 class LearningRateTest(unittest.TestCase):
     def setUp(self):
         torch.manual_seed(0)
-        self.model = build_network("squeezenet1_1", {"num_classes": 4})
+        self.model = build(NETWORKS, "squeezenet1_1", {"num_classes": 4})
 
     def test_the_new_layer_learns_ten_times_as_fast(self):
         """One SGD step moves body and new layer by 1 and 10 times the rate; all are in a group."""
-        groups = parameter_groups(self.model, "classifier.1")
+        groups = parameter_groups(self.model, ("classifier.1",), ("classifier.1",))
         settings = TrainSettings(optim_type="sgd", momentum=0.0, lr=1e-2)
         optimizer = make_optimizer(groups, settings, "cpu")
         make_schedule(optimizer, settings, 1, 0)
@@ -152,7 +161,7 @@ class LearningRateTest(unittest.TestCase):
             settings = TrainSettings(schedule=schedule, lr=0.1, optim_type="sgd")
             rates, saved = {}, {}
             for resumed_at in (0, 7):
-                groups = parameter_groups(self.model, "classifier.1")
+                groups = parameter_groups(self.model, ("classifier.1",), ("classifier.1",))
                 optimizer = make_optimizer(groups, settings, "cpu")
                 if resumed_at:
                     resume_optimizer(optimizer, {"optimizer_state": saved}, settings)
@@ -172,9 +181,23 @@ class LearningRateTest(unittest.TestCase):
         make_schedule(optimizer, other, 20, 7)
         self.assertEqual([group["lr"] for group in optimizer.param_groups], [0.3, 3.0])
 
+    def test_what_is_trained(self):
+        """All of it in one group, unless a layer is new; what the network has frozen in none."""
+        every = list(self.model.parameters())
+        (group,) = parameter_groups(self.model, ("classifier.1",))
+        self.assertEqual(list(map(id, group["params"])), list(map(id, every)))
+        self.assertNotIn("lr_scale", group)
+        self.model.features[0].requires_grad_(False)
+        (group,) = parameter_groups(self.model)
+        self.assertEqual(list(map(id, group["params"])), list(map(id, every[2:])))
+        body, head = parameter_groups(self.model, new=("classifier.1",))
+        self.assertEqual(list(map(id, body["params"])), list(map(id, every[2:-2])))
+        self.assertEqual(list(map(id, head["params"])), list(map(id, every[-2:])))
+        self.assertEqual(head["lr_scale"], 10)
+
     def test_frozen(self):
         """The output layer alone is trained; the rest needs no gradient."""
-        (group,) = parameter_groups(self.model, "classifier.1", freeze=True)
+        (group,) = parameter_groups(self.model, ("classifier.1",), freeze=True)
         layer = output_layer(self.model)[1]
         self.assertEqual([id(p) for p in group["params"]], [id(layer.weight), id(layer.bias)])
         trained = [name for name, p in self.model.named_parameters() if p.requires_grad]
@@ -191,7 +214,7 @@ class FineTuneTest(ScriptCase):
         cls.base = Path(holder.name)
         cls.data = make_images(cls.base / "data", {"train": 10, "val": 3, "test": 3})
         torch.manual_seed(1)
-        cls.body = build_network("resnet18", {"num_classes": 1000}).state_dict()
+        cls.body = build(NETWORKS, "resnet18", {"num_classes": 1000}).state_dict()
         torch.save(cls.body, cls.base / "resnet18.pth")
         cls.resnet = ("--network", "resnet18", "--weights", cls.base / "resnet18.pth")
 
@@ -223,6 +246,15 @@ class FineTuneTest(ScriptCase):
         self.assertIn("Training 1,539 parameters", done.stdout)
         state = checkpoint.load(folder / "ckpt_epoch_3.pth")["model_state"]
         self.assertTrue(torch.equal(state["bn1.running_var"], self.body["bn1.running_var"]))
+
+    def test_one_image_a_step(self):
+        """Enough for a frozen body, whose statistics stand still; too little for batch norm."""
+        flags = (*self.resnet, "--image_size", 32, "--batch_size", 1, "--epoch", 1)
+        done = self.train(*flags, "--freeze", "--ckpt_path", self.base / "one")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assert_refused(
+            self.train(*flags), 2, "--batch_size 1 is too small: batch norm needs 2"
+        )
 
     def test_a_sign_checkpoints_body(self):
         """Our own checkpoint brings its flags; frozen, STN and statistics stay as they are."""
@@ -280,7 +312,16 @@ class FineTuneTest(ScriptCase):
             self.assertTrue(torch.equal(value, b["model_state"][key]), key)
         rates = [group["lr"] for group in b["optimizer_state"]["param_groups"]]
         self.assertAlmostEqual(rates[1] / rates[0], 10)
-        self.assertEqual(a["new_layer"], "fc")
+        self.assertEqual(a["new_layers"], ["fc"])
+        # Runs of earlier versions had one new layer at the most, and called it so.
+        first = checkpoint.load(whole / "ckpt_epoch_1.pth")
+        first["new_layer"] = first.pop("new_layers")[0]
+        earlier = self.base / "earlier"
+        earlier.mkdir()
+        checkpoint.save(earlier / "ckpt_epoch_1.pth", first)
+        done = script_here("train.py", "--resume", earlier)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assert_same_weights(earlier / "ckpt_epoch_2.pth", whole / "ckpt_epoch_2.pth")
 
     def test_refusals(self):
         """Weights that do not fit, and two starts at once, in one line each."""
@@ -288,6 +329,11 @@ class FineTuneTest(ScriptCase):
         done = self.train("--network", "resnet34", *self.resnet[2:], "--ckpt_path", folder)
         self.assert_refused(done, 1, "do not fit", "layer1.2")
         self.assert_refused(self.train(*self.resnet, "--pretrained"), 2, "not allowed with")
+        own, model = self.base / "own.pth", Classifier(3, 3, use_batch_norm=True)
+        torch.save({"model_state": model.state_dict(), "configs": vars(model.config)}, own)
+        # Flags of the checkpoint's network are not those of another.
+        done = self.train("--network", "mnist_cnn", "--weights", own, "--ckpt_path", folder)
+        self.assert_refused(done, 1, "do not fit")
         self.assertFalse(list(folder.glob("*")))
 
 
@@ -298,6 +344,7 @@ class FlagsTest(ScriptCase):
         for flags, words in {
             "--network resnet18 --bn": "--dropout belong to --network classifier",
             "--network mnist_cnn --dropout 0.5": "belong to --network classifier",
+            "--network resnet19": "there are classifier, mnist_cnn and torchvision's",
             "--network mnist_cnn --image_size 32": "--image_size is for torchvision's",
             "--network classifier --pretrained": "--weights PATH",
             "--network classifier --freeze": "add --pretrained or --weights",

@@ -15,10 +15,11 @@ from PIL import Image
 from torch.testing import assert_close
 from torchvision import models
 
-from lab import images
+from lab import fetching, images
 from lab.console import LabError
-from lab.images import Preprocess, fetch_image, image_path, to_arrays
-from lab.pretrained import preprocess_of
+from lab.fetching import fetch_image, image_path
+from lab.imagenet import preprocess_of
+from lab.images import Preprocess, to_arrays
 
 IMAGENET = Preprocess((4, 6), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -254,7 +255,7 @@ class FetchTest(unittest.TestCase):
                 self.assert_refused(self.address + path, "not an image")
 
     def test_too_large(self):
-        with mock.patch.object(images, "DOWNLOAD_LIMIT", 2**16):
+        with mock.patch.object(fetching, "DOWNLOAD_LIMIT", 2**16):
             self.assert_refused(f"{self.address}/large.png", "larger than")
 
     def test_redirects(self):
@@ -272,13 +273,13 @@ class FetchTest(unittest.TestCase):
             self.assert_refused(address, "could not fetch")
 
     def test_a_silent_server(self):
-        with mock.patch.object(images, "SILENCE_SECONDS", 0.2):
+        with mock.patch.object(fetching, "SILENCE_SECONDS", 0.2):
             self.assert_refused(f"{self.address}/silent", "could not fetch", "timed out")
 
     def test_a_server_that_trickles(self):
         """A byte now and then, of the headers or of the body, holds nobody up."""
         for path in ("/trickle", "/trickle-headers"):
-            with self.subTest(path), mock.patch.object(images, "DOWNLOAD_SECONDS", 0.3):
+            with self.subTest(path), mock.patch.object(fetching, "DOWNLOAD_SECONDS", 0.3):
                 self.assert_refused(self.address + path, "took over")
                 self.assertFalse(Server.dried_up.is_set())
 

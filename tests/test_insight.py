@@ -13,9 +13,11 @@ from torch.testing import assert_close
 from torchvision import models
 
 from lab.features import total_variation
+from lab.imagenet import PUBLISHED
 from lab.images import Preprocess
+from lab.registry import build
 from looking import insight
-from networks import Classifier, build_network, warp
+from networks import Classifier, warp
 from world import signs
 
 SIGNS = (1, 9, 10, 11, 14, 22)  # of signs.CLASSES: each has a shape or a colour of its own
@@ -101,7 +103,7 @@ class LayerTest(unittest.TestCase):
     def test_hidden_features_before_a_convolution(self):
         """SqueezeNet's output layer is a 1x1 convolution: its input's mean over positions."""
         torch.manual_seed(0)
-        model = build_network("squeezenet1_1", {}).eval()
+        model = build(PUBLISHED, "squeezenet1_1", {}).eval()
         images = torch.randn(2, 3, 64, 64)
         with torch.no_grad():
             features = insight.hidden_features(model, images)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lab.console import LabError
-from networks import Classifier, ConvBlock, build_network, load_network
+from lab.registry import build
+from networks import NETWORKS, Classifier, ConvBlock
+from tests.support import network_of
 
 FLAGS = tuple(product((False, True), (False, True), (0.0, 0.3)))  # batch norm, STN, dropout
 
@@ -264,7 +266,7 @@ class ClassifierTest(unittest.TestCase):
         x = torch.randn(4, 3, 32, 32)
         self.assertTrue(torch.equal(model.eval()(x), without.eval()(x)))
 
-    def test_build_network_round_trip(self):
+    def test_round_trip(self):
         """A network is rebuilt from its config and weights alone, and computes the same."""
         x = torch.randn(4, 3, 32, 32)
         for bn, stn, dropout in FLAGS:
@@ -274,8 +276,8 @@ class ClassifierTest(unittest.TestCase):
                 wanted = ("in_channels", "num_classes", "use_batch_norm", "use_stn", "dropout_prob")
                 expected = dict(zip(wanted, (3, 7, bn, stn, dropout), strict=True))
                 self.assertEqual(configs, expected | {"use_non_local": False})
-                self.assertEqual(build_network("classifier", configs).config, model.config)
-                rebuilt = load_network({"configs": configs, "model_state": model.state_dict()})
+                self.assertEqual(build(NETWORKS, "classifier", configs).config, model.config)
+                rebuilt = network_of({"configs": configs, "model_state": model.state_dict()})
                 self.assertTrue(torch.equal(rebuilt.eval()(x), model.eval()(x)))
 
     def test_non_local_block(self):
@@ -299,11 +301,11 @@ class ClassifierTest(unittest.TestCase):
             ("classifier", configs | {"use_gelu": True}, "use_gelu"),
         ):
             with self.subTest(named), self.assertRaisesRegex(LabError, named) as caught:
-                build_network(name, arguments)
+                build(NETWORKS, name, arguments)
             self.assertNotIn("\n", str(caught.exception))
         weights = Classifier(3, 7, use_batch_norm=True).state_dict()
         with self.assertRaisesRegex(LabError, "do not fit") as caught:
-            load_network({"configs": configs, "model_state": weights})
+            network_of({"configs": configs, "model_state": weights})
         self.assertNotIn("\n", str(caught.exception))
 
 

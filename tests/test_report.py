@@ -22,7 +22,8 @@ import numpy as np
 from PIL import Image
 from scipy.stats import binomtest
 
-from reporting import claims, document, html, latex, markdown, runs, signs, work
+import reporting
+from reporting import claims, document, html, latex, markdown, other_tasks, runs, signs, work
 from reporting.blocks import Blank, Bullets, Code, Figure, Heading, Paragraph, Table
 from tests.support import PROJECT, ScriptCase, environment, make_images, script_here
 
@@ -95,7 +96,7 @@ class ReportCase(ScriptCase):
         """Make the assignment's five runs, and the pictures from inside them."""
         for name, flags in signs.RUNS.items():
             make_run(self.runs / name, accuracies.get(name, 0.9), flags=flags, gap=gap)
-        for _, _, _, file, _ in signs.LOOKS:
+        for _, _, _, file, *_ in signs.LOOKS:
             path = self.runs / "looks" / file
             path.parent.mkdir(parents=True)
             Image.new("RGB", (2000, 50), "blue").save(path)
@@ -241,7 +242,7 @@ class MissingTest(ReportCase):
         self.assertIn("python train.py --task detection", text)
         self.assertNotIn("| run |", text)
 
-    def test_a_field_with_runs(self):
+    def test_a_task_with_runs(self):
         """A table of tested runs, in the order of their measure; untested ones are named."""
         about = {"task": "detection", "ranks_by": "ap", "network": "tiny_ssd"}
         for name, accuracy in (("weak", 0.3), ("strong", 0.6), ("raw", 0.5)):
@@ -260,7 +261,7 @@ class MissingTest(ReportCase):
         self.assertIn(f"test.py --ckpt_path {self.runs.parent / 'raw'}", text)
         self.assertTrue((self.out / "pictures" / "detection_ap.jpg").is_file())
 
-    def test_a_field_that_ranks_nothing(self):
+    def test_a_task_that_ranks_nothing(self):
         """Its runs stand in the order of their names."""
         for name in ("b", "a"):
             make_run(self.runs.parent / name, 0.9, task="detection", ranks_by="")
@@ -270,6 +271,12 @@ class MissingTest(ReportCase):
         text, _ = self.report("--only", "detection")
         table = next(block for block in markdown.read(text) if isinstance(block, Table))
         self.assertEqual([(row[0], row[5]) for row in table.rows], [("`a`", "3.5"), ("`b`", "3.5")])
+
+    def test_chapters(self):
+        """The assignment's, one of each other task that a test says something of, the answers."""
+        others = ("detection", "segmentation", "video", "diffusion")
+        self.assertEqual(reporting.CHAPTERS, ("signs", *others, "answers"))
+        self.assertEqual(set(others), set(other_tasks.TITLES))
 
     def test_runs_that_failed(self):
         """What could not be made is named, the rest is written, and the script ends with 1."""
@@ -557,7 +564,7 @@ class BlockTest(unittest.TestCase):
     ]  # fmt: skip
 
     def test_markdown_reads_what_it_writes(self):
-        self.assertEqual(markdown.read(markdown.write(self.BLOCKS)), self.BLOCKS)
+        self.assertEqual(markdown.read(markdown.to_markdown(self.BLOCKS)), self.BLOCKS)
 
     def test_markdown_of_the_pages(self):
         """Every page in docs/ is read whole: written again and read again, it is the same."""
@@ -566,18 +573,18 @@ class BlockTest(unittest.TestCase):
             figures = [block for block in blocks if isinstance(block, Figure)]
             self.assertTrue(all(figure.source.is_file() for figure in figures))
             rest = [block for block in blocks if not isinstance(block, Figure)]
-            self.assertEqual(markdown.read(markdown.write(rest)), rest, page.name)
+            self.assertEqual(markdown.read(markdown.to_markdown(rest)), rest, page.name)
 
     def test_html_escapes(self):
         title = Heading("T", 1)
-        text = html.write([title, *self.BLOCKS], Path(), "en")
+        text = html.to_html([title, *self.BLOCKS], Path(), "en")
         self.assertIn("A &amp; B", text)
         self.assertIn("<code>x_1</code> <strong>5 %</strong>", text)
         self.assertIn('<a href="https://example.org/a_b#c">here</a> &lt;b&gt;.', text)
         self.assertIn('<td class="number">–</td>', text)
 
     def test_latex_escapes(self):
-        text = latex.write([Heading("T", 1), *self.BLOCKS], "en")
+        text = latex.to_latex([Heading("T", 1), *self.BLOCKS], "en")
         self.assertIn(r"\section{A \& B}", text)
         self.assertIn(r"\texttt{x\_1} \textbf{5 \%}", text)
         self.assertIn(r"\href{https://example.org/a_b\#c}{here} \textless{}b", text)
@@ -585,7 +592,7 @@ class BlockTest(unittest.TestCase):
 
     def test_numeric_columns(self):
         table = Table(("a", "b", "c"), (("1 / 2", "x", ""), ("–", "1", "")))
-        self.assertEqual([table.is_numeric(k) for k in range(3)], [True, False, False])
+        self.assertEqual(table.numeric(), [True, False, False])
 
 
 class LatexTest(ReportCase):

@@ -10,13 +10,16 @@ import subprocess
 import tempfile
 import time
 import unittest
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
 import torch
 
+import tasks
 from lab import checkpoint
 from lab.console import LabError
+from lab.curves import draw_curves
 from lab.run import Run, as_csv
 from lab.runtime import Runtime
 from tests.support import PROJECT, ScriptCase, make_images, script_here, stopped_at
@@ -41,8 +44,8 @@ class RunCase(ScriptCase):
         cls.addClassCleanup(holder.cleanup)
         cls.base = Path(holder.name)
         cls.data = make_images(cls.base / "data", {"train": 8, "val": 2, "test": 2})
-        for name in () if cls.draws else ("save_curves", "publish"):
-            patch = mock.patch(f"lab.pictures.{name}")
+        if not cls.draws:
+            patch = mock.patch.object(tasks.Task, "publish_curves")
             patch.start()
             cls.addClassCleanup(patch.stop)
 
@@ -173,7 +176,7 @@ class LineageTest(RunCase):
         run = Run(folder, CPU)
         for epoch, best, left in ((1, 1, [1]), (2, 1, [1, 2]), (3, 1, [1, 3]), (4, 4, [4])):
             history = [{"epoch": epoch, "loss": 0.5}]
-            run.save_epoch({"epoch": epoch, "best_epoch": best, "history": history}, "accuracy", 1)
+            run.save_epoch({"epoch": epoch, "best_epoch": best, "history": history}, 1)
             self.assertEqual(self.epochs(folder), left)
         run.close()
 
@@ -260,13 +263,60 @@ class DivergenceTest(RunCase):
         """Weights and training loss may be finite where the validation loss is not."""
         folder = self.base / "validation"
         loss = mock.patch(
-            "tasks.classification.ClassificationMeter.compute",
+            "tasks.classification.objective.ClassificationMeter.compute",
             lambda meter, runtime: {"loss": math.nan, "accuracy": 1.0},
         )
         with loss:
             error = self.diverge("--data_root", self.data, "--ckpt_path", folder, "--lr", 1e-3)
         self.assertIn("the validation loss is no longer finite after epoch 1", error)
         self.assertEqual(self.epochs(folder), [])
+
+
+class CurvesTest(RunCase):
+    """`loss_and_acc.jpg` shows all epochs that are done, however the training has ended."""
+
+    draws = True
+
+    def drawn(self, folder, code, *flags, stop=None):
+        """Run train.py, with Ctrl-C in a step; return the epochs that its one picture shows."""
+        picture = folder / "loss_and_acc.jpg"
+        picture.unlink(missing_ok=True)
+        stopped = nullcontext() if stop is None else stopped_at(stop, torch.optim.Adam)
+        with stopped, mock.patch("lab.curves.draw_curves", wraps=draw_curves) as draw:
+            done = script_here("train.py", *flags)
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertLessEqual(draw.call_count, 1)
+        self.assertEqual(picture.is_file(), draw.called)
+        self.assertEqual(done.stdout.count(f"Saved {picture}"), draw.call_count)
+        return [row["epoch"] for row in draw.call_args.args[0]] if draw.called else []
+
+    def test_all_epochs_that_are_done(self):
+        """Three steps make an epoch. What an earlier process has done is shown as well."""
+        folder = self.base / "stopped"
+        flags = ("--data_root", self.data, "--batch_size", 8, "--ckpt_path", folder, "--epoch", 4)
+        resume = ("--resume", folder)
+        self.assertEqual(self.drawn(folder, 130, *flags, stop=1), [])
+        self.assertFalse((folder / "loss_and_acc.jpg").exists())
+        self.assertEqual(self.drawn(folder, 130, *flags, stop=3), [1])  # within the second
+        self.assertEqual([row["epoch"] for row in self.rows(folder)], ["1"])
+        self.assertEqual(self.drawn(folder, 130, *resume, stop=0), [1])
+        self.assertEqual(self.drawn(folder, 130, *resume, stop=0), [1, 2])  # after its last step
+        self.assertEqual(self.drawn(folder, 1, *resume, "--lr", 1e30), [1, 2])
+        self.assertEqual(self.drawn(folder, 0, *resume), [1, 2, 3, 4])
+
+    def test_gone_back(self):
+        """Epochs that the run went back behind are not shown, stopped before any new one."""
+        folder = self.base / "back"
+        self.train(folder, "--epoch", 3)
+        back = ("--resume", folder / "ckpt_epoch_1.pth")
+        self.assertEqual(self.drawn(folder, 130, *back, stop=0), [1])
+
+    def test_interrupted_in_the_test(self):
+        """All is trained by then, and drawn."""
+        folder = self.base / "tested"
+        flags = ("--data_root", self.data, "--batch_size", 8, "--ckpt_path", folder, "--epoch", 1)
+        with mock.patch("tasks.training.test_best", side_effect=KeyboardInterrupt):
+            self.assertEqual(self.drawn(folder, 130, *flags), [1])
 
 
 class SettingAsideTest(RunCase):
@@ -285,7 +335,7 @@ class SettingAsideTest(RunCase):
         written = {path.name for path in folder.iterdir()}
         self.assertLessEqual(
             {"ckpt_epoch_1.pth", "metrics.csv", "run.json", "log.txt", "loss_and_acc.jpg",
-             "vis.png", "results", "confusion_matrix.jpg", "images.jpg"}, written,
+             "vis.png", "results", "confusion_matrix.jpg", "images_vis.jpg"}, written,
         )  # fmt: skip
         count = len(list((folder / "results").iterdir()))
         (folder / "notes.txt").write_text("mine")

@@ -21,18 +21,24 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from torch.nn.functional import cross_entropy
 
 import datasets
-from lab import checkpoint, engine, pictures
+import tasks
+from lab import checkpoint, engine
 from lab.images import Preprocess
 from lab.optimizers import average_weights
-from networks import Classifier, load_network
+from networks import Classifier
+from tasks.classification import results
 from tests.support import (
     CLASSES,
     PROJECT,
     ScriptCase,
     environment,
     make_images,
+    network_of,
     script_here,
 )
+
+# What the course's scaffold keeps of its network.
+SCAFFOLDS = ("in_channels", "num_classes", "use_batch_norm", "use_stn", "dropout_prob")
 
 
 def setUpModule():
@@ -92,19 +98,33 @@ class UsageTest(ScriptTest):
         done = self.train("--batch_size", "1", "--ckpt_path", self.base / "one")
         self.assert_refused(done, 2, "--batch_size 1", "at least 2")
 
-    def test_help_needs_no_torch(self):
-        """`--help` and a wrong flag answer without the heavy imports that take seconds."""
-        for name in ("train", "test", "visualize", "compare", "style", "benchmark", "unit_test"):
-            code = (
-                f"import sys, runpy; sys.argv = ['{name}.py', '--help']\n"
-                f"try: runpy.run_path('{name}.py', run_name='__main__')\n"
-                "except SystemExit as end: assert end.code == 0\n"
-                "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
-            )
-            done = subprocess.run(
-                [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True
-            )
-            self.assertEqual(done.returncode, 0, done.stderr)
+
+class NextTest(ScriptTest):
+    """What train.py says to try next: commands that its run takes."""
+
+    def next_commands(self, **configs: bool) -> list[str]:
+        flags = tasks.TrainFlags()
+        commands = tasks.load("classification").next_commands(flags, {"configs": configs})
+        return [" ".join(words) for words in commands]
+
+    def test_of_a_run_like_the_course_s(self):
+        """In the folder of old, with its ten epochs; views that the network has something for."""
+        every = ["test.py --epoch best --save", "visualize.py --type filter --layer_idx 0",
+                 "visualize.py --type feature --layer_idx 1 --image_idx 50",
+                 "visualize.py --type tsne"]  # fmt: skip
+        self.assertEqual(self.next_commands(), every)
+        more = ["visualize.py --type stn", "visualize.py --type attention"]
+        self.assertEqual(self.next_commands(use_stn=True, use_non_local=True), every + more)
+
+    def test_of_another_run(self):
+        """Its folder is named, and its last epoch where there is no tenth."""
+        said = self.trained.stdout.partition("Next, try:\n")[2].splitlines()
+        self.assertEqual(len(said), 4)
+        for line in said:
+            self.assertIn(f" --ckpt_path {self.run_folder} --epoch ", line)
+            done = script_here(*line.split()[1:], "--no_show", "--data_root", self.data)
+            enough = "--image_idx 50" not in line  # of the course's pictures
+            self.assertEqual(done.returncode, 0 if enough else 2, done.stderr)
 
 
 class BadInputTest(ScriptTest):
@@ -245,16 +265,16 @@ class BadInputTest(ScriptTest):
             self.assert_refused(done, 1, "holds no state of --optim_type adam")
 
     def test_other_tasks(self):
-        """A style is for a script of its own; a task of the future is named."""
-        for name, words in (
-            ("style", "holds a style network: it is for python style.py"),
+        """A task of the future is named; one network's configs do not build another's."""
+        for task, words in (
             ("dreaming", "is of an unknown task 'dreaming'; there are classification"),
+            ("style", "the configs do not fit the network 'transform'"),
         ):
-            folder = self.copy_run(name, task=name, network="transform", configs={"width": 8})
-            path = folder / "ckpt_epoch_2.pth"
-            tests = ("test.py", "--ckpt_path", folder, "--epoch", "2")
-            for arguments in (tests, ("train.py", "--resume", path)):
-                self.assert_refused(script_here(*arguments), 1, path, words)
+            folder = self.copy_run(task, task=task, network="transform")
+            done = script_here("test.py", "--ckpt_path", folder, "--epoch", "2")
+            self.assert_refused(done, 1, words)
+        done = script_here("train.py", "--resume", self.base / "dreaming" / "ckpt_epoch_2.pth")
+        self.assert_refused(done, 1, self.base / "dreaming", "unknown task 'dreaming'")
         done = script_here("train.py", "--resume", self.run_folder, "--task", "dreaming")
         self.assert_refused(done, 2, "--task", "dreaming")
 
@@ -285,8 +305,8 @@ class TestScriptTest(ScriptTest):
         for index in range(2):
             (data / "test/red" / f"00{index}.png").rename(data / f"test/blue/x{index}.png")
         with (
-            mock.patch.object(pictures, "sheet", wraps=pictures.sheet) as sheet,
-            mock.patch.object(pictures, "confusion", wraps=pictures.confusion) as confusion,
+            mock.patch.object(results, "sheet", wraps=results.sheet) as sheet,
+            mock.patch.object(results, "confusion", wraps=results.confusion) as confusion,
         ):
             done = script_here(
                 "test.py", "--ckpt_path", self.run_folder, "--epoch", 2, "--path", data, "--save"
@@ -313,18 +333,35 @@ class TestScriptTest(ScriptTest):
 
         shown, captions = sheet.call_args.args
         self.assertEqual(captions, 2 * ["blue\nread as red"])
-        results = sorted((self.run_folder / "results").glob("0*.jpg"))
-        self.assertEqual(len(results), 15)
-        wrong = [path.name for path in results if "_wrong_" in path.name]
+        files = sorted((self.run_folder / "results").glob("0*.jpg"))
+        self.assertEqual(len(files), 15)
+        wrong = [path.name for path in files if "_wrong_" in path.name]
         self.assertEqual(wrong, ["0005_wrong_blue_red.jpg", "0006_wrong_blue_red.jpg"])
-        self.assertEqual(results[0].name, "0000_correct_blue_blue.jpg")
-        with Image.open(results[5]) as saved, Image.open(data / "test/blue/x0.png") as source:
+        self.assertEqual(files[0].name, "0000_correct_blue_blue.jpg")
+        with Image.open(files[5]) as saved, Image.open(data / "test/blue/x0.png") as source:
             np.testing.assert_array_equal(shown[0], np.asarray(source))
             difference = np.asarray(saved, float) - np.asarray(source, float)
         self.assertLess(np.abs(difference).mean(), 10)
         for picture in ("results/mistakes.jpg", "confusion_matrix.jpg"):
             with Image.open(self.run_folder / picture) as image:
                 self.assertGreater(image.width, 300)
+
+    def test_what_is_noted(self):
+        """`test.json` says what was tested on what, and how well."""
+        done = script_here("test.py", "--ckpt_path", self.run_folder, "--epoch", 2)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        noted = json.loads((self.run_folder / "test.json").read_text())
+        figures = noted.pop("figures")
+        expected = {"task": "classification", "checkpoint": "ckpt_epoch_2.pth", "inputs": 15}
+        self.assertEqual(noted, expected | {"data_root": None})
+        self.assertEqual(figures["accuracy"], 1)
+        script_here("test.py", "--ckpt_path", self.run_folder, "--data_root", self.data)
+        noted = json.loads((self.run_folder / "test.json").read_text())
+        self.assertEqual(noted["data_root"], str(self.data))
+
+    def test_a_flag_of_other_tasks(self):
+        done = script_here("test.py", "--ckpt_path", self.run_folder, "--read", self.run_folder)
+        self.assert_refused(done, 2, "--read is for another task", self.run_folder)
 
     def test_without_an_epoch(self):
         """Of a run that does not end with epoch 10 the best is tested, which is said."""
@@ -361,7 +398,7 @@ class TestScriptTest(ScriptTest):
         loader = datasets.get_data_loader(self.data, "val", 32, batch_size=50)
         ((images, labels),) = loader
         with torch.inference_mode():
-            logits = load_network(state).eval()(images)
+            logits = network_of(state).eval()(images)
         row = state["history"][1]
         self.assertAlmostEqual(row["val_loss"], cross_entropy(logits, labels).item(), places=4)
         smooth = cross_entropy(logits, labels, label_smoothing=0.4).item()
@@ -377,7 +414,7 @@ class TestScriptTest(ScriptTest):
         (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
         (folder / "notes.txt").write_text("no picture")
         single = self.data / "test" / "green" / "001.png"
-        (self.run_folder / "images.jpg").unlink(missing_ok=True)
+        (self.run_folder / "images_001_and_1_more.jpg").unlink(missing_ok=True)
         test = ("test.py", "--ckpt_path", self.run_folder, "--epoch", "last", "--image")
         done = script_here(*test, single, folder)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -393,8 +430,13 @@ class TestScriptTest(ScriptTest):
             self.assertEqual(shares, sorted(shares, reverse=True))
             self.assertAlmostEqual(sum(shares), 100, delta=0.2)
         self.assertTrue(rows["001.png"].startswith("green "))
-        with Image.open(self.run_folder / "images.jpg") as picture:
+        with Image.open(self.run_folder / "images_001_and_1_more.jpg") as picture:
             self.assertGreater(picture.width, 300)
+
+        with mock.patch.object(results, "sheet", wraps=results.sheet) as sheet:
+            done = script_here(*test, self.data / "train")
+        self.assertEqual(len(re.findall(r"^\d{3}\.png ", done.stdout, re.MULTILINE)), 120)
+        self.assertEqual(list(map(len, sheet.call_args.args)), [results.SHEET] * 2)
 
         done = script_here(*test, folder / "broken.png")
         self.assertEqual(done.returncode, 1)
@@ -407,7 +449,10 @@ class TestScriptTest(ScriptTest):
         folder.mkdir()
         state = checkpoint.load(self.run_folder / "ckpt_epoch_2.pth")
         contract = ("model_state", "optimizer_state", "configs")
-        torch.save({key: state[key] for key in contract}, folder / "ckpt_epoch_2.pth")
+        own = {key: state[key] for key in contract}
+        own["configs"] = {key: value for key, value in own["configs"].items() if key in SCAFFOLDS}
+        self.assertEqual(set(own["configs"]), set(SCAFFOLDS))
+        torch.save(own, folder / "ckpt_epoch_2.pth")
         done = script_here("test.py", "--ckpt_path", folder, "--epoch", 2, "--data_root", self.data)
         self.assertIn("accuracy on the test set: 100.00%", done.stdout, done.stderr)
         done = script_here(
@@ -443,9 +488,9 @@ with open(sys.argv[2] + os.environ["RANK"], "w") as file:
 SLOW = """
 import itertools, os, pathlib, runpy, sys, time
 from lab import checkpoint
-from tasks.classification import Classification
+from tasks.classification.objective import ClassificationObjective as Objective
 marker, folder = pathlib.Path(sys.argv.pop(1)), pathlib.Path(sys.argv[-1])
-steps, loss, save = itertools.count(), Classification.loss, checkpoint.save
+steps, loss, save = itertools.count(), Objective.loss, checkpoint.save
 def slowly(*arguments):
     time.sleep(0.05)
     if next(steps) == 4:
@@ -454,7 +499,7 @@ def slowly(*arguments):
 def save_slowly(*arguments):
     time.sleep(1)
     save(*arguments)
-Classification.loss, checkpoint.save = slowly, save_slowly
+Objective.loss, checkpoint.save = slowly, save_slowly
 sys.argv[0] = "train.py"
 try:
     runpy.run_path("train.py", run_name="__main__")
@@ -593,7 +638,7 @@ class DistributedTest(ScriptCase):
         split = datasets.read_split(self.data, "train", preprocess)
         seen, averaged = [], []
         for rank in (0, 1):
-            model = load_network(state).train()
+            model = network_of(state).train()
             for layer in model.modules():
                 if hasattr(layer, "reset_running_stats"):
                     layer.reset_running_stats()
@@ -680,7 +725,5 @@ class ContractTest(unittest.TestCase):
     def test_checkpoint_names_its_network(self):
         """The five configs that the scaffold reads are there, under its names."""
         config = vars(Classifier(3, 5, True, True, 0.1).config)
-        scaffolds = dict(
-            in_channels=3, num_classes=5, use_batch_norm=True, use_stn=True, dropout_prob=0.1
-        )
-        self.assertLessEqual(scaffolds.items(), config.items())
+        expected = dict(zip(SCAFFOLDS, (3, 5, True, True, 0.1), strict=True))
+        self.assertLessEqual(expected.items(), config.items())

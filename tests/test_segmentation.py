@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -15,21 +15,36 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import confusion_matrix as sklearn_matrix
 from sklearn.metrics import f1_score, jaccard_score
+from torch import nn
 
 from lab import checkpoint, engine
 from lab.optimizers import Muon
+from lab.registry import Design, build, new_config
 from lab.runtime import Runtime
-from networks import fold
-from tasks.segmentation import Segmentation, class_weights, dice_loss, of_cells, restore
-from tasks.segmentation.augment import Windows
+from tasks.annotated import choose_shown
+from tasks.blocks import fold
+from tasks.segmentation import DATASETS, FCNS, NETWORK, TASK
 from tasks.segmentation.data import SOURCES, SegmentationDataset, make_loader, read_split
-from tasks.segmentation.found import GREY, WRONG, cover, legend, mark_wrong
 from tasks.segmentation.labels import CAMVID_CLASSES, IGNORED
-from tasks.segmentation.meter import SegmentationMeter, confusion_matrix
-from tasks.segmentation.networks import build_network, make_configs
-from tasks.segmentation.resunet import ResUNet, normalise
-from tasks.segmentation.segmenter import Segmenter
-from tasks.windows import choose_shown
+from tasks.segmentation.networks import (
+    FCN,
+    NETWORKS,
+    FCNConfig,
+    ResUNet,
+    ResUNetConfig,
+    Segmenter,
+    normalise,
+)
+from tasks.segmentation.objective import (
+    SegmentationMeter,
+    SegmentationObjective,
+    class_weights,
+    confusion_matrix,
+    dice_loss,
+    subsample,
+)
+from tasks.segmentation.results import GREY, WRONG, legend, mark_wrong, overlay
+from tasks.segmentation.windows import Windows
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from tests.test_segmentation_data import make_folder, save
 
@@ -60,7 +75,7 @@ class LossTest(unittest.TestCase):
     def test_by_a_naive_loop(self):
         """A mean over images of the mean over their labelled pixels, weighted or not."""
         for weights in (None, [0.5, 1.0, 2.0, 4.0]):
-            loss = Segmentation("abcd", weights).cross_entropy(self.scores, self.labels)
+            loss = SegmentationObjective("abcd", weights).cross_entropy(self.scores, self.labels)
             means = []
             for scores, labels in zip(self.scores, self.labels, strict=True):
                 each = [
@@ -89,26 +104,26 @@ class LossTest(unittest.TestCase):
             total = total + 2 * (p * there).sum() / (p.sum() + there.sum())
         loss = dice_loss(soft, self.labels)
         self.assertAlmostEqual(float(loss), 1 - float(total) / 4, places=9)
-        together = Segmentation("abcd").loss(Told(self.scores), self.scores, self.labels)
-        plain = Segmentation("abcd").cross_entropy(self.scores, self.labels)
+        together = SegmentationObjective("abcd").loss(Told(self.scores), self.scores, self.labels)
+        plain = SegmentationObjective("abcd").cross_entropy(self.scores, self.labels)
         self.assertAlmostEqual(float(together - plain), float(loss), places=5)
 
     def test_nothing_labelled(self):
         self.labels[:] = IGNORED
-        loss = Segmentation("abcd").loss(Told(self.scores), self.scores, self.labels)
+        loss = SegmentationObjective("abcd").loss(Told(self.scores), self.scores, self.labels)
         self.assertEqual(float(loss), 0)
 
     def test_cells(self):
         """Of 2x2 pixels that a score stands for one is asked: over four images, each of them."""
         labels = torch.arange(4 * 10 * 14).view(4, 10, 14)
-        asked = of_cells(labels, 5)
+        asked = subsample(labels, 5)
         for own, whole, (y, x) in zip(asked, labels, [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True):
             self.assertTrue(torch.equal(own, whole[y::2, x::2]))
-        self.assertIs(of_cells(labels, 10), labels)
+        self.assertIs(subsample(labels, 10), labels)
         self.labels = self.labels.repeat_interleave(2, 1).repeat_interleave(2, 2)
-        coarse = Segmentation("abcd").loss(Told(self.scores), self.scores, self.labels)
+        coarse = SegmentationObjective("abcd").loss(Told(self.scores), self.scores, self.labels)
         self.labels = self.labels[:, ::2, ::2]
-        fine = Segmentation("abcd").loss(Told(self.scores), self.scores, self.labels)
+        fine = SegmentationObjective("abcd").loss(Told(self.scores), self.scores, self.labels)
         self.assertAlmostEqual(float(coarse), float(fine), places=6)
 
     def test_class_weights(self):
@@ -136,8 +151,7 @@ class MeterTest(unittest.TestCase):
         self.images = torch.zeros(6, 3, 5, 7)
 
     def measure(self, *batches):
-        task = Segmentation(self.classes)
-        meter = task.meter()
+        meter = SegmentationObjective(self.classes).meter()
         for part in batches:
             scores = F.one_hot(self.found[part], 4).permute(0, 3, 1, 2).float()
             meter.update(Told(scores), self.images[part], self.labels[part])
@@ -180,9 +194,9 @@ class MeterTest(unittest.TestCase):
     def test_odd_sizes(self):
         """Scores of filled images are cut back; nothing of the filling is counted."""
         torch.manual_seed(0)
-        network = ResUNet(4, width=8).eval()
+        network = ResUNet(ResUNetConfig(4, width=8)).eval()
         images, labels = torch.randn(1, 3, 33, 47), torch.randint(0, 4, (1, 33, 47))
-        meter = SegmentationMeter(self.classes, Segmentation(self.classes).cross_entropy)
+        meter = SegmentationMeter(self.classes, SegmentationObjective(self.classes).cross_entropy)
         with torch.inference_mode():
             meter.update(network, images, labels)
             found = network.segment(images).argmax(1)
@@ -198,7 +212,7 @@ class ResUNetTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         torch.manual_seed(0)
-        cls.network = ResUNet(11).eval()
+        cls.network = ResUNet(ResUNetConfig(11)).eval()
 
     @torch.inference_mode()
     def test_sizes(self):
@@ -210,7 +224,7 @@ class ResUNetTest(unittest.TestCase):
         """The label of a frame's first pixel hangs on pixels at the far edges."""
         images = torch.rand(1, 3, 352, 480, requires_grad=True)
         # Statistics of the image would tie all its pixels to each other, as batch norm's would.
-        with mock.patch("tasks.segmentation.resunet.normalise", lambda images: images):
+        with mock.patch("tasks.segmentation.networks.normalise", lambda images: images):
             self.network(images)[0, :, 0, 0].sum().backward()
         seen = images.grad[0].abs().amax(0) > 0
         self.assertTrue(seen[-1].any() and seen[:, -1].any())
@@ -237,7 +251,7 @@ class ResUNetTest(unittest.TestCase):
 
     @torch.inference_mode()
     def test_folded_is_the_same(self):
-        network, images = ResUNet(3, width=8), torch.rand(1, 3, 64, 64)
+        network, images = ResUNet(ResUNetConfig(3, width=8)), torch.rand(1, 3, 64, 64)
         network.train()(torch.rand(4, 3, 64, 64))
         expected = network.eval()(images)
         folded = fold(network)
@@ -245,21 +259,39 @@ class ResUNetTest(unittest.TestCase):
         torch.testing.assert_close(folded(images), expected, atol=1e-4, rtol=1e-3)
 
     def test_is_built_from_its_configs(self):
-        for name in ("res_unet", "fcn_16s"):
-            configs = make_configs(name, 7)
-            network = build_network(name, configs)
-            self.assertEqual(asdict(network.config), configs)
+        for name in NETWORKS:
+            config = new_config(NETWORKS, name, num_classes=7)
+            self.assertEqual(build(NETWORKS, name, asdict(config)).config, config)
+        self.assertEqual(new_config(NETWORKS, "fcn_16s", num_classes=7), FCNConfig(7, 16))
+
+    def test_names_that_help_tells(self):
+        """Known without torch, they are those that there are."""
+        self.assertEqual((NETWORK, *FCNS), tuple(NETWORKS))
+        self.assertEqual(DATASETS, tuple(SOURCES))
+
+    def test_weights_round_trip(self):
+        """Every network takes back what it puts out; its output layers are layers of its own."""
+        for name in NETWORKS:
+            config = asdict(new_config(NETWORKS, name, num_classes=3))
+            torch.manual_seed(1)
+            network, other = build(NETWORKS, name, config), build(NETWORKS, name, config)
+            other.load_state_dict(network.state_dict())
+            for one, same in zip(network.state_dict().values(), other.state_dict().values(),
+                                 strict=True):  # fmt: skip
+                self.assertTrue(torch.equal(one, same))
+            for layer in network.outputs:
+                self.assertTrue(any(True for _ in network.get_submodule(layer).parameters()))
 
 
 # ---------------------------------------------------------------- what is drawn
 
 
-class FoundTest(unittest.TestCase):
+class ResultsTest(unittest.TestCase):
     picture = np.full((2, 3, 3), 100, np.uint8)
     labels = np.array([[0, 1, IGNORED], [1, 1, 0]], np.uint8)
 
-    def test_cover(self):
-        shown = cover(self.picture, self.labels, [(0, 0, 0), (200, 0, 100)])
+    def test_overlay(self):
+        shown = overlay(self.picture, self.labels, [(0, 0, 0), (200, 0, 100)])
         self.assertEqual(shown[0, 0].tolist(), [40, 40, 40])
         self.assertEqual(shown[0, 1].tolist(), [160, 40, 100])
         self.assertEqual(shown[0, 2].tolist(), [0, 0, 0])
@@ -267,8 +299,8 @@ class FoundTest(unittest.TestCase):
     def test_mark_wrong(self):
         found = np.array([[0, 0, 0], [1, 1, 1]], np.uint8)
         wrong = mark_wrong(self.picture, self.labels, found)
-        right = cover(self.picture, np.zeros_like(self.labels), [GREY])[0, 0]
-        marked = cover(self.picture, np.zeros_like(self.labels), [WRONG])[0, 0]
+        right = overlay(self.picture, np.zeros_like(self.labels), [GREY])[0, 0]
+        marked = overlay(self.picture, np.zeros_like(self.labels), [WRONG])[0, 0]
         expected = [[right, marked, [0, 0, 0]], [right, right, marked]]
         np.testing.assert_array_equal(wrong, expected)
 
@@ -372,7 +404,7 @@ class ScriptTest(ScriptCase):
             self.assertEqual(sizes, [(32, 32)] * 3 + [(64, 64)] * 3)
 
     def test_goes_on_without_class_weights(self):
-        """A flag of the field's own is kept for the run that goes on."""
+        """A flag of the task's own is kept for the run that goes on."""
         folder = self.base / "plain"
         self.train(folder, *self.flags, "--epoch", "1", "--no-class_weights")
         self.train(folder, "--resume", folder, "--epoch", "2", "--no_show")
@@ -380,32 +412,85 @@ class ScriptTest(ScriptCase):
             state = checkpoint.load(folder / f"ckpt_epoch_{epoch}.pth")
             self.assertIsNone(state["class_weights"])
         weighted = checkpoint.load(self.base / "res_unet" / "ckpt_epoch_2.pth")["class_weights"]
-        self.assertEqual(restore(state)[0].weights, None)
+        self.assertEqual(TASK.restore(state)[0].weights, None)
         self.assertEqual(len(weighted), 3)
 
     def test_fine_tuning(self):
-        """Of the same classes all layers; of others, a new last one."""
+        """Of the same classes all layers; of others, a new last one. All learn at one rate."""
         flags = (*self.flags, "--epoch", "1", "--weights", self.base / "res_unet")
         said = self.train(self.base / "tuned", *flags).stdout
-        self.assertIn("every layer", said)
+        self.assertIn("the body, trained as well, with its output layer, head.0 (Conv2d", said)
         other = make_folder(self.base / "other", {"train": 4, "val": 1}, classes=4)
         said = self.train(self.base / "others", *flags, "--data_root", other).stdout
-        self.assertIn("with head.0 new", said)
+        self.assertIn("with a new output layer, head.0", said)
+        state = checkpoint.load(self.base / "others" / "ckpt_epoch_1.pth")
+        self.assertEqual(state["new_layers"], ["head.0"])
+        self.assertEqual(
+            len({group["lr"] for group in state["optimizer_state"]["param_groups"]}), 1
+        )
+
+    def test_freeze(self):
+        """Output layers alone learn; the run goes on so, and not otherwise."""
+        for name in ("res_unet", "fcn_32s"):
+            folder, start = self.base / f"frozen_{name}", self.base / name
+            weights = ("--weights", start, "--freeze", "--epoch", "1")
+            said = self.train(folder, *self.flags, *weights).stdout
+            self.assertIn("the body, frozen, with its output layer", said)
+            self.train(folder, "--resume", folder, "--epoch", "2", "--no_show")
+            before = checkpoint.load(start / "ckpt_epoch_2.pth")["model_state"]
+            outputs = NETWORKS[name].build(NETWORKS[name].configure({"num_classes": 3})).outputs
+            for epoch in (1, 2):
+                after = checkpoint.load(folder / f"ckpt_epoch_{epoch}.pth")["model_state"]
+                changed = {key for key in after if not torch.equal(before[key], after[key])}
+                expected = {key for key in after if key.startswith(tuple(f"{o}." for o in outputs))}
+                self.assertEqual(changed, expected)
+            done = script_here("train.py", "--resume", folder, "--epoch", "3", "--no-freeze")
+            self.assert_refused(done, 2, "was trained with --freeze")
+        done = script_here("train.py", *self.flags, "--freeze", "--ckpt_path", self.base / "no")
+        self.assert_refused(done, 2, "add --pretrained or --weights")
+
+    def test_starts_with_the_configs_of_the_weights(self):
+        """All but the number of classes; a coarser FCN's body and scores go into a finer one."""
+        network = ResUNet(ResUNetConfig(7, width=8))
+        state = {"task": "segmentation", "network": "res_unet", "dataset": "street", "epoch": 1,
+                 "configs": asdict(network.config), "class_names": list("abcdefg"),
+                 "model_state": network.state_dict()}  # fmt: skip
+        checkpoint.save(self.base / "narrow.pth", state)
+        flags = (*self.flags, "--epoch", "1", "--lr", "1e-12", "--weights")
+        self.train(self.base / "narrow", *flags, self.base / "narrow.pth")
+        made = checkpoint.load(self.base / "narrow" / "ckpt_epoch_1.pth")
+        self.assertEqual(made["configs"], {"num_classes": 3, "width": 8})
+        said = self.train(
+            self.base / "finer", *flags, self.base / "fcn_32s", "--network", "fcn_16s"
+        ).stdout
+        self.assertIn("new output layers, scores.1, upsample.0, upsample.1", said)
+        coarse = checkpoint.load(self.base / "fcn_32s" / "ckpt_epoch_2.pth")["model_state"]
+        fine = checkpoint.load(self.base / "finer" / "ckpt_epoch_1.pth")["model_state"]
+        for name in ("body.conv1.weight", "scores.0.weight"):
+            torch.testing.assert_close(fine[name], coarse[name])
 
     def test_fcn_from_published_weights(self):
         """A bare state dict is the body's."""
-        body = build_network("fcn_32s", make_configs("fcn_32s", 2)).body.state_dict()
+        body = FCN(FCNConfig(2)).body.state_dict()
         path = self.base / "resnet18.pth"
         torch.save(body | {"fc.weight": torch.zeros(1000, 512)}, path)
         done = self.train(self.base / "fcn", *self.flags, "--epoch", "1", "--network", "fcn_8s",
                           "--weights", path, "--lr", "1e-12")  # fmt: skip
         self.assertIn(f"Starting from {path}", done.stdout)
+        self.assertIn("new output layers, scores, upsample", done.stdout)
         state = checkpoint.load(self.base / "fcn" / "ckpt_epoch_1.pth")["model_state"]
+        torch.testing.assert_close(state["body.conv1.weight"], body["conv1.weight"])
+        with mock.patch("tasks.starting.download_weights", return_value=torch.load(path)) as given:
+            done = self.train(self.base / "imagenet", *self.flags, "--epoch", "1", "--network",
+                              "fcn_8s", "--pretrained", "--lr", "1e-12")  # fmt: skip
+        self.assertEqual(given.call_args.args[0], "resnet18")
+        self.assertIn("Starting from ImageNet", done.stdout)
+        state = checkpoint.load(self.base / "imagenet" / "ckpt_epoch_1.pth")["model_state"]
         torch.testing.assert_close(state["body.conv1.weight"], body["conv1.weight"])
 
     def test_a_folder_of_another_layout(self):
         """A network of the drawn street is tested on CamVid's folders, by class names."""
-        network = ResUNet(11, width=8)
+        network = ResUNet(ResUNetConfig(11, width=8))
         state = {"task": "segmentation", "network": "res_unet", "dataset": "street",
                  "configs": asdict(network.config), "class_names": list(CAMVID_CLASSES),
                  "model_state": network.state_dict(), "epoch": 1}  # fmt: skip
@@ -449,13 +534,88 @@ class ScriptTest(ScriptCase):
         self.assert_refused(done, 2, "--pretrained is for fcn_32s")
         done = script_here("train.py", "--resume", self.base / "fcn_32s", "--epoch", 3,
                            "--network", "res_unet")  # fmt: skip
-        self.assert_refused(done, 1, "holds fcn_32s")
+        self.assert_refused(done, 1, "network is fcn_32s there, res_unet here")
         done = script_here("visualize.py", "--type", "upsampling", "--epoch", "last",
                            "--ckpt_path", self.base / "res_unet")  # fmt: skip
         self.assert_refused(done, 1, "res_unet has no transposed convolution")
         done = script_here("visualize.py", "--type", "masks", "--image_idx", 3, "--epoch", "last",
                            "--ckpt_path", self.base / "res_unet")  # fmt: skip
         self.assert_refused(done, 2, "the pictures are 0 to 2")
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    num_classes: int
+
+
+class Toy(Segmenter):
+    """Labels each pixel by its own colour: what a new network takes, but for a line by name."""
+
+    outputs = ("layer",)
+
+    def __init__(self, config):
+        super().__init__()
+        self.layer = nn.Conv2d(3, config.num_classes, 1)
+
+    def forward(self, images):
+        return self.layer(images)
+
+
+class ToyNetworkTest(ScriptCase):
+    """A new network is a class, its config, and a line."""
+
+    def test_trains_tests_and_is_seen(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        base = Path(holder.name)
+        data = make_folder(base / "data", {"train": 4, "val": 1, "test": 2})
+        source = replace(SOURCES["folder"], windows=Windows(size=(32, 32)))
+        with (
+            mock.patch.dict(SOURCES, folder=source),
+            mock.patch.dict(NETWORKS, toy=Design(ToyConfig, Toy)),
+        ):
+            run = ("--ckpt_path", base / "run", "--no_show")
+            flags = ("--task", "segmentation", "--dataset", "folder", "--data_root", data,
+                     "--batch_size", "4", "--network", "toy", "--epoch", "1")  # fmt: skip
+            for words in (
+                ("train.py", *flags, *run),
+                ("train.py", "--resume", base / "run", "--epoch", "2", *run[2:]),
+                ("train.py", *flags, "--weights", base / "run", "--ckpt_path", base / "again",
+                 "--no_show"),
+                ("test.py", "--epoch", "best", "--save", *run),
+                ("test.py", "--epoch", "last", "--image", data / "test" / "images", *run),
+                ("visualize.py", "--type", "masks", "--epoch", "last", "--save_dir", base / "seen",
+                 *run),
+            ):  # fmt: skip
+                done = script_here(*words)
+                self.assertEqual(done.returncode, 0, done.stderr)
+        state = checkpoint.load(base / "run" / "ckpt_epoch_2.pth")
+        self.assertEqual((state["network"], state["configs"]), ("toy", {"num_classes": 3}))
+
+
+class EarlierCheckpointTest(unittest.TestCase):
+    def test_keys(self):
+        """What earlier versions saved, neither more nor less, gives its network and objective."""
+        for name, config, keys in (
+            ("res_unet", {"num_classes": 2, "width": 8},
+             ("stage4.0.0.weight", "stage32.3.second.weight", "laterals.3.bias", "joins.2.1.bias",
+              "head.0.weight")),
+            ("fcn_16s", {"num_classes": 2, "finest": 16},
+             ("body.layer4.1.bn2.running_var", "scores.1.bias", "upsample.1.weight")),
+        ):  # fmt: skip
+            weights = build(NETWORKS, name, config).state_dict()
+            self.assertLessEqual(set(keys), set(weights))
+            self.assertFalse({"mean", "std"} & set(weights))
+            state = {"task": "segmentation", "network": name, "configs": config,
+                     "dataset": "street", "class_names": ["a", "b"], "class_weights": [1.0, 2.0],
+                     "flags": {"class_weights": True, "coarse": 0.7}, "data_root": "data/street",
+                     "model_state": weights}  # fmt: skip
+            objective, network = TASK.restore(state)
+            self.assertEqual(objective.classes, ("a", "b"))
+            self.assertEqual(objective.weights.tolist(), [1, 2])
+            self.assertEqual(asdict(network.config), config)
+            for key, value in network.state_dict().items():
+                self.assertTrue(torch.equal(value, weights[key]))
 
 
 class ProcessesTest(ScriptCase):
@@ -476,9 +636,9 @@ class ProcessesTest(ScriptCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(done.stdout.count("Epoch  1/1"), 1)
             state = checkpoint.load(folder / "ckpt_epoch_1.pth")
-            task, network = restore(state)
+            objective, network = TASK.restore(state)
             loader = make_loader(read_split("folder", data, "val"), 5)
-            figures = engine.evaluate(network, task.meter(), loader, CPU)
+            figures = engine.evaluate(network, objective.meter(), loader, CPU)
             for name, value in figures.items():
                 self.assertAlmostEqual(state["history"][0][f"val_{name}"], value, places=4)
 

@@ -15,15 +15,8 @@ from PIL import Image
 
 from lab.augmentation import Window
 from lab.console import LabError
+from tasks import annotated
 from tasks.segmentation import data
-from tasks.segmentation.augment import (
-    DRAWS,
-    Cut,
-    Windows,
-    choose_window,
-    cut_both,
-    vary_camera,
-)
 from tasks.segmentation.data import SOURCES, class_shares, make_loader, read_split
 from tasks.segmentation.labels import (
     CAMVID_CLASSES,
@@ -32,6 +25,14 @@ from tasks.segmentation.labels import (
     VOC_COLORMAP,
     colours_of,
     read_label,
+)
+from tasks.segmentation.windows import (
+    DRAWS,
+    Cut,
+    Windows,
+    choose_window,
+    cut_window,
+    vary_camera,
 )
 from tests.support import ScriptCase, script_here
 from world import street
@@ -149,7 +150,7 @@ class LabelTest(Folder):
 class StreetTest(Folder):
     def test_reads_what_is_drawn(self):
         splits = {"train": 2, "val": 1, "test": 1}
-        street.draw_street_dataset(self.root, 0, splits, (64, 96), workers=1)
+        street.streets_of((64, 96))(self.root, 0, splits, workers=1)
         self.assertEqual(SOURCES["street"].modes(self.root), ("train", "val", "test"))
         split, said = self.read("street", self.root, "train")
         self.assertEqual((split.classes, len(split.paths), said), (CAMVID_CLASSES, 2, ""))
@@ -213,10 +214,10 @@ class VocTest(Folder):
         np.testing.assert_array_equal(split.labels[0], labels)
 
     def test_is_downloaded_into_its_own_folder_alone(self):
-        with mock.patch.object(data, "download") as download:
+        with mock.patch.object(annotated, "download") as download:
             SOURCES["voc"].prepare(self.root)
             download.assert_not_called()
-            with mock.patch.object(data, "DATA_ROOT", self.root):
+            with mock.patch.object(annotated, "DATA_ROOT", self.root):
                 SOURCES["voc"].prepare(self.root)
         download.assert_called_once_with("VOCSegmentation", "VOCdevkit", "street", self.root)
 
@@ -264,7 +265,7 @@ class FolderTest(Folder):
     def test_too_large_for_memory(self):
         make_folder(self.root, {"train": 3})
         kept, _ = self.read("folder", self.root, "train")
-        with mock.patch.object(data, "CACHE_BUDGET", 2 * 40 * 48 * 3 - 1):
+        with mock.patch("lab.decoding.CACHE_BUDGET", 2 * 40 * 48 * 3 - 1):
             split, said = self.read("folder", self.root, "train")
         self.assertTrue(split.pictures is None)
         self.assertIn("read from disk batch by batch", said)
@@ -294,7 +295,7 @@ class WindowTest(unittest.TestCase):
         for size in ((70, 100), (200, 300), (30, 31)):
             for draws in self.draws(100):
                 chosen = choose_window(size, self.windows, draws)
-                (left, top, width, height), (tall, wide) = chosen.part, chosen.size
+                (left, top, width, height), (tall, wide) = chosen.region, chosen.size
                 self.assertTrue(0 <= left <= left + width <= size[1])
                 self.assertTrue(0 <= top <= top + height <= size[0])
                 down, right = chosen.corner
@@ -316,7 +317,7 @@ class WindowTest(unittest.TestCase):
         for draws in self.draws(60):
             chosen = choose_window(labels.shape, self.windows, draws)
             mirrored += chosen.mirrored
-            pixels, moved = cut_both(picture, labels, chosen, self.windows.size)
+            pixels, moved = cut_window(picture, labels, chosen, self.windows.size)
             self.assertEqual((pixels.shape, moved.shape), ((3, 64, 96), (64, 96)))
             self.assertTrue(set(moved.unique().tolist()) <= {0, 1, 2, IGNORED})
             known = moved != IGNORED
@@ -328,7 +329,7 @@ class WindowTest(unittest.TestCase):
         labels = RNG.integers(0, 5, (37, 53)).astype(np.uint8)
         picture = np.zeros((37, 53, 3), np.uint8)
         chosen = Cut(Window(3, 5, 41, 22), (30, 60), (0, 0), False)
-        _, moved = cut_both(picture, labels, chosen, (30, 60))
+        _, moved = cut_window(picture, labels, chosen, (30, 60))
         for y in range(30):
             for x in range(60):
                 row, column = 5 + int((y + 0.5) * 22 / 30), 3 + int((x + 0.5) * 41 / 60)
@@ -337,7 +338,7 @@ class WindowTest(unittest.TestCase):
     def test_beyond_the_picture_nothing_is_asked(self):
         labels, picture = np.ones((10, 12), np.uint8), np.full((10, 12, 3), 200, np.uint8)
         chosen = choose_window((10, 12), replace(self.windows, vary=False), [0.5] * DRAWS)
-        pixels, moved = cut_both(picture, labels, chosen, (64, 96))
+        pixels, moved = cut_window(picture, labels, chosen, (64, 96))
         self.assertEqual(int((moved == 1).sum()), 120)
         self.assertEqual(int((moved == IGNORED).sum()), 64 * 96 - 120)
         self.assertEqual(pixels[:, moved == 1].unique().tolist(), [200])
@@ -348,8 +349,8 @@ class WindowTest(unittest.TestCase):
         labels = RNG.integers(0, 5, (100, 120)).astype(np.uint8)
         for draws in self.draws(10):
             chosen = choose_window((100, 120), replace(self.windows, vary=False), draws)
-            pixels, moved = cut_both(picture, labels, chosen, (64, 96))
-            left, top, width, height = chosen.part
+            pixels, moved = cut_window(picture, labels, chosen, (64, 96))
+            left, top, width, height = chosen.region
             part = slice(top, top + height), slice(left, left + width)
             np.testing.assert_array_equal(pixels.permute(1, 2, 0), picture[part])
             np.testing.assert_array_equal(moved, labels[part])

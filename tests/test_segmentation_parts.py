@@ -13,11 +13,12 @@ from PIL import Image
 from torchvision import models
 
 from lab.console import LabError
-from networks import fold
+from tasks.blocks import fold
 from tasks.segmentation import (
     FCN,
     VOC_CLASSES,
     VOC_COLORMAP,
+    FCNConfig,
     VOCSegDataset,
     bilinear_kernel,
     kernel2matrix,
@@ -27,8 +28,8 @@ from tasks.segmentation import (
     voc_label_indices,
     voc_rand_crop,
 )
-from tasks.segmentation.fcn import enlarging
 from tasks.segmentation.labels import IGNORED
+from tasks.segmentation.networks import enlarging
 from tasks.segmentation.upsampling import overlaps
 
 
@@ -100,7 +101,7 @@ class FCNTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         torch.manual_seed(0)
-        cls.networks = {finest: FCN(5, finest).eval() for finest in (32, 16, 8)}
+        cls.networks = {finest: FCN(FCNConfig(5, finest)).eval() for finest in (32, 16, 8)}
 
     @torch.inference_mode()
     def test_sizes(self):
@@ -134,7 +135,7 @@ class FCNTest(unittest.TestCase):
     @torch.inference_mode()
     def test_skips_by_hand(self):
         """Long et al.: the coarse scores twice as large, plus those of the finer map, and on."""
-        network, images = FCN(5, 8).eval(), torch.rand(1, 3, 64, 64)
+        network, images = FCN(FCNConfig(5, 8)).eval(), torch.rand(1, 3, 64, 64)
         for skip in network.scores:
             torch.nn.init.normal_(skip.weight)
         coarse, middle, fine = (
@@ -155,7 +156,7 @@ class FCNTest(unittest.TestCase):
 
     @torch.inference_mode()
     def test_folded_is_the_same(self):
-        images, network = torch.rand(1, 3, 64, 64), FCN(3, 8)
+        images, network = torch.rand(1, 3, 64, 64), FCN(FCNConfig(3, 8))
         network.train()(torch.rand(4, 3, 64, 64))  # so that batch norms do something
         expected = network.eval()(images)
         torch.testing.assert_close(fold(network)(images), expected, atol=1e-3, rtol=1e-3)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support import ScriptCase, script_here
 from tests.test_signs import digests
-from world import ground, light, scene, street, vehicles
+from world import ground, light, missing, scene, street, vehicles
 from world.canvas import LABELS, POLE, ROAD, SKY, TREE, Camera, Canvas, Window
 from world.faces import FACES
 from world.scene import Plate, Road, Scene, Thing, Weather
@@ -81,7 +81,7 @@ class OneScene(unittest.TestCase):
                 drawn = Canvas(LEVEL, frame(180, 240))
                 subject = thing(kind, x=2.0, seed=seed)
                 before = len(drawn.surfaces)
-                street.DRAW[kind](drawn, subject)
+                street.DRAW[kind](drawn, subject, np.random.default_rng(subject.seed))
                 picture = np.asarray(drawn.image)
                 coloured, owner = picture[..., :3].any(2), picture[..., 3]
                 owned = np.array([not s.sky for s in drawn.surfaces])[owner]
@@ -291,7 +291,7 @@ class Geometry(unittest.TestCase):
             for _ in range(300):
                 drawn.surface(POLE, 1.0)
         crowd = [thing("post", z=1.0 + k) for k in range(400)]
-        kept = scene.fit(crowd)
+        kept = scene.nearest(crowd)
         self.assertLess(sum(1 + len(post.plates) for post in kept), 245)
         self.assertEqual(list(kept), crowd[: len(kept)])
 
@@ -392,7 +392,7 @@ class DataSet(unittest.TestCase):
         self.root = Path(folder.name)
 
     def draw(self, name: str, seed: int = 0, **more) -> dict[str, str]:
-        street.draw_street_dataset(self.root / name, seed, self.SMALL, self.SIZE, **more)
+        street.streets_of(self.SIZE)(self.root / name, seed, self.SMALL, **more)
         return digests(self.root / name)
 
     def test_same_seed_same_bytes_whatever_the_workers(self):
@@ -475,7 +475,11 @@ FEW = {"train": 3, "val": 1, "test": 2}
 class CommandTest(ScriptCase):
     def test_streets_by_the_script(self):
         """Drawn once; a second time it is refused in one line."""
-        with tempfile.TemporaryDirectory() as holder, mock.patch.object(street, "SPLITS", FEW):
+        few = replace(missing.DRAWN["street"], draw=replace(street.draw_street_dataset, splits=FEW))
+        with (
+            tempfile.TemporaryDirectory() as holder,
+            mock.patch.dict(missing.DRAWN, street=few),
+        ):
             root = Path(holder) / "street"
             done = script_here("datasets.py", "street", "--root", root)
             self.assertEqual(done.returncode, 0, done.stderr)

@@ -8,8 +8,9 @@ import sys
 import tempfile
 import time
 import unittest
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -19,9 +20,13 @@ from torchvision import models
 
 from lab import checkpoint
 from lab.console import LabError
+from lab.imagenet import PUBLISHED
 from lab.images import Preprocess
+from lab.registry import Design
 from networks import Classifier
-from tasks.style import OPTIMIZERS, PRESETS, RECIPES
+from tasks import ViewFlags
+from tasks.style import MODELS, OPTIMIZERS, PRESETS, RECIPES, TASK, views
+from tasks.style.data import make_loader, read_photographs
 from tasks.style.losses import (
     FeatureExtractor,
     StyleLosses,
@@ -30,8 +35,11 @@ from tasks.style.losses import (
     style_loss,
     tv_loss,
 )
-from tasks.style.network import StyleTask, TransformNet, photo_loader
-from tasks.style.picture import describe, draw_course, transfer
+from tasks.style.networks import NETWORKS, TransformConfig, TransformNet
+from tasks.style.objective import StyleObjective
+from tasks.style.picture import losses_in_words, transfer
+from tasks.style.views import draw_course, view_painted
+from tasks.trained import load_trained
 from tests.support import PROJECT, ScriptCase, environment, make_images, script, script_here
 
 
@@ -274,16 +282,16 @@ class TransferTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "style.png"
             Image.new("RGB", (20, 10), (255, 0, 0)).save(path)
-            axes = draw_course(course, self.content, path, preprocess).axes
-        captions = [axis.get_title() for axis in axes]
+            (tiles,) = draw_course(course, self.content, path, preprocess).tiles
+        captions = [tile.caption for tile in tiles]
         self.assertEqual(captions[:2], ["content", "style"])
         steps = [int(re.match(r"after (\d+) steps", caption)[1]) for caption in captions[2:]]
         self.assertEqual(steps, [0, 1, 2, 7, 20])
-        shown = [axis.images[0].get_array() for axis in axes]
+        shown = [tile.image for tile in tiles]
         self.assertEqual(shown[1][0, 0].tolist(), [255, 0, 0])
         np.testing.assert_array_equal(shown[0], shown[2])  # it starts at the content
         for step, caption, pixels in zip(steps, captions[2:], shown[2:], strict=True):
-            self.assertIn(describe(course.losses[step]).replace(", ", "\n"), caption)
+            self.assertIn(losses_in_words(course.losses[step]).replace(", ", "\n"), caption)
             expected = preprocess.denormalize(course.pictures[step])[0].permute(1, 2, 0)
             np.testing.assert_allclose(pixels, expected.clamp(0, 1), atol=1e-6)
 
@@ -308,7 +316,7 @@ class TransferTest(unittest.TestCase):
 class TransformTest(unittest.TestCase):
     def test_any_size_keeps_its_size(self):
         torch.manual_seed(0)
-        model = TransformNet(width=4, blocks=1).eval()
+        model = TransformNet(TransformConfig(4, 1)).eval()
         for height, width in ((16, 16), (17, 30), (33, 64), (19, 21)):
             with torch.no_grad():
                 painted = model(torch.rand(2, 3, height, width) * 2 - 1)
@@ -318,7 +326,7 @@ class TransformTest(unittest.TestCase):
     def test_every_image_is_normalised_by_itself(self):
         """In training, too, an image's result is the same alone and in a batch."""
         torch.manual_seed(0)
-        model = TransformNet(width=4, blocks=2).train()
+        model = TransformNet(TransformConfig(4, 2)).train()
         images = torch.rand(3, 3, 24, 24) * 2 - 1
         with torch.no_grad():
             torch.testing.assert_close(model(images)[1:2], model(images[1:2]))
@@ -329,7 +337,7 @@ class TransformTest(unittest.TestCase):
     def test_no_frame_around_an_even_picture(self):
         """Reflection at the border: what is grey all over stays even all over."""
         torch.manual_seed(0)
-        model = TransformNet(width=4, blocks=1).eval()
+        model = TransformNet(TransformConfig(4, 1)).eval()
         with torch.no_grad():
             painted = model(torch.full((1, 3, 32, 32), 0.3))
         self.assertLess(painted.std((2, 3)).max().item(), 1e-4)
@@ -341,12 +349,12 @@ class TrainingTest(unittest.TestCase):
         torch.manual_seed(0)
         losses = make_losses(torch.randn(1, 3, 40, 40))
         preprocess = Preprocess(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-        task = StyleTask(losses, preprocess, torch.device("cpu"))
-        model, images = TransformNet(4, 1), torch.rand(3, 3, 40, 40) * 2 - 1
-        total, parts = task.loss(model, images, None)
+        objective = StyleObjective(losses, preprocess.bounds(torch.device("cpu")))
+        model, images = TransformNet(TransformConfig(4, 1)), torch.rand(3, 3, 40, 40) * 2 - 1
+        total, parts = objective.loss(model, images, None)
         self.assertEqual(list(parts), ["content", "style", "tv"])
         torch.testing.assert_close(sum(parts.values()), total)
-        alone = [task.loss(model, images[i : i + 1], None) for i in range(3)]
+        alone = [objective.loss(model, images[i : i + 1], None) for i in range(3)]
         torch.testing.assert_close(total, sum(loss for loss, _ in alone) / 3)
         for name, value in parts.items():
             torch.testing.assert_close(value, sum(figures[name] for _, figures in alone) / 3)
@@ -354,7 +362,7 @@ class TrainingTest(unittest.TestCase):
         # A network that changes nothing keeps the content; [-1, 1] reaches the compared network
         # as the pixels of a file would.
         pixels = torch.randint(0, 256, (1, 40, 40, 3), dtype=torch.uint8)
-        _, parts = task.loss(nn.Identity(), Preprocess().normalize(pixels), None)
+        _, parts = objective.loss(nn.Identity(), Preprocess().normalize(pixels), None)
         self.assertEqual(parts["content"].item(), 0)
         direct = preprocess.normalize(pixels)
         expected = losses(direct, losses.content_target(direct))
@@ -367,7 +375,7 @@ class TrainingTest(unittest.TestCase):
             root = make_images(Path(folder), {"train": 3, "deep/er": 2}, size=24)
             (root / "deep/notes.txt").write_text("no picture")
             (root / "deep/broken.jpg").write_bytes(b"\xff\xd8")
-            loader = photo_loader(root, 16, 4, 0, torch.device("cpu"))
+            loader = make_loader(read_photographs(root, 16), 4, True, torch.device("cpu"))
             self.assertEqual(len(loader.dataset), 15)
             epochs = []
             for _ in range(2):
@@ -379,6 +387,64 @@ class TrainingTest(unittest.TestCase):
             kept = loader.dataset.preprocess.normalize(loader.dataset.pixels)
             for seen in epochs:
                 torch.testing.assert_close(seen.sum(0), kept.sum(0), rtol=0, atol=1e-4)
+
+
+class RegistryTest(unittest.TestCase):
+    def test_names(self):
+        """What flags name without torch is what there is."""
+        self.assertEqual(list(NETWORKS), [TASK.network])
+        self.assertLessEqual(set(MODELS), set(PUBLISHED))
+        self.assertEqual({*MODELS, "classifier"}, {"squeezenet1_1", *RECIPES})
+        for view in TASK.views:
+            self.assertTrue(callable(getattr(views, f"view_{view}")))
+
+    def test_a_checkpoint_of_earlier_commits(self):
+        """Its keys, written by hand, build the network and fill it; nothing of it is measured."""
+        shapes = {
+            "encode.0": (3, 4, 9), "encode.1": (4, 8, 3), "encode.2": (8, 16, 3),
+            "residual.0.first": (16, 16, 3), "residual.0.second": (16, 16, 3),
+            "decode.0": (16, 8, 3), "decode.1": (8, 4, 3),
+        }  # fmt: skip
+        weights = {}
+        for name, (inputs, outputs, side) in shapes.items():
+            weights[f"{name}.conv.weight"] = torch.randn(outputs, inputs, side, side)
+            weights[f"{name}.conv.bias"] = torch.randn(outputs)
+            weights[f"{name}.bn.weight"] = weights[f"{name}.bn.bias"] = torch.randn(outputs)
+        weights["output.weight"], weights["output.bias"] = torch.randn(3, 4, 9, 9), torch.randn(3)
+        state = {"model_state": weights, "configs": {"width": 4, "blocks": 1}, "task": "style"}
+        objective, network = TASK.restore(state)
+        for name, value in network.state_dict().items():
+            self.assertTrue(torch.equal(value, weights[name]), name)
+        self.assertEqual((objective.ranks_by, objective.meter()), ("", None))
+        with self.assertRaisesRegex(LabError, "configs do not fit the network 'transform'"):
+            TASK.restore(state | {"configs": {"height": 4}})
+
+    def test_help_imports_no_torch(self):
+        """Nor does a wrong flag."""
+        for script_name, flags in (
+            ("style", ["--help"]), ("train", ["--task", "style", "--help"]),
+            ("style", ["--steps", "0"]), ("train", ["--task", "style", "--size", "0"]),
+        ):  # fmt: skip
+            code = (
+                f"import sys; sys.argv = {[f'{script_name}.py', *flags]!r}\n"
+                f"from {script_name} import main\n"
+                "try: main()\nexcept SystemExit: print('torch' in sys.modules, file=sys.stderr)"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True
+            )
+            self.assertEqual(done.stderr.splitlines()[-1], "False", flags)
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    width: int = 3
+    depth: int = 1
+
+
+class Toy(nn.Sequential):
+    def __init__(self, config):
+        super().__init__(nn.Conv2d(3, config.width, 1), nn.Conv2d(config.width, 3, 1), nn.Tanh())
 
 
 class ScriptTest(ScriptCase):
@@ -418,10 +484,15 @@ class ScriptTest(ScriptCase):
         )  # fmt: skip
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertRegex(done.stdout, r"content [\d,]+, style [\d,]+, TV [\d,]+; in all")
-        with Image.open(self.base / "out/style/photo_waves.jpg") as picture:
+        # Names say what was asked for: pictures of other flags stay.
+        painted, strip = map(Path, re.findall(r"Saved (\S+)", done.stdout))
+        self.assertEqual(painted.parent, self.base / "out/style")
+        self.assertRegex(painted.name, r"^photo_waves_.*size_45_style_size_40_steps_5_start_noise")
+        self.assertEqual(strip.name, f"{painted.stem}_steps.jpg")
+        with Image.open(painted) as picture:
             self.assertEqual(picture.size, (60, 45))
-        with Image.open(self.base / "out/style/photo_waves_steps.jpg") as strip:
-            self.assertGreater(strip.width, 5 * strip.height)
+        with Image.open(strip) as picture:
+            self.assertGreater(picture.width, 5 * picture.height)
 
     def test_a_sign_network_of_our_own(self):
         """Without ImageNet's weights: a classifier's features, at any size, STN or not."""
@@ -448,7 +519,8 @@ class ScriptTest(ScriptCase):
         for code, words, more in (
             (2, "give --style", ()),
             (2, "--style_weights takes 4 numbers", (*fine, "--style_weights", 1, 2)),
-            (2, "--train needs --data_root", (*fine, "--train")),
+            (2, "needs --data_root, a folder of photographs", (*fine, "--train")),
+            (2, "needs --style, a painting", (*own, "--train", "--data_root", self.photos)),
             (2, "--steps", (*fine, "--steps", 0)),
             (1, "no image", ("--style", self.base / "absent.jpg", *own)),
             (1, "text.jpg: not an image", ("--style", text, *own)),
@@ -539,7 +611,7 @@ class ScriptTest(ScriptCase):
         self.assertIn("content,style,tv", header)
         for epoch in (1, 2):  # the newest is painted with
             state = checkpoint.load(old / f"ckpt_epoch_{epoch}.pth")
-            model = TransformNet(4)
+            model = TransformNet(TransformConfig(4))
             model.load_state_dict(state["model_state"])
         pixels = torch.from_numpy(np.array(Image.open(self.content)))[None]
         with torch.inference_mode():
@@ -564,9 +636,8 @@ class ScriptTest(ScriptCase):
         """One line says which script a run belongs to, whichever it is given to."""
         ours, signs = self.base / "ours", self.base / "theirs"
         self.call(*self.train(ours, "--epoch", 1))
-        path = ours / "ckpt_epoch_1.pth"
-        for command in (("test.py", "--ckpt_path", ours), ("train.py", "--resume", ours)):
-            self.assert_refused(script_here(*command), 1, path, "it is for python style.py")
+        tested = script_here("test.py", "--ckpt_path", ours)
+        self.assert_refused(tested, 2, "of style nothing is measured: give --image FILE")
         self.refuse(1, "leave out --style", "--ckpt_path", ours, "--style", self.style)
         signs.mkdir()
         model = Classifier(3, 5)
@@ -574,9 +645,130 @@ class ScriptTest(ScriptCase):
         torch.save(state, signs / "ckpt_epoch_1.pth")
         self.refuse(1, f"python train.py --resume {signs}/ckpt_epoch_1.pth", "--resume", signs)
         self.refuse(2, "holds no style of its own; give --style", "--ckpt_path", signs)
-        torch.save(state | {"network": "resnet18"}, signs / "ckpt_epoch_1.pth")
+        other = models.mobilenet_v3_small()
+        state = {"model_state": other.state_dict(), "configs": {"num_classes": 1000}}
+        torch.save(state | {"network": "mobilenet_v3_small"}, signs / "ckpt_epoch_1.pth")
         more = ("--ckpt_path", signs, "--style", self.style)
-        self.refuse(1, "holds a resnet18, and no recipe says", *more)
+        self.refuse(1, "holds a mobilenet_v3_small, and no recipe says", *more)
+
+    def train_script(self, folder, *more):
+        """Train through train.py with the flags of `train`; return what the script did."""
+        flags = [flag for flag in self.train(folder, *more) if flag != "--train"]
+        return script_here("train.py", "--task", "style", *flags, "--no_show")
+
+    def test_train_py_does_what_style_py_does(self):
+        """The same weights; either goes on with a run of the other, and with all its settings."""
+        one, other = self.base / "by style.py", self.base / "by train.py"
+        self.call(*self.train(one, "--epoch", 2))
+        done = self.train_script(other, "--epoch", 2)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("python style.py --ckpt_path", done.stdout)
+        self.assert_same_weights(one, other)
+        done = script_here("train.py", "--resume", one, "--epoch", 3, "--no_show")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.call("--resume", other, "--epoch", 3)
+        self.assert_same_weights(one, other)
+        done = script_here("train.py", "--resume", one, "--width", 5, "--epoch", 4)
+        self.assert_refused(done, 1, "another network: width is 4 there, 5 here")
+
+        # Settings that train.py alone has flags for are kept by style.py.
+        asked = ("--optim_type", "sgd", "--ema", 0.5, "--lr", 1e-6)
+        done = self.train_script(self.base / "sgd", "--epoch", 1, *asked)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.call("--resume", self.base / "sgd", "--epoch", 2)
+        settings = checkpoint.load(self.base / "sgd/ckpt_epoch_2.pth")["settings"]
+        kept = [settings[name] for name in ("optim_type", "ema", "lr", "batch_size")]
+        self.assertEqual(kept, ["sgd", 0.5, 1e-6, 2])
+        done = self.train_script(self.base / "by heart", "--overfit_batch")
+        self.assertIn("Learning 2 training images by heart", done.stdout)
+
+    def test_a_run_is_looked_at_by_other_scripts(self):
+        """test.py paints pictures, visualize.py shows them beside the photographs."""
+        ours = self.base / "looked at"
+        self.call(*self.train(ours, "--epoch", 1))
+        other = self.base / "others"
+        other.mkdir()
+        Image.open(self.content).resize((33, 30)).save(other / "photo.png")
+        done = script_here("test.py", "--ckpt_path", ours, "--image", self.content, other)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        for name, size in (("0000_photo.jpg", (80, 60)), ("0001_photo.jpg", (33, 30))):
+            with Image.open(ours / "results" / name) as picture:
+                self.assertEqual(picture.size, size)
+        # In the precision that is asked for, as style.py does.
+        more = ("--image", self.content, "--precision", "fp32")
+        script_here("test.py", "--ckpt_path", ours, *more)
+        self.call("--ckpt_path", ours, "--content", self.content)
+        one, two = (
+            np.asarray(Image.open(path))
+            for path in (
+                ours / "results/0000_photo.jpg",
+                self.base / "out/style/photo_looked at.jpg",
+            )
+        )
+        np.testing.assert_array_equal(one, two)
+
+        shown = ("--type", "painted", "--ckpt_path", ours, "--save_dir", self.base / "views")
+        for more, name in (((), "painted"), (("--image", self.content), "painted_image_photo.png")):
+            done = script_here("visualize.py", *shown, *more)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            saved = Path(re.search(r"Saved (\S+)", done.stdout)[1])
+            self.assertTrue(saved.is_file())
+            self.assertEqual(saved.parent, self.base / "views/painted")
+            self.assertTrue(saved.name.startswith(name))
+        done = script_here("visualize.py", *shown, "--image_idx", 2)
+        self.assert_refused(done, 2, "--image_idx 2: the pictures are 0 to 1")
+
+    def test_what_the_view_shows(self):
+        """Each photograph beside what the network makes of it, and the painting."""
+        ours = self.base / "viewed"
+        self.call(*self.train(ours, "--epoch", 1))
+        trained = load_trained(ours / "ckpt_epoch_1.pth", "cpu", "fp32")
+        (picture,) = view_painted(ViewFlags(image=str(self.content)), trained)
+        ((photograph, painted, style),) = picture.parts[0].tiles
+        np.testing.assert_array_equal(photograph.image, np.asarray(Image.open(self.content)))
+        np.testing.assert_array_equal(style.image, np.asarray(Image.open(self.style)))
+        pixels = torch.from_numpy(photograph.image.copy())[None]
+        with torch.inference_mode():
+            expected = trained.network(Preprocess().normalize(pixels))[0].permute(1, 2, 0) / 2 + 0.5
+        np.testing.assert_allclose(painted.image, expected, atol=1e-5)
+        (picture,) = view_painted(ViewFlags(), trained)
+        captions = [[tile.caption for tile in row] for row in picture.parts[0].tiles]
+        self.assertEqual(captions, [["china", "painted", "style"], ["flower", "painted"]])
+
+    def test_a_network_more(self):
+        """A class, a config and a line: it is trained, goes on, and paints."""
+        folder = self.base / "toy"
+        with mock.patch.dict(NETWORKS, transform=Design(ToyConfig, Toy)):
+            done = self.train_script(folder, "--epoch", 1)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            state = checkpoint.load(folder / "ckpt_epoch_1.pth")
+            self.assertEqual(state["configs"], {"width": 4, "depth": 1})
+            self.call("--resume", folder, "--epoch", 2)
+            done = script_here("test.py", "--ckpt_path", folder, "--image", self.content)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_two_processes(self):
+        """Of torchrun, which train.py takes: they share the photographs, and all of them count."""
+        one, two = self.base / "of one", self.base / "of two"
+        exact = ("--epoch", 1, "--precision", "fp32", "--optim_type", "sgd", "--lr", 1e-12,
+                 "--batch_size", 4)  # fmt: skip
+        self.train_script(one, *exact)
+        flags = [flag for flag in self.train(two, *exact) if flag != "--train"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        done = subprocess.run(
+            [*launcher, "--nproc_per_node", "2", "train.py", "--task", "style", *map(str, flags)],
+            cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        states = [checkpoint.load(folder / "ckpt_epoch_1.pth") for folder in (one, two)]
+        alone, shared = (state["history"][0]["loss"] for state in states)
+        self.assertAlmostEqual(shared / alone, 1, delta=1e-5)
+        # And what sgd remembers of the gradients.
+        ours, theirs = (
+            torch.cat([own["momentum_buffer"].flatten() for own in kept["state"].values()])
+            for kept in (state["optimizer_state"] for state in states)
+        )
+        self.assertLess((ours - theirs).norm(), 1e-3 * ours.norm())
 
     def test_one_process_alone(self):
         place = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "WORLD_SIZE": "2", "RANK": "0"}

@@ -1,10 +1,11 @@
-"""A new field: all that it takes is in this module, and one line of `tasks.FIELDS`."""
+"""A new task: all that it takes is in this module, and one line of `tasks.TASKS`."""
 
 import csv
 import math
 import re
 import tempfile
 import unittest
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 import tasks
 from lab import checkpoint, engine
 from lab.batches import BatchSampler
-from lab.console import LabError, positive_int, say
+from lab.console import LabError, say
+from lab.engine import Learner
+from lab.flags import flag, positive_int
 from lab.run import Run
 from lab.runtime import Runtime, to_device
 from lab.settings import TrainSettings
@@ -31,11 +34,11 @@ def setUpModule():
     torch.set_num_threads(1)
 
 
-# ---------------------------------------------------------------- the field
+# ---------------------------------------------------------------- the task
 
 
 class Regression:
-    name, ranks_by = "regression", "r2"
+    ranks_by = "r2"
 
     def loss(self, model, inputs, targets):
         return mse_loss(model(inputs)[:, 0], targets["value"])
@@ -83,49 +86,55 @@ def loader_of(dataset, batch_size=16, runtime=CPU, shuffle=False, seed=0, **opti
     return DataLoader(dataset, batch_sampler=sampler, generator=torch.Generator(), **options)
 
 
-def prepare(args, runtime, resumed, weights):
-    train, val, test = Points(args.points, 0, 0.1), Points(40, 1), Points(40, 2)
-    torch.manual_seed(args.seed)
-    model = nn.Linear(3, 1)
-    if resumed is not None:
-        model.load_state_dict(resumed["model_state"])
-    return tasks.Job(
-        Regression(),
-        model,
-        {
-            "train": loader_of(train, args.batch_size, runtime, shuffle=True, seed=args.seed),
+@dataclass(frozen=True)
+class Flags:
+    points: int = flag(96, positive_int, "to learn from")
+
+
+class RegressionTask(tasks.Task):
+    name = "regression"
+    Flags = Flags
+    defaults = {"lr": 0.1, "batch_size": 16}
+
+    def prepare(self, flags, runtime, resumed, weights):
+        settings, count = flags.settings, flags.own.points
+        train, val, test = Points(count, 0, 0.1), Points(40, 1), Points(40, 2)
+        torch.manual_seed(settings.seed)
+        network = nn.Linear(3, 1)
+        if resumed is not None:
+            network.load_state_dict(resumed["model_state"])
+        shuffled = {"shuffle": True, "seed": settings.seed}
+        loaders = {
+            "train": loader_of(train, settings.batch_size, runtime, **shuffled),
             "val": loader_of(val, 40, runtime),
             "test": loader_of(test, 40, runtime),
-        },
-        {"configs": {"inputs": 3}, "flags": {"points": args.points}},
-        [{"params": list(model.parameters())}],
-        "points of a plane",
-    )
+        }
+        identity = {"configs": {"inputs": 3}, "flags": {"points": count}}
+        parameters = [{"params": list(network.parameters())}]
+        return tasks.Job(Regression(), network, loaders, identity, parameters, "points of a plane")
+
+    def restore(self, state):
+        network = nn.Linear(state["configs"]["inputs"], 1)
+        network.load_state_dict(state["model_state"])
+        return Regression(), network
+
+    def test_loader(self, trained, data_root, batch_size):
+        return loader_of(Points(40, 2), batch_size)
+
+    def report(self, trained, flags, meter, dataset):
+        say(f"R^2 of {len(dataset)} points: {meter.compute(trained.runtime)['r2']:.6f}")
+
+    def read_pictures(self, trained, flags):
+        say("there is nothing to look at")
 
 
-def restore(state):
-    model = nn.Linear(state["configs"]["inputs"], 1)
-    model.load_state_dict(state["model_state"])
-    return Regression(), model
+TASK = RegressionTask()
 
-
-FIELD = tasks.Field(
-    add_flags=lambda parser: parser.add_argument("--points", type=positive_int, default=96),
-    flags_of=lambda state: {},
-    prepare=prepare,
-    restore=restore,
-    test_loader=lambda state, data_root, batch_size, runtime: loader_of(Points(40, 2), batch_size),
-    report=lambda args, meter, dataset: say(
-        f"R^2 of {len(dataset)} points: {meter.compute(CPU)['r2']:.6f}"
-    ),
-    read_images=lambda *_: say("there is nothing to look at"),
-    defaults={"lr": 0.1, "batch_size": 16},
-)
 
 # ---------------------------------------------------------------- its tests
 
 
-class FieldTest(ScriptCase):
+class TaskTest(ScriptCase):
     """The scripts, unchanged, train, test and compare it."""
 
     @classmethod
@@ -133,7 +142,7 @@ class FieldTest(ScriptCase):
         holder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(holder.cleanup)
         cls.base = Path(holder.name)
-        patch = mock.patch.dict(tasks.FIELDS, {"regression": __name__})
+        patch = mock.patch.dict(tasks.TASKS, {"regression": __name__})
         patch.start()
         cls.addClassCleanup(patch.stop)
         cls.run_folder = cls.base / "run"
@@ -165,7 +174,7 @@ class FieldTest(ScriptCase):
         torch.testing.assert_close(weight, torch.tensor([[1.0, -2.0, 0.5]]), atol=0.1, rtol=0)
 
     def test_defaults_are_its_own(self):
-        """The field's rate and batch size hold unless given; its flags are in --help."""
+        """The task's rate and batch size hold unless given; its flags are in --help."""
         settings = checkpoint.load(self.run_folder / "ckpt_epoch_1.pth")["settings"]
         self.assertEqual((settings["lr"], settings["batch_size"]), (0.1, 16))
         self.assertIn("--points", script_here("train.py", "--task", "regression", "--help").stdout)
@@ -176,7 +185,7 @@ class FieldTest(ScriptCase):
         """By the same figure that an ordinary least-squares fit would be judged by."""
         done = script_here("test.py", "--ckpt_path", self.run_folder, "--epoch", 12, "--precision",
                            "fp32")  # fmt: skip
-        model = restore(checkpoint.load(self.run_folder / "ckpt_epoch_12.pth"))[1]
+        model = TASK.restore(checkpoint.load(self.run_folder / "ckpt_epoch_12.pth"))[1]
         points = Points(40, 2)
         error = (model(points.inputs)[:, 0] - points.values).detach().double()
         r2 = 1 - error.square().sum() / (points.values - points.values.mean()).square().sum()
@@ -248,10 +257,8 @@ class Clips(Dataset):
         return self.clips[index], target
 
 
-class ClipTask(Regression):
+class ClipObjective(Regression):
     """Targets are a list with a dictionary a clip; a second figure is logged beside the loss."""
-
-    name = "clips"
 
     def loss(self, model, inputs, targets):
         error = model(inputs)[:, 0] - torch.stack([target["mean"] for target in targets])
@@ -267,10 +274,10 @@ class ClipMeter(R2):
         super().update(model, inputs, {"value": torch.stack([t["mean"] for t in targets])})
 
 
-class NothingTask(Regression):
+class NothingObjective(Regression):
     """There are no targets, and nothing is measured."""
 
-    name, ranks_by = "nothing", ""
+    ranks_by = ""
 
     def loss(self, model, inputs, targets):
         assert targets is None
@@ -281,7 +288,7 @@ class NothingTask(Regression):
 
 
 class BatchTest(unittest.TestCase):
-    def fit(self, task, collate, val=True, **settings):
+    def fit(self, objective, collate, val=True, **settings):
         """Train a network of three-dimensional convolutions; return the run and its history."""
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         loader = loader_of(Clips(), 7, collate_fn=collate)
@@ -291,9 +298,8 @@ class BatchTest(unittest.TestCase):
         )
         settings = TrainSettings(epoch=2, lr=3e-3, **settings)
         with mock.patch("lab.engine.say") as said:
-            history = engine.fit(
-                task, model, loader, loader if val else None, settings, CPU, Run(folder, CPU), {}
-            )
+            learner = Learner(objective, model, settings, CPU)
+            history = engine.fit(learner, loader, loader if val else None, Run(folder, CPU), {})
         state = torch.load(folder / "ckpt_epoch_2.pth", weights_only=True)
         for name, value in model.state_dict().items():  # also where it is an average
             self.assertTrue(torch.equal(value, state["model_state"][name]), name)
@@ -301,7 +307,7 @@ class BatchTest(unittest.TestCase):
 
     def test_clips_with_a_list_of_dictionaries(self):
         """Inputs of five dimensions; figures beside the loss are means over the inputs."""
-        folder, history, said = self.fit(ClipTask(), lambda batch: (
+        folder, history, said = self.fit(ClipObjective(), lambda batch: (
             torch.stack([clip for clip, _ in batch]), [target for _, target in batch]
         ), ema=0.9)  # fmt: skip
         self.assertAlmostEqual(history[0]["boxes"], 1, places=6)  # 0, 1, 2, 0, 1, 2 ...
@@ -315,7 +321,7 @@ class BatchTest(unittest.TestCase):
 
     def test_no_targets(self):
         """Nothing is validated, no epoch is best, and none is said to be."""
-        folder, history, said = self.fit(NothingTask(), lambda batch: (
+        folder, history, said = self.fit(NothingObjective(), lambda batch: (
             torch.stack([clip for clip, _ in batch]), None
         ), val=False)  # fmt: skip
         state = torch.load(folder / "ckpt_epoch_2.pth", weights_only=True)
@@ -325,7 +331,7 @@ class BatchTest(unittest.TestCase):
     def test_weights_that_are_lost_without_a_loss(self):
         """What no loss shows is not saved either: a weight that takes no part in it."""
 
-        class Losing(NothingTask):
+        class Losing(NothingObjective):
             def loss(self, model, inputs, targets):
                 with torch.no_grad():
                     model[1].running_mean[0] = math.inf
@@ -336,7 +342,8 @@ class BatchTest(unittest.TestCase):
         loader = loader_of(Clips(), 7, collate_fn=lambda batch: (
             torch.stack([clip for clip, _ in batch]), None))  # fmt: skip
         with self.assertRaisesRegex(LabError, "the weights are no longer finite after epoch 1/"):
-            engine.fit(Losing(), model, loader, None, TrainSettings(), CPU, Run(folder, CPU), {})
+            learner = Learner(Losing(), model, TrainSettings(), CPU)
+            engine.fit(learner, loader, None, Run(folder, CPU), {})
         self.assertEqual(checkpoint.epochs(folder), {})
 
     def test_to_device(self):

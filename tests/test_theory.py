@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from lab.runtime import Runtime
 from networks import STN, Classifier, ConvBlock, MnistCNN
-from tasks.classification import Classification
+from tasks.classification.objective import ClassificationObjective
 
 
 def cross_correlate(x: Tensor, w: Tensor, b: float = 0.0) -> Tensor:
@@ -322,14 +322,18 @@ class CrossEntropy(unittest.TestCase):
         """What train.py minimises; the logits stand for a network."""
         for smoothing, gradient in ((0.0, self.GRAD), (0.3, self.SMOOTHED)):
             logits = self.LOGITS.clone().requires_grad_()
-            loss, figures = Classification(smoothing).loss(nn.Identity(), logits, self.LABELS)
+            loss, figures = ClassificationObjective(smoothing).loss(
+                nn.Identity(), logits, self.LABELS
+            )
             loss.backward()
             with self.subTest(smoothing=smoothing):
                 assert_close(logits.grad, gradient)
                 self.assertEqual(figures["accuracy"], 0.5)  # the second is taken for class 2
                 if not smoothing:
                     self.assertAlmostEqual(loss.item(), (math.log(2) + math.log(10)) / 2, places=6)
-        _, figures = Classification().loss(nn.Identity(), self.LOGITS, torch.tensor([1, 2]))
+        _, figures = ClassificationObjective().loss(
+            nn.Identity(), self.LOGITS, torch.tensor([1, 2])
+        )
         self.assertEqual(figures["accuracy"], 1)
         smoothed = (0.1 * 2 * math.log(4) + 0.8 * math.log(2)) / 2
         smoothed += (0.8 * math.log(10) + 0.1 * math.log(10) + 0.1 * math.log(10 / 8)) / 2
@@ -337,7 +341,7 @@ class CrossEntropy(unittest.TestCase):
 
     def test_of_the_meter(self):
         """What a split is measured by: in batches of any size, and never smoothed."""
-        meter = Classification(label_smoothing=0.3).meter()
+        meter = ClassificationObjective(label_smoothing=0.3).meter()
         meter.update(nn.Identity(), self.LOGITS, self.LABELS)
         meter.update(nn.Identity(), self.LOGITS[:1], self.LABELS[:1])
         figures = meter.compute(Runtime(torch.device("cpu")))

@@ -19,16 +19,20 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import datasets
+import tasks
+import train as train_script
 from lab import batches, checkpoint, engine
 from lab.batches import BatchSampler
 from lab.console import LabError, as_text
-from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
+from lab.engine import Learner
+from lab.optimizers import make_optimizer, make_schedule, resume_optimizer
 from lab.run import best_epoch
 from lab.runtime import Runtime, place, seed_epoch, start_as
 from lab.settings import OPTIMIZERS, SCHEDULES, TrainSettings
-from networks import load_network
-from tasks.classification import Classification
-from tests.support import PROJECT, environment, make_images, script_here
+from tasks import TrainFlags
+from tasks.classification import Flags
+from tasks.classification.objective import ClassificationObjective
+from tests.support import PROJECT, environment, make_images, network_of, script_here
 
 FLAGS = ("--bn", "--stn", "--dropout", "0.3", "--augment", "--batch_size", "16", "--seed", "5")
 CPU = Runtime(torch.device("cpu"))
@@ -61,13 +65,16 @@ def loader_of(*tensors: torch.Tensor, batch_size: int = 8) -> DataLoader:
     return DataLoader(TensorDataset(*tensors), batch_sampler=sampler)
 
 
-def train(model, loader, settings, task=None, **options) -> engine.EpochState:
+def learner_of(model, loader, settings, objective=None) -> Learner:
+    """Return a learner that is ready for its first step."""
+    learner = Learner(objective or ClassificationObjective(), model, settings, CPU)
+    return learner.begin(settings.epoch * len(loader.batch_sampler))
+
+
+def train(model, loader, settings, objective=None, **options) -> engine.EpochState:
     """Train for an epoch; return what it has added up."""
-    optimizer = make_optimizer(model.parameters(), settings, "cpu")
-    schedule = make_schedule(optimizer, settings, settings.epoch * len(loader.batch_sampler), 0)
-    state = engine.EpochState()
-    task = task or Classification()
-    engine.train_one_epoch(task, model, loader, optimizer, schedule, CPU, state, **options)
+    state, learner = engine.EpochState(), learner_of(model, loader, settings, objective)
+    engine.train_one_epoch(learner, loader, state, **options)
     return state
 
 
@@ -115,7 +122,9 @@ class OptimizerTest(unittest.TestCase):
                 )
                 theirs.load_state_dict(ours.state_dict())
                 settings = TrainSettings(lr=1e-2, **options)
-                state = train(ours, loader_of(images, labels), settings, Classification(smoothing))
+                state = train(
+                    ours, loader_of(images, labels), settings, ClassificationObjective(smoothing)
+                )
                 own = {name: value for name, value in options.items() if name != "optim_type"}
                 reference, losses = make(theirs.parameters(), lr=1e-2, **own), []
                 for batch, its_labels in zip(images.split(8), labels.split(8), strict=True):
@@ -138,7 +147,7 @@ class OptimizerTest(unittest.TestCase):
             cross_entropy(reference(images), labels).backward()
             whole = nn.utils.clip_grad_norm_(reference.parameters(), most or math.inf)
             self.assertGreater(whole, 1)
-            train(model, loader_of(images, labels), settings, clip_norm=most)
+            train(model, loader_of(images, labels), replace(settings, clip_norm=most))
             moved = []
             for new, old in zip(model.parameters(), reference.parameters(), strict=True):
                 torch.testing.assert_close(new, old - old.grad, rtol=1e-5, atol=1e-6)
@@ -219,8 +228,9 @@ class AverageTest(unittest.TestCase):
         for decay in (0.5, 0.999):
             models = [nn.Sequential(nn.BatchNorm1d(12), linear()[1]) for _ in range(2)]
             models[1].load_state_dict(models[0].state_dict())
-            average = average_weights(models[0], decay)
-            train(models[0], loader_of(images, labels), settings, average=average)
+            loader = loader_of(images, labels)
+            learner = learner_of(models[0], loader, replace(settings, ema=decay))
+            engine.train_one_epoch(learner, loader, engine.EpochState())
             optimizer, mean = make_optimizer(models[1].parameters(), settings, "cpu"), {}
             for step, (batch, its) in enumerate(zip(images.split(8), labels.split(8), strict=True)):
                 optimizer.zero_grad()
@@ -231,7 +241,7 @@ class AverageTest(unittest.TestCase):
                 mean = now if not step else {
                     name: keep * mean[name] + (1 - keep) * now[name] for name in now
                 }  # fmt: skip
-            for name, value in average.module.state_dict().items():
+            for name, value in learner.tested.state_dict().items():
                 expected = 5 if "num_batches" in name else mean[name].to(value.dtype)
                 torch.testing.assert_close(value, torch.as_tensor(expected), rtol=1e-5, atol=1e-6)
             self.assertTrue(all(map(torch.equal, models[0].parameters(), models[1].parameters())))
@@ -243,11 +253,11 @@ class LossTest(unittest.TestCase):
         images = torch.ones(8, 12)
         images[4] = math.nan
         settings = TrainSettings(lr=1e-9, optim_type="sgd", momentum=0.0)
-        task = Classification()
-        task.criterion = lambda logits, labels: logits.sum() * 0 + logits.detach().sum()
+        objective = ClassificationObjective()
+        objective.criterion = lambda logits, labels: logits.sum() * 0 + logits.detach().sum()
         with self.assertRaisesRegex(engine.Diverged, "since step 3 of epoch 7"):
             labels = torch.zeros(8, dtype=torch.long)
-            train(linear(), loader_of(images, labels, batch_size=2), settings, task,
+            train(linear(), loader_of(images, labels, batch_size=2), settings, objective,
                   label="epoch 7")  # fmt: skip
 
     def test_the_last_step_is_judged_too(self):
@@ -261,11 +271,11 @@ class LossTest(unittest.TestCase):
         """A long epoch does not go on to its end with numbers that are lost."""
         images = torch.full((1000, 12), math.nan)
         seen = []
-        task = Classification()
-        task.criterion = lambda logits, labels: seen.append(1) or cross_entropy(logits, labels)
+        objective = ClassificationObjective()
+        objective.criterion = lambda logits, labels: seen.append(1) or cross_entropy(logits, labels)
         with self.assertRaisesRegex(LabError, "since step 1 of the epoch"):
             labels = torch.zeros(1000, dtype=torch.long)
-            train(linear(), loader_of(images, labels, batch_size=1), TrainSettings(), task)
+            train(linear(), loader_of(images, labels, batch_size=1), TrainSettings(), objective)
         self.assertEqual(len(seen), engine.CHECK_EVERY)
 
     def test_training_figures_are_means_over_images(self):
@@ -274,7 +284,9 @@ class LossTest(unittest.TestCase):
         images, labels = torch.randn(11, 12), torch.randint(0, 3, (11,))
         model = linear()
         settings = TrainSettings(lr=1e-30, optim_type="sgd", momentum=0.0)
-        state = train(model, loader_of(images, labels, batch_size=4), settings, Classification(0.1))
+        state = train(
+            model, loader_of(images, labels, batch_size=4), settings, ClassificationObjective(0.1)
+        )
         logits = model(images)
         expected = cross_entropy(logits, labels, label_smoothing=0.1).item()
         self.assertAlmostEqual(state.means()["loss"], expected, places=6)
@@ -287,7 +299,7 @@ class LossTest(unittest.TestCase):
         """Loss and accuracy are means over images, not over batches of different size."""
         logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
         labels = torch.tensor([0, 0, 0])
-        meter = Classification(label_smoothing=0.3).meter()
+        meter = ClassificationObjective(label_smoothing=0.3).meter()
         loader = loader_of(logits, labels, batch_size=2)
         figures = engine.evaluate(nn.Flatten(), meter, loader, CPU)
         self.assertAlmostEqual(figures["accuracy"], 2 / 3)
@@ -303,7 +315,7 @@ class LossTest(unittest.TestCase):
         images, labels = 3 + torch.randn(20, 12), torch.randint(0, 3, (20,))
         expected = cross_entropy(model.eval()(images), labels).item()
         figures = engine.evaluate(
-            model.train(), Classification().meter(), loader_of(images, labels), CPU
+            model.train(), ClassificationObjective().meter(), loader_of(images, labels), CPU
         )
         self.assertAlmostEqual(figures["loss"], expected, places=5)
         for name, value in model.state_dict().items():
@@ -355,10 +367,9 @@ class ScriptRuns(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         if not cls.draws:  # a picture takes longer than an epoch of these
-            for name in ("save_curves", "publish"):
-                patch = mock.patch(f"lab.pictures.{name}")
-                patch.start()
-                cls.addClassCleanup(patch.stop)
+            patch = mock.patch.object(tasks.Task, "publish_curves")
+            patch.start()
+            cls.addClassCleanup(patch.stop)
         holder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(holder.cleanup)
         cls.base = Path(holder.name)
@@ -468,6 +479,26 @@ class RunTest(ScriptRuns):
         )
 
 
+class LoadersTest(ScriptRuns):
+    """What classification is trained, validated and tested on."""
+
+    images, epochs = 8, 1
+
+    def test_train_alone_is_varied(self):
+        """Shuffled, augmented, in small batches; what is measured comes in order and as it is."""
+        argv = ["train.py", "--data_root", str(self.data), "--augment", "--batch_size", "8"]
+        with mock.patch.object(sys, "argv", argv):
+            flags = train_script.read(task := tasks.load("classification"))
+        job = task.prepare(flags, CPU, None, None)
+        self.assertEqual(list(job.loaders), ["train", "val", "test"])
+        for mode, loader in job.loaders.items():
+            training, sampler = mode == "train", loader.batch_sampler
+            self.assertEqual(
+                (sampler.shuffle, sampler.batch_size), (training, 8 if training else 256)
+            )
+            self.assertEqual(loader.dataset.augment is not None, training)
+
+
 class FlagTest(ScriptRuns):
     """Two steps are enough to see whether a flag has come to the loop."""
 
@@ -511,9 +542,9 @@ class AveragedRunTest(ScriptRuns):
         """`model_state` is the average, not the raw weights; gone on with, all is bit-identical."""
         state = checkpoint.load(self.straight / "ckpt_epoch_2.pth")
         self.assertEqual(state["averaged"], 2 * 48 // 16)
-        meter, runtime = Classification().meter(), start_as(state, "cpu", None)
+        meter, runtime = ClassificationObjective().meter(), start_as(state, "cpu", None)
         val = datasets.get_data_loader(self.data, "val", 32, batch_size=256)
-        figures = engine.evaluate(place(load_network(state), runtime), meter, val, runtime)
+        figures = engine.evaluate(place(network_of(state), runtime), meter, val, runtime)
         self.assertAlmostEqual(figures["loss"], state["history"][1]["val_loss"], places=5)
         for name, value in state["raw_state"].items():
             if value.is_floating_point():
@@ -619,14 +650,14 @@ class InterruptTest(ScriptRuns):
                         "--batch_size", 8, "--schedule", schedule,
                     )  # fmt: skip
                     seen = []
-                    original = Classification.loss
+                    original = ClassificationObjective.loss
 
-                    def loss(task, model, images, labels, seen=seen, original=original):
+                    def loss(objective, model, images, labels, seen=seen, original=original):
                         if model.training:
                             seen.append(len(images))
-                        return original(task, model, images, labels)
+                        return original(objective, model, images, labels)
 
-                    with mock.patch.object(Classification, "loss", loss):
+                    with mock.patch.object(ClassificationObjective, "loss", loss):
                         done = script_here("train.py", "--resume", folder, "--batch_size",
                                            batch_size)  # fmt: skip
                     self.assertEqual(done.returncode, 0, done.stderr)
@@ -655,24 +686,31 @@ class OverfitTest(ScriptRuns):
         images = torch.randn(8, 12)
         model, settings = linear(), TrainSettings(lr=0.1)
         groups = [{"params": list(model.parameters())}]
-        task, batch = Classification(), (images, torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
+        objective, batch = (
+            ClassificationObjective(),
+            (images, torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])),
+        )
         with mock.patch("lab.engine.say"):
-            share = engine.overfit(task, model, batch, settings, CPU, groups)
+            share = engine.overfit(objective, model, batch, settings, CPU, groups)
             self.assertLess(share, engine.OVERFIT_SHARE)
+            more = replace(settings, schedule="onecycle", clip_norm=1e-3, ema=0.9)
+            groups = [{"params": list((model := linear()).parameters())}]
+            again = engine.overfit(objective, model, batch, more, CPU, groups)
+            self.assertEqual(again, share)  # at a constant rate, by whole gradients
             groups = [{"params": list(linear().parameters())}]  # of another network
-            share = engine.overfit(task, linear(), batch, settings, CPU, groups)
+            share = engine.overfit(objective, linear(), batch, settings, CPU, groups)
         self.assertAlmostEqual(share, 1.0, places=6)
 
 
 class SettingsTest(unittest.TestCase):
     def test_flags_and_settings_have_one_set_of_defaults(self):
         """What train.py's flags default to is what `TrainSettings` says."""
-        import tasks
-        import train as script
-        from lab.settings import settings_of
-
-        parser = script.make_parser(tasks.load("classification"))
-        self.assertEqual(settings_of(parser.parse_args([])), TrainSettings())
+        with mock.patch.object(sys, "argv", ["train.py"]):
+            flags = train_script.read(tasks.load("classification"))
+        self.assertEqual(flags, TrainFlags(own=Flags()))
+        with mock.patch.object(sys, "argv", ["train.py"]):
+            flags = train_script.read(tasks.load("segmentation"))
+        self.assertEqual(flags.settings, TrainSettings(**tasks.load("segmentation").defaults))
         for name, kind in OPTIMIZERS.items():
             self.assertEqual(kind.lower(), name)
             self.assertTrue(issubclass(getattr(torch.optim, kind), torch.optim.Optimizer))

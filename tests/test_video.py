@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -13,21 +14,25 @@ from PIL import Image
 
 from lab import checkpoint, engine
 from lab.augmentation import vary_light
+from lab.console import UsageError
+from lab.registry import Design
+from lab.registry import build as build_network
 from lab.runtime import Runtime
-from tasks import Entry
-from tasks.video import Video, restore
-from tasks.video.data import Split, augment_clips, make_loader, read_split
-from tasks.video.found import mean_and_deviation, spread, table_of_networks
+from tasks import Compared
+from tasks.trained import load_trained
+from tasks.video import DATASETS, NETWORK_NAMES, TASK
+from tasks.video.data import SOURCES, Split, augment_clips, make_loader, read_split
 from tasks.video.networks import (
     NETWORKS,
     PARAMETERS,
     VideoConfig,
     VideoNetwork,
-    build_network,
     count_multiply_adds,
     count_parameters,
-    make_configs,
+    default_width,
 )
+from tasks.video.objective import VideoObjective
+from tasks.video.results import mean_and_deviation, spread, table_of_networks
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from world.clips import KINDS
 
@@ -37,7 +42,8 @@ CLASSES = 10
 def build(name: str, frames: int, width: int = 4) -> VideoNetwork:
     """Return a small network in evaluation mode, whose non-local block takes part."""
     torch.manual_seed(0)
-    model = build_network(name, {"num_classes": CLASSES, "frames": frames, "width": width})
+    configs = {"num_classes": CLASSES, "frames": frames, "width": width}
+    model = build_network(NETWORKS, name, configs)
     for module in model.modules():
         if hasattr(module, "out_conv"):  # it starts as the identity
             torch.nn.init.normal_(module.out_conv.weight, std=0.5)
@@ -92,15 +98,14 @@ class TestSizes(unittest.TestCase):
         }  # fmt: skip
         self.assertEqual(expected.keys(), NETWORKS.keys())
         for name, count in expected.items():
-            model = build_network(name, {"num_classes": CLASSES, "frames": frames, "width": w})
-            self.assertEqual(count_parameters(model), count, name)
+            self.assertEqual(count_parameters(build(name, frames, w)), count, name)
 
     def test_networks_are_of_one_size(self):
         """Within a tenth of half a million, whatever the clips: within a fifth of each other."""
         for frames, classes in ((16, 10), (16, 2), (64, 10), (15, 26)):
             for name in NETWORKS:
-                model = build_network(name, make_configs(name, classes, frames))
-                count = count_parameters(model)
+                config = VideoConfig(classes, frames, default_width(name, classes, frames))
+                count = count_parameters(NETWORKS[name].build(config))
                 self.assertLess(abs(count / PARAMETERS - 1), 0.1, (name, frames, count))
 
     def test_multiply_adds_in_closed_form(self):
@@ -116,6 +121,24 @@ class TestSizes(unittest.TestCase):
         block = 4 * 2 * w * w * positions + 2 * positions**2 * w
         fc = 2 * 32 * w * 4 * w + 4 * w * CLASSES
         self.assertEqual(count_multiply_adds(build("non_local", frames, w)), convs + block + fc)
+
+    def test_names_that_help_tells(self):
+        self.assertEqual(set(NETWORK_NAMES), NETWORKS.keys())
+        self.assertEqual(DATASETS.keys(), SOURCES.keys())
+
+    def test_too_few_frames(self):
+        with self.assertRaisesRegex(UsageError, "--frames 7: the networks need at least 8"):
+            default_width("cnn3d", 2, 7)
+
+    def test_weights_are_all_there_is(self):
+        """Another network of the same config says the same once it has a network's weights."""
+        clips = torch.randn(2, 3, 8, 32, 32)
+        for name in NETWORKS:
+            trained = build(name, 8)
+            network = build_network(NETWORKS, name, vars(trained.config)).eval()
+            network.load_state_dict(trained.state_dict())
+            with torch.no_grad():
+                self.assertTrue(torch.equal(network(clips), trained(clips)), name)
 
 
 class TestTime(unittest.TestCase):
@@ -150,7 +173,7 @@ class TestTime(unittest.TestCase):
 
     def test_windows_cover_a_clip(self):
         for frames in (8, 16, 17, 24, 30, 64):
-            starts = NETWORKS["cnn3d"](VideoConfig(2, frames, 4)).starts
+            starts = build("cnn3d", frames).starts
             covered = {t for start in starts for t in range(start, start + 16)}
             self.assertTrue(set(range(frames)) <= covered)
             self.assertEqual(max(starts) + min(16, frames), frames)
@@ -174,7 +197,7 @@ class TestTime(unittest.TestCase):
         clips = 20 * torch.randn(6, 3, 9, 1, 1).expand(-1, -1, -1, 32, 32)
         with torch.no_grad():
             labels = model.every_frame(clips)[:, 4].argmax(1)  # right about the middle, that is
-        meter, runtime = Video().meter(), Runtime(torch.device("cpu"))
+        meter, runtime = VideoObjective().meter(), Runtime(torch.device("cpu"))
         loader = [(clips[:4], labels[:4]), (clips[4:], labels[4:])]
         figures = engine.evaluate(model, meter, loader, runtime)
         right = 0
@@ -186,7 +209,8 @@ class TestTime(unittest.TestCase):
         self.assertAlmostEqual(figures["frame_accuracy"], right / 54, places=9)
         self.assertEqual(figures["accuracy"], 1.0)
         self.assertLess(figures["frame_accuracy"], 0.9)
-        others = engine.evaluate(build("late_fusion", 9), Video().meter(), loader, runtime)
+        meter = VideoObjective().meter()
+        others = engine.evaluate(build("late_fusion", 9), meter, loader, runtime)
         self.assertEqual(others.keys(), {"loss", "accuracy"})
 
     def test_lstm_against_its_equations(self):
@@ -285,7 +309,7 @@ class TestData(unittest.TestCase):
     def test_tracks(self):
         with (
             tempfile.TemporaryDirectory() as base,
-            mock.patch("datasets.CACHE_FOLDER", Path(base) / "cache"),
+            mock.patch("lab.image_folder.CACHE_FOLDER", Path(base) / "cache"),
             mock.patch("tasks.video.data.say_left_out") as said,
         ):
             root = self.write_tracks(Path(base), {"00_stop": [30, 9], "01_give_way": [15]})
@@ -309,10 +333,10 @@ class TestData(unittest.TestCase):
 class TestTable(unittest.TestCase):
     def test_networks_over_data_sets(self):
         def entry(name, dataset, frames, tested, speed):
-            configs = make_configs(name, CLASSES, frames)
+            configs = {"num_classes": CLASSES, "frames": frames, "width": 12}
             facts = {"network": name, "dataset": dataset, "configs": configs}
             history = [{"images_per_second": speed}, {"images_per_second": speed}]
-            return Entry(facts, history, "accuracy", 1, tested, 0)
+            return Compared(facts, history, "accuracy", 1, tested, 0)
 
         lines = table_of_networks(
             {
@@ -326,7 +350,7 @@ class TestTable(unittest.TestCase):
         self.assertIn("multiply-adds a clip of 16 frames", lines[0])
         self.assertTrue(lines[0].endswith("| motion, 16 frames | memory, 64 frames |"))
         first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])
-        model = build_network("cnn3d", make_configs("cnn3d", CLASSES, 16))
+        model = build("cnn3d", 16, 12)
         self.assertEqual(first[1], f"{count_parameters(model):,}")
         self.assertEqual(first[2], f"{count_multiply_adds(model) / 1e6:.1f} M")
         self.assertEqual(first[3:], ["200", "16", "96.00% ± 1.41", "50.00%"])
@@ -341,6 +365,27 @@ class TestTable(unittest.TestCase):
 
 
 # ---------------------------------------------------------------- through the scripts
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    num_classes: int
+    frames: int
+    features: int = 5
+
+
+class Toy(torch.nn.Module):
+    """Features of the mean colour of each frame."""
+
+    outputs = ("out",)
+
+    def __init__(self, config: ToyConfig):
+        super().__init__()
+        self.body = torch.nn.Linear(3 * config.frames, config.features)
+        self.out = torch.nn.Linear(config.features, config.num_classes)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.out(self.body(clips.mean((3, 4)).flatten(1)).relu())
 
 
 class TestScripts(ScriptCase):
@@ -419,15 +464,19 @@ class TestScripts(ScriptCase):
             self.assertEqual((film.format, film.n_frames), ("GIF", 8))
         for kind in ("saliency", "attention"):
             self.view(kind, "non_local", "--image_idx", 1)
-        for name in ("clip/clip.jpg", "saliency/saliency.jpg", "attention/attention.jpg"):
-            self.assertTrue((self.base / "seen" / name).is_file(), name)
+        for name in (
+            "clip/clip",
+            "saliency/saliency_image_idx_1",
+            "attention/attention_image_idx_1",
+        ):
+            self.assertTrue((self.base / "seen" / f"{name}.jpg").is_file(), name)
 
     def test_what_views_show(self):
         """Of a single frame's network, all the sway is the middle frame's; shares sum to one."""
         shown = {}
         with (
-            mock.patch("lab.pictures.draw", lambda picture: shown.update({picture.path: picture})),
-            mock.patch("lab.pictures.publish", lambda *_: None),
+            mock.patch("tasks.viewing.draw", lambda picture: shown.update({picture.path: picture})),
+            mock.patch("tasks.viewing.publish", lambda *_: None),
         ):
             self.view("saliency", "single_frame")
             self.view("attention", "non_local", "--position", 1, 2, 3)
@@ -439,6 +488,88 @@ class TestScripts(ScriptCase):
         self.assertAlmostEqual(sum(int(tile.note.rstrip("%")) for tile in looks), 100, delta=2)
         # Of 8x8 positions, x = 3 and y = 2, four pixels each.
         self.assertEqual(looker.marks[0].points.tolist(), [[13.5, 9.5]])
+
+    def start_from(self, name, *flags):
+        """Fine-tune the run with a non-local block; return both states and what was said."""
+        folder = self.base / name
+        done = self.train(
+            folder, "--task", "video", "--weights", self.base / "non_local", "--batch_size", 4,
+            "--epoch", 1, "--no_show", *flags,
+        )  # fmt: skip
+        states = (self.base / "non_local" / "ckpt_epoch_2.pth", folder / "ckpt_epoch_1.pth")
+        return *map(checkpoint.load, states), done.stdout
+
+    def test_starts_from_another_run(self):
+        """Its network, frames and width hold; of other classes, the output layer is new."""
+        with mock.patch.dict(KINDS, motion=KINDS["motion"]._replace(counts=KINDS["order"].counts)):
+            body, state, said = self.start_from("tuned", "--data_root", self.base / "data")
+        self.assertEqual(state["network"], "non_local")
+        self.assertEqual(state["configs"], body["configs"] | {"num_classes": 10})
+        self.assertEqual(state["new_layers"], ["head"])
+        self.assertIn("the body, trained as well, with a new output layer, head", said)
+        for name, value in body["model_state"].items():
+            if name.endswith("weight"):  # biases in front of a batch norm need not move
+                self.assertFalse(torch.equal(value, state["model_state"][name]), name)
+
+    def test_starts_from_a_frozen_run(self):
+        """Of the same classes all layers are kept, and the output layer alone is trained."""
+        flags = ("--dataset", "order", "--data_root", self.base / "data", "--freeze")
+        body, state, said = self.start_from("frozen", *flags)
+        self.assertIn("the body, frozen, with its output layer, head", said)
+        self.assertEqual(state["new_layers"], [])
+        for name, value in body["model_state"].items():
+            kept = torch.equal(value, state["model_state"][name])
+            self.assertEqual(kept, not name.startswith("head."), name)
+        done = script_here("train.py", "--resume", self.base / "frozen", "--epoch", 2,
+                           "--no-freeze")  # fmt: skip
+        self.assert_refused(done, 2, "was trained with --freeze")
+        done = script_here("train.py", *self.flags, "--freeze")
+        self.assert_refused(done, 2, "add --pretrained or --weights")
+        done = script_here("train.py", *self.flags, "--weights", self.base / "non_local",
+                           "--network", "single_frame")  # fmt: skip
+        self.assert_refused(done, 1, "the weights do not fit the network")
+
+    def test_checkpoints_of_earlier_versions(self):
+        """They know no new layers and no --freeze, the oldest ones no flags."""
+        folder = self.base / "earlier"
+        folder.mkdir()
+        network = build("late_fusion", 8)
+        configs = {"num_classes": 2, "frames": 8, "width": 4}
+        head = {f"head.{name}": value[:2] for name, value in network.head.state_dict().items()}
+        state = {
+            "model_state": network.state_dict() | head,
+            "configs": configs,
+            "task": "video",
+            "network": "late_fusion",
+            "dataset": "order",
+            "class_names": list(KINDS["order"].classes),
+            "data_root": str(self.base / "data"),
+            "epoch": 1,
+        }
+        for flags in ({}, {"flags": {"stride": 1}}):
+            checkpoint.save(folder / "ckpt_epoch_1.pth", state | flags)
+            said = self.done("test.py", "--ckpt_path", folder, "--epoch", 1, "--no_show")
+            self.assertIn("of 6)", said)
+        trained = load_trained(folder / "ckpt_epoch_1.pth", "cpu")
+        self.assertEqual(vars(trained.network.config), configs)
+
+    def test_a_network_of_ones_own(self):
+        """A class, its config and a line: trained, tested, shown and started from."""
+        data = ("--data_root", self.base / "data", "--no_show")
+        folder = self.base / "toy"
+        with mock.patch.dict(NETWORKS, toy=Design(ToyConfig, Toy)):
+            self.train(folder, "--task", "video", "--dataset", "order", "--network", "toy",
+                       "--frames", self.FRAMES, "--epoch", 1, *data)  # fmt: skip
+            state = checkpoint.load(folder / "ckpt_epoch_1.pth")
+            self.assertEqual(state["configs"], {"num_classes": 2, "frames": 8, "features": 5})
+            said = self.done("test.py", "--ckpt_path", folder, "--epoch", 1, "--no_show")
+            self.assertIn("of 6)", said)
+            self.view("saliency", "toy", "--epoch", 1)
+            said = self.train(self.base / "toy_tuned", "--task", "video", "--dataset", "order",
+                              "--weights", folder, "--epoch", 1, "--freeze", *data)  # fmt: skip
+            self.assertIn("with its output layer, out", said.stdout)
+        done = script_here("test.py", "--ckpt_path", folder, "--epoch", 1, "--no_show")
+        self.assert_refused(done, 1, "unknown network 'toy'")
 
     def test_compared(self):
         runs = [self.base / name for name in ("non_local", "single_frame")]
@@ -458,7 +589,7 @@ class TestScripts(ScriptCase):
         refused(done, 2, "--dataset clips", "--data_root")
         folder = self.base / "non_local"
         done = script_here("train.py", "--resume", folder, "--epoch", 3, "--width", 8)
-        refused(done, 1, "another network", "--width")
+        refused(done, 1, "another network", "width is 4 there, 8 here")
         done = script_here("test.py", "--ckpt_path", folder, "--epoch", 2, "--image", "gone.mp4")
         refused(done, 1, "no clip gone.mp4")
         done = script_here("visualize.py", "--type", "attention", "--epoch", 2,
@@ -489,10 +620,10 @@ class TestProcesses(ScriptCase):
             self.assertEqual(done.stdout.count("Epoch  2/2"), 1)
             self.assertIn("10 train, 10 val clips", done.stdout)
             state = checkpoint.load(folder / "ckpt_epoch_2.pth")
-            task, network = restore(state)
+            objective, network = TASK.restore(state)
             split = read_split("tracks_direction", data, "val", 8)
             runtime = Runtime(torch.device("cpu"))
-            figures = engine.evaluate(network, task.meter(), make_loader(split, 64), runtime)
+            figures = engine.evaluate(network, objective.meter(), make_loader(split, 64), runtime)
             for name, value in figures.items():
                 self.assertAlmostEqual(state["history"][1][f"val_{name}"], value, places=5)
 

@@ -81,8 +81,8 @@ class TestClip(unittest.TestCase):
             self.assertLess(error.mean(), 20 if codec == "gif" else 8, name)
             # The nearest of the frames written is each time the right one.
             clip = read_clip(path, COUNT, 1).astype(int)
-            away = np.abs(clip[:, None] - fitted(self.pictures)[None]).mean((2, 3, 4))
-            self.assertEqual(away.argmin(1).tolist(), list(range(COUNT)), name)
+            distances = np.abs(clip[:, None] - fitted(self.pictures)[None]).mean((2, 3, 4))
+            self.assertEqual(distances.argmin(1).tolist(), list(range(COUNT)), name)
 
     def test_what_is_wrong(self):
         for name, content, why in (
@@ -156,7 +156,7 @@ class TestFolder(ScriptCase):
         with self.assertRaisesRegex(LabError, "has no test/"):
             read_split("clips", self.root, "test", 8)
         with (
-            mock.patch("tasks.video.files.CACHE_BUDGET", 10**5),
+            mock.patch("lab.decoding.CACHE_BUDGET", 10**5),
             self.assertRaisesRegex(LabError, "12 clips of 8 frames would take over"),
         ):
             read_split("clips", self.root, "train", 8, 1, 0.01)
@@ -184,7 +184,7 @@ class TestFolder(ScriptCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stdout, r"3\.mp4 +(cut|frames) \d+\.\d%, (cut|frames) ")
         self.assertIn("left out 1 of 7 files", done.stdout)
-        self.assertTrue((folder / "clips.jpg").is_file())
+        self.assertTrue((folder / "clips_cut.jpg").is_file())
 
 
 if __name__ == "__main__":

@@ -15,17 +15,26 @@ from torch import Tensor, nn
 
 import visualize
 from lab import checkpoint
+from lab.drawing import draw
+from lab.flags import read_flags
 from lab.images import Preprocess
-from lab.pictures import Picture, draw
-from lab.runtime import start
+from lab.pictures import Picture
+from lab.runtime import Runtime
 from looking import insight
-from looking.subject import Subject, load_subject
-from looking.views import VIEWS, numbered
 from networks import Classifier, NonLocalBlock, warp
-from tasks import classification
+from tasks import ViewFlags
+from tasks.classification import TASK, views
+from tasks.classification.subject import Subject
+from tasks.classification.views import numbered
+from tasks.trained import Trained, load_trained
 from tests.support import CLASSES, make_images
 
 TEST_IMAGES = 12  # of each class
+
+
+def read(*given: object) -> ViewFlags:
+    """Return what visualize.py reads from flags."""
+    return read_flags(visualize.make_parser().parse_args(list(map(str, given))), ViewFlags)
 
 
 def heat(shares: Tensor) -> np.ndarray:
@@ -62,11 +71,10 @@ class ViewTest(unittest.TestCase):
 
     def view(self, kind: str, *more: object) -> list[Picture]:
         """Return the pictures of a view; each can be drawn, too."""
-        flags = ["--type", kind, "--ckpt_path", self.base, "--data_root", self.data, *more]
-        args = visualize.make_parser().parse_args(list(map(str, flags)))
-        state = checkpoint.load(self.base / "ckpt_epoch_10.pth")
-        with mock.patch("looking.views.say"):
-            pictures = list(VIEWS[kind](load_subject(args, state, start("cpu", "fp32"))))
+        flags = read("--type", kind, "--ckpt_path", self.base, "--data_root", self.data, *more)
+        trained = load_trained(self.base / "ckpt_epoch_10.pth", "cpu", "fp32")
+        with mock.patch.object(views, "say"):
+            pictures = list(TASK.look(flags, trained))
         for picture in pictures:
             plt.close(draw(picture))
         return pictures
@@ -87,8 +95,7 @@ class ViewTest(unittest.TestCase):
         self.assertGreater((self.model.stn(self.images) - self.images).abs().mean(), 0.05)
 
     def test_names(self):
-        """The field offers each view by its name."""
-        self.assertEqual(classification.VIEWS, tuple(VIEWS))
+        """A class's number stands before its name, once."""
         for label, name, expected in (
             (3, "03_stop", "03_stop"),
             (3, "3", "3"),
@@ -171,7 +178,7 @@ class ViewTest(unittest.TestCase):
                 embedded["features"] = features
                 return features[:, :2]
 
-        with mock.patch("sklearn.manifold.TSNE", Embedding):
+        with mock.patch.object(views, "TSNE", Embedding):
             (picture,) = self.view("tsne")
         (scatter,) = picture.parts
         features = insight.hidden_features(self.model, self.images).numpy()
@@ -331,12 +338,15 @@ class ClipTest(unittest.TestCase):
         """A row a position, a column a frame of the block; each heat map is its attention row."""
         torch.manual_seed(0)
         model, clips = Clips().eval().requires_grad_(False), torch.rand(1, 3, 6, 16, 16) * 2 - 1
-        flags = ["--type", "attention", "--position", "2", "3", "4"]
-        args = visualize.make_parser().parse_args(flags)
-        runtime = start("cpu", "fp32")
-        subject = Subject(model, Preprocess(), CLASSES, {"configs": {}}, runtime, args)
-        with mock.patch.object(Subject, "photographs", lambda *_: (clips, [1])):
-            (picture,) = VIEWS["attention"](subject)
+        flags = read("--type", "attention", "--position", 2, 3, 4)
+        runtime = Runtime(torch.device("cpu"))
+        trained = Trained(TASK, Path("x.pth"), {"configs": {}}, model, None, runtime)
+        subject = Subject(model, Preprocess(), CLASSES, trained, runtime, flags)
+        with (
+            mock.patch.object(views, "load_subject", lambda *_: subject),
+            mock.patch.object(Subject, "photographs", lambda *_: (clips, [1])),
+        ):
+            (picture,) = TASK.look(flags, trained)
         first, *looks = [tile.image for tile in picture.parts[0].tiles[0]]
         pixels = subject.pixels(clips[0].movedim(1, 0))
         self.assertEqual(len(looks), 3)

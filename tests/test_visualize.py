@@ -12,13 +12,16 @@ import torch
 from PIL import Image
 from torchvision import models
 
-import networks
 from datasets import get_data_loader
 from lab import checkpoint
 from lab.console import UsageError
-from looking.subject import class_index, spread_over_classes
+from lab.flags import plain_name
+from lab.registry import Design, build
+from looking.choice import class_index, spread_over_classes
 from networks import Classifier, ClassifierConfig, NonLocalBlock
-from tasks.classification import VIEWS
+from tasks.classification import TASK
+from tasks.classification.networks import NETWORKS
+from tasks.style import networks as style
 from tests.support import CLASSES, ScriptCase, make_images, script, script_here
 from world import signs
 
@@ -81,8 +84,8 @@ class ScriptTest(ScriptCase):
         cls.base = Path(holder.name)
         cls.data = make_images(cls.base / "data", {"train": 2, "val": 1, "test": 12})
         torch.manual_seed(0)
-        registered = {"looker": (Looker, ClassifierConfig)}
-        patch = mock.patch.dict(networks.NETWORKS, registered)
+        registered = {"looker": Design(ClassifierConfig, lambda config: Looker(**vars(config)))}
+        patch = mock.patch.dict(NETWORKS, registered)
         patch.start()
         cls.addClassCleanup(patch.stop)
         grey = {"mean": (0.5,), "std": (0.5,)}
@@ -116,7 +119,7 @@ class ScriptTest(ScriptCase):
 
     def fool(self, run: str, *more):
         """Return what --type fooling says, and the tiles that it would draw."""
-        with mock.patch("lab.pictures.draw") as draw, mock.patch("lab.pictures.publish"):
+        with mock.patch("tasks.viewing.draw") as draw, mock.patch("tasks.viewing.publish"):
             done = script_here(*self.flags("fooling", run, *more))
         (tiles,) = draw.call_args.args[0].parts[0].tiles
         return done, [tile.image for tile in tiles]
@@ -127,26 +130,57 @@ class ScriptTest(ScriptCase):
         for kind, folder, names, *more in (
             ("filter", "plain", ["filter/filter_layer_0.jpg"]),
             ("feature", "plain", ["feature/layer_1/feature_map.jpg"], "--layer_idx", 1),
-            ("feature", "stn", ["feature/layer_0/feature_map.jpg"], "--image_idx", 5),
+            ("feature", "stn", ["feature/layer_0/feature_map_image_idx_5.jpg"], "--image_idx", 5),
             ("tsne", "plain", ["tsne/tsne.jpg"]),
             ("stn", "stn", ["stn/stn.jpg"]),
             ("saliency", "stn", ["saliency/saliency.jpg"]),
-            ("fooling", "plain", ["fooling/fooling.jpg"], "--steps", 3),
-            ("class", "plain", ["class/class.jpg", "class/course.jpg"], "--steps", 9),
-            ("invert", "stn", ["invert/invert.jpg"], "--steps", 2),
+            ("fooling", "plain", ["fooling/fooling_steps_3.jpg"], "--steps", 3),
+            (
+                "class",
+                "plain",
+                ["class/class_steps_9.jpg", "class/course_steps_9.jpg"],
+                "--steps",
+                9,
+            ),
+            ("invert", "stn", ["invert/invert_steps_2.jpg"], "--steps", 2),
             ("attention", "looker", ["attention/attention.jpg"]),
         ):
             with self.subTest(kind, folder=folder):
                 self.assert_saved(run(*self.flags(kind, folder, *more)), *names)
                 run = script_here
 
+    def test_what_was_asked_for_is_in_name_and_title(self):
+        """Of two pictures none overwrites the other; the scaffold's names are those of defaults."""
+        asked = ("--layer_idx", 1, "--image_idx", 5)
+        for more, path, said in (
+            (asked[:2], "feature/layer_1/feature_map.jpg", ""),
+            (asked, "feature/layer_1/feature_map_image_idx_5.jpg", "\n--image_idx 5"),
+        ):
+            with (
+                mock.patch("tasks.viewing.draw") as draw,
+                mock.patch("tasks.viewing.publish") as publish,
+            ):
+                done = script_here(*self.flags("feature", "plain", *more))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(publish.call_args.args[1], self.base / "visualized" / path)
+            title = "Layer 1 (conv_net.1): 64 feature maps of 16x16"
+            self.assertEqual(draw.call_args.args[0].title, title + said)
+
+    def test_the_assignment_s_picture(self):
+        """The scaffold's command, which asks for image 50, makes the file the scaffold makes."""
+        data = make_images(self.base / "more", {"test": 17})
+        asked = ("--layer_idx", 1, "--image_idx", 50, "--data_root", data)
+        path = "feature/layer_1/feature_map.jpg"
+        self.assert_saved(script_here(*self.flags("feature", "plain", *asked)), path)
+
     def test_a_grey_network(self):
         """Pictures of one channel are drawn in grey: differences have no colour of their own."""
         self.assert_saved(
-            script_here(*self.flags("saliency", "grey", "--target", 2)), "saliency/saliency.jpg"
+            script_here(*self.flags("saliency", "grey", "--target", 2)),
+            "saliency/saliency_target_2.jpg",
         )
         self.assert_saved(
-            script_here(*self.flags("class", "grey", "--steps", 1)), "class/class.jpg"
+            script_here(*self.flags("class", "grey", "--steps", 1)), "class/class_steps_1.jpg"
         )
         _, tiles = self.fool("grey", "--steps", 3)
         self.assertEqual([tile.shape for tile in tiles], [(32, 32, 3)] * 4)
@@ -192,7 +226,7 @@ class ScriptTest(ScriptCase):
     def test_what_the_flags_cannot_mean(self):
         own = next((self.data / "test").rglob("*.png"))
         for kind, more, words in (
-            ("dream", (), ("--type dream", *VIEWS)),
+            ("dream", (), ("--type", "dream", *TASK.views)),
             ("feature", ("--image", own, "--image_idx", 1), ("--image and --image_idx",)),
             ("tsne", ("--model", "resnet18"), ("--type tsne", "--ckpt_path")),
             ("filter", ("--weights", own), ("--weights belongs to --model",)),
@@ -203,17 +237,18 @@ class ScriptTest(ScriptCase):
 
     def test_help_names_every_view(self):
         shown = script_here("visualize.py", "--help").stdout
-        for name in VIEWS:
+        for name in TASK.views:
             self.assertRegex(shown, rf"\b{name}\b")
 
     def test_a_network_of_another_task(self):
-        """One that paints is answered with the script that it is for."""
-        state = checkpoint.load(self.base / "plain" / "ckpt_epoch_10.pth")
+        """One that paints is answered with the views that it has."""
+        network = build(style.NETWORKS, "transform", {"width": 2, "blocks": 1})
+        state = {"model_state": network.state_dict(), "configs": {"width": 2, "blocks": 1}}
         folder = self.base / "style"
         folder.mkdir()
         checkpoint.save(folder / "ckpt_epoch_10.pth", state | {"task": "style"})
         done = script_here(*self.flags("filter", "style"))
-        self.assert_refused(done, 1, folder, "style network", "style.py")
+        self.assert_refused(done, 2, "--type filter is not for", folder, "try painted")
 
     def test_a_network_that_tells_nothing_apart(self):
         """All features are the same, or no weight is a number: one line."""
@@ -243,31 +278,27 @@ class ScriptTest(ScriptCase):
         classes = [*names[:-1], r"no text \xff"]  # as the data set gives them
         checkpoint.save(folder / "ckpt_epoch_10.pth", state | {"class_names": classes})
         here = ("--data_root", data, "--steps", 1)
+        third = {"fooling": "_image_idx_3", "attention": "_image_idx_3"}
         run = script
-        for kind, name in (
-            ("fooling", "fooling/fooling.jpg"),
-            ("tsne", "tsne/tsne.jpg"),
-            ("class", "class/class.jpg"),
-            ("saliency", "saliency/saliency.jpg"),
-            ("attention", "attention/attention.jpg"),
-        ):
-            more = ("--image_idx", 3) if kind in ("fooling", "attention") else ()
+        for kind in ("fooling", "tsne", "class", "saliency", "attention"):
+            more = ("--image_idx", 3) if kind in third else ()
+            name = f"{kind}/{kind}{third.get(kind, '')}_steps_1.jpg"
             with self.subTest(kind):
                 self.assert_saved(run(*self.flags(kind, "names", *here, *more)), name)
                 run = script_here
         own = data / "\udcff$x$.png"
         Image.new("RGB", (32, 32)).save(own)
         done = script_here(*self.flags("feature", "names", "--image", own))
-        self.assert_saved(done, "feature/layer_0/feature_map.jpg")
+        self.assert_saved(done, f"feature/layer_0/feature_map_image_{plain_name(str(own))}.jpg")
 
     def test_networks_of_torchvision(self):
         """Auxiliary classifiers that nothing runs through; images of one size alone."""
         own = next((self.data / "test").rglob("*.png"))
-        googlenet = networks.build_network("googlenet", {"num_classes": 3})
+        googlenet = build(NETWORKS, "googlenet", {"num_classes": 3})
         vit = models.VisionTransformer(96, 16, 1, 2, 8, 16, num_classes=3)
         for kind, network, model, name in (
-            ("invert", "googlenet", googlenet, "invert/invert.jpg"),
-            ("filter", "vit_tiny", vit, "filter/filter_layer_0.jpg"),
+            ("invert", "googlenet", googlenet, "invert/invert"),
+            ("filter", "vit_tiny", vit, "filter/filter_layer_0"),
         ):
             folder = self.base / network
             folder.mkdir()
@@ -276,22 +307,24 @@ class ScriptTest(ScriptCase):
             checkpoint.save(folder / "ckpt_epoch_10.pth", state | more)
             with (
                 self.subTest(kind, network=network),
-                mock.patch.dict(networks.NETWORKS, vit_tiny=(lambda **_: vit, ThreeClasses)),
+                mock.patch.dict(NETWORKS, vit_tiny=Design(ThreeClasses, lambda _: vit)),
             ):
                 flags = self.flags(kind, network, "--image", own, "--steps", 1)
-                self.assert_saved(script_here(*flags), name)
+                asked = f"_image_{plain_name(str(own))}_steps_1.jpg"
+                self.assert_saved(script_here(*flags), name + asked)
 
     def test_what_needs_no_data(self):
         """Pictures that show no photograph."""
         nowhere = ("--data_root", self.base / "nowhere", "--steps", 1)
-        for kind, name in (("filter", "filter/filter_layer_0.jpg"), ("class", "class/class.jpg")):
-            self.assert_saved(script_here(*self.flags(kind, "plain", *nowhere)), name)
+        for kind, name in (("filter", "filter/filter_layer_0"), ("class", "class/class")):
+            done = script_here(*self.flags(kind, "plain", *nowhere))
+            self.assert_saved(done, f"{name}_steps_1.jpg")
 
     def test_a_picture_of_ones_own(self):
         """--image takes a file; what is none, or no image, is refused."""
         own = next((self.data / "test").rglob("*.png"))
         done = script_here(*self.flags("saliency", "plain", "--image", own, "--data_root", "none"))
-        self.assert_saved(done, "saliency/saliency.jpg")
+        self.assert_saved(done, f"saliency/saliency_image_{plain_name(str(own))}.jpg")
         text = self.base / "text.png"
         text.write_text("no image")
         for path, words in ((text, "not an image"), (self.base / "missing.png", "no image")):

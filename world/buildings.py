@@ -3,11 +3,11 @@
 import math
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-from world.canvas import BUILDING, FENCE, POLE, SIGN, Canvas, Rectangle, patches, rings, upright
-from world.colours import GLASS, bright, lit
-from world.faces import BLUE, WHITE, Colour
+from world.canvas import BUILDING, FENCE, POLE, SIGN, Canvas, Piece, patches, rings, upright
+from world.colours import BLUE, GLASS, WHITE, Colour, bright, lit
 from world.scene import Thing
 
 ROOFS = ((120, 60, 44), (70, 66, 66), (96, 50, 40), (54, 54, 58))
@@ -21,8 +21,7 @@ def along(thing: Thing) -> tuple[float, float]:
     return max(thing.z, NEAREST), max(thing.z + thing.length, 1.5 * NEAREST)
 
 
-def house(canvas: Canvas, thing: Thing) -> None:
-    rng = np.random.default_rng(thing.seed)
+def house(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     near, far = along(thing)
     rough = tuple(rng.uniform(0.05, 0.3, 3).tolist())
     surface = canvas.surface(BUILDING, (near + far) / 2, rough)
@@ -41,7 +40,7 @@ def house(canvas: Canvas, thing: Thing) -> None:
     street = np.array([(x, 0, near), (x, 0, far), (x, h, far), (x, h, near)])
     front = np.array([(x, 0, near), (outer, 0, near), (outer, h, near), (x, h, near)])
     for wall, length in ((street, far - near), (front, thing.width)):
-        facade(canvas, rng, wall, (length, h), thing.colour, surface)
+        facade(canvas, rng, wall, length, thing.colour, surface)
     if rng.random() < 0.25:  # a shop's sign across the pavement
         z, low = near + rng.uniform(0, 1) * (far - near), rng.uniform(2.5, 3.5)
         board = upright(x - side * 0.6, z, rng.uniform(0.5, 1), low, low + rng.uniform(0.4, 1.6))
@@ -49,12 +48,10 @@ def house(canvas: Canvas, thing: Thing) -> None:
 
 
 def facade(
-    canvas: Canvas, rng: np.random.Generator, wall: np.ndarray, size: tuple[float, float],
-    colour: Colour, surface: int,
-) -> None:  # fmt: skip
-    """A wall of `size` (length, height) with windows, and a door or a shop below."""
-    length, height = size
-    light = rng.uniform(0.35, 1.2)
+    canvas: Canvas, rng: Generator, wall: np.ndarray, length: float, colour: Colour, surface: int
+) -> None:
+    """A wall, `length` metres long, with windows, and a door or a shop below."""
+    light, height = rng.uniform(0.35, 1.2), float(wall[3, 1])
     floors, columns = max(1, round(height / 3)), max(1, round(length / rng.uniform(2, 4)))
     wide, tall = rng.uniform(0.3, 0.6) / columns, rng.uniform(0.4, 0.65) / floors
     shop = rng.random() < 0.3 and floors > 1
@@ -62,7 +59,7 @@ def facade(
     frame = lit(PALE if rng.random() < 0.6 else bright(rng), light)
     glass = [lit(GLASS[k], 0.9) for k in rng.integers(len(GLASS), size=floors * columns)]
 
-    pieces: list[tuple[Rectangle, Colour]] = [((0, 0, 1, 1), lit(colour, light))]
+    pieces: list[Piece] = [((0, 0, 1, 1), lit(colour, light))]
     for floor in range(int(shop), floors):
         for column in range(columns):
             x, y = (column + 0.5) / columns, (floor + 0.5) / floors
@@ -88,16 +85,15 @@ def facade(
         pieces += [((0, y - 0.01, 1, y + 0.01), lit(STONE, light)) for y in edges]
     canvas.paint(wall, pieces, surface)
     if shop:
-        advertise(
-            canvas, rng, patches(wall, [(0.02, 0.72 / floors, 0.98, 0.98 / floors)])[0], surface
-        )
+        board = patches(wall, [(0.02, 0.72 / floors, 0.98, 0.98 / floors)])[0]
+        advertise(canvas, rng, board, surface)
 
 
-def advertise(canvas: Canvas, rng: np.random.Generator, board: np.ndarray, surface: int) -> None:
+def advertise(canvas: Canvas, rng: Generator, board: np.ndarray, surface: int) -> None:
     """A board with letters; and with discs, triangles and diamonds, as adverts and shops have."""
     ink, count, start = bright(rng), int(rng.integers(2, 8)), rng.uniform(0.05, 0.4)
     step = (0.95 - start) / count
-    pieces: list[tuple[Rectangle, Colour]] = [((0, 0, 1, 1), bright(rng))]
+    pieces: list[Piece] = [((0, 0, 1, 1), bright(rng))]
     for k in range(count):
         left = start + k * step
         high = rng.uniform(0.55, 0.75)
@@ -110,8 +106,7 @@ def advertise(canvas: Canvas, rng: np.random.Generator, board: np.ndarray, surfa
         canvas.polygons(shapes, [bright(rng), bright(rng)], surface)
 
 
-def poster(canvas: Canvas, thing: Thing) -> None:
-    rng = np.random.default_rng(thing.seed)
+def poster(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     surface = canvas.surface(SIGN, thing.z, light=math.exp(rng.normal(0, 0.3)))
     low = rng.uniform(0.3, 2)
     feet = [upright(thing.x + k * thing.width, thing.z, 0.12, 0, low) for k in (-0.4, 0.4)]
@@ -119,9 +114,8 @@ def poster(canvas: Canvas, thing: Thing) -> None:
     advertise(canvas, rng, upright(thing.x, thing.z, thing.width, low, low + thing.height), surface)
 
 
-def fence(canvas: Canvas, thing: Thing) -> None:
+def fence(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     """A wall, boards, or bars that one sees through."""
-    rng = np.random.default_rng(thing.seed)
     near, far = along(thing)
     surface = canvas.surface(FENCE, (near + far) / 2, (0.15, 0.15, 0.2))
     x, h, count = thing.x, thing.height, max(2, round((far - near) / rng.uniform(0.3, 2.5)))
@@ -141,7 +135,7 @@ def fence(canvas: Canvas, thing: Thing) -> None:
     canvas.polygons(patches(wall, rails + posts), lit(STEEL, rng.uniform(0.05, 1.2)), surface)
 
 
-def rail(canvas: Canvas, thing: Thing) -> None:
+def rail(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     near, far = along(thing)
     surface = canvas.surface(FENCE, (near + far) / 2)
     x, h = thing.x, thing.height
@@ -152,9 +146,8 @@ def rail(canvas: Canvas, thing: Thing) -> None:
     canvas.paint(wall, pieces, surface)
 
 
-def gantry(canvas: Canvas, thing: Thing) -> None:
+def gantry(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     """A bridge of signs over a motorway."""
-    rng = np.random.default_rng(thing.seed)
     pole = canvas.surface(POLE, thing.z)
     surface = canvas.surface(SIGN, thing.z)
     x, z, h, half = thing.x, thing.z, thing.height, thing.width / 2

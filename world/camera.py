@@ -6,9 +6,11 @@ bytes.
 
 import io
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from PIL import Image
 
 GAMMA = 2.2
@@ -20,7 +22,7 @@ SPAN = 64  # pixels of a picture that are seen through one matrix
 @cache
 def textures(side: int) -> np.ndarray:
     """(TEXTURES, side, side) fractal noise, mean 0, deviation 1, from fine to cloudy."""
-    rng = np.random.default_rng(0)
+    rng = default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None])
     frequency[0, 0] = np.inf
     found = []
@@ -31,13 +33,13 @@ def textures(side: int) -> np.ndarray:
     return np.asarray(found, np.float32)
 
 
-def noise(rng: np.random.Generator, side: int, smooth: bool = False) -> np.ndarray:
+def noise(rng: Generator, side: int, smooth: bool = False) -> np.ndarray:
     """(side, side) window of a texture, mean near 0, deviation near 1."""
     k, y, x = rng.integers((TEXTURES // 2 if smooth else 0, 0, 0), (TEXTURES, side, side))
     return textures(2 * side)[k, y : y + side, x : x + side]
 
 
-def shade(rng: np.random.Generator, side: int) -> np.ndarray | float:
+def shade(rng: Generator, side: int) -> np.ndarray | float:
     """Light that falls on the scene, (side, side, 1) in (0, 1]: shadows, leaves, a gradient."""
     kind = rng.random()
     if kind < 0.5:
@@ -55,7 +57,7 @@ def shade(rng: np.random.Generator, side: int) -> np.ndarray | float:
     return 1 - depth * (1 - light[..., None])
 
 
-def wear(rng: np.random.Generator, face: np.ndarray) -> np.ndarray:
+def wear(rng: Generator, face: np.ndarray) -> np.ndarray:
     """Fading, dirt and reflections on a plate; linear light (side, side, 3) in and out."""
     side = len(face)
     if rng.random() < 0.2:
@@ -78,6 +80,14 @@ def wear(rng: np.random.Generator, face: np.ndarray) -> np.ndarray:
     return face
 
 
+def worn(rng: Generator, plate: Image.Image) -> Image.Image:
+    """A plate with its years; RGBA in and out."""
+    pixels = np.asarray(plate)
+    light = np.clip(wear(rng, LINEAR.take(pixels[..., :3])), 0, 1)
+    colours = (255 * light ** np.float32(1 / GAMMA)).astype(np.uint8)
+    return Image.fromarray(np.dstack((colours, pixels[..., 3])))
+
+
 def lens(
     length: int, size: int, sigma: float, shift: float, span: slice
 ) -> tuple[slice, np.ndarray]:
@@ -88,9 +98,8 @@ def lens(
     """
     step = length / size
     reach = 6 * sigma + abs(shift) + 1
-    seen = slice(
-        max(0, int((span.start - reach) * step)), min(length, int((span.stop + reach) * step))
-    )
+    first, end = int((span.start - reach) * step), int((span.stop + reach) * step)
+    seen = slice(max(0, first), min(length, end))
     centres = (np.arange(span.start, span.stop) + 0.5) * step + shift * step
     distance = (np.arange(seen.start, seen.stop) + 0.5)[None] - centres[:, None]
     weights = np.exp(-0.5 * (distance / (sigma * step)) ** 2)
@@ -98,7 +107,7 @@ def lens(
 
 
 def through_lens(
-    planes: np.ndarray, size: tuple[int, int], sigma: float, shifts: tuple[float, float]
+    planes: np.ndarray, size: tuple[int, int], sigma: float, shifts: Sequence[float] = (0.0, 0.0)
 ) -> np.ndarray:
     """(C, H, W) light -> (C, *size), blurred by `sigma` and moved by `shifts` of its pixels."""
     _, height, width = planes.shape
@@ -113,11 +122,7 @@ def through_lens(
 
 
 def expose(
-    rng: np.random.Generator,
-    scene: np.ndarray,
-    size: tuple[int, int],
-    motion: float = 3,
-    veil: float = 0.5,
+    rng: Generator, scene: np.ndarray, size: tuple[int, int], motion: float = 3, veil: float = 0.5
 ) -> np.ndarray:
     """Lens, shutter and sensor: (H, W, 3) linear light -> (*size, 3) uint8.
 
@@ -131,19 +136,16 @@ def expose(
     sigma = rng.uniform(0.35, 0.6) if rng.random() < 0.8 else rng.uniform(0.6, 1.3)
     planes = np.ascontiguousarray(scene.transpose(2, 0, 1))
     if rng.random() < 0.5:  # colour fringes: the lens bends red and blue apart
-        red, blue = rng.normal(0, 0.3, 2), rng.normal(0, 0.3, 2)
-        shifts = (red, (0.0, 0.0), blue)
-        light = np.concatenate(
-            [through_lens(planes[c : c + 1], size, sigma, shifts[c]) for c in range(3)]
-        )
+        red, blue = rng.normal(0, 0.3, (2, 2))
+        seen = zip(np.split(planes, 3), (red, (0.0, 0.0), blue), strict=True)
+        light = np.concatenate([through_lens(plane, size, sigma, by) for plane, by in seen])
     else:
-        light = through_lens(planes, size, sigma, (0.0, 0.0))
+        light = through_lens(planes, size, sigma)
     haze = rng.uniform(0.0, 0.03) if rng.random() < 0.85 else rng.uniform(0.03, veil)
     light += haze * light.transpose(1, 2, 0).mean()
     light = np.ascontiguousarray(light.transpose(1, 2, 0))
     amplitude = rng.uniform(0.002, 0.015)
-    grain = rng.standard_normal(light.shape, np.float32)
-    grain *= amplitude
+    grain = amplitude * rng.standard_normal(light.shape, np.float32)
     np.power(np.clip(light, 0, 1, out=light), 1 / GAMMA, out=light)
     light += grain
     np.clip(light, 0, 1, out=light)

@@ -10,12 +10,12 @@ x points right, y up from the road, z ahead of the camera.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from world.faces import Colour
+from world.colours import Colour
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST, VOID = range(12)
 LABELS = (
@@ -24,6 +24,8 @@ LABELS = (
 )  # fmt: skip
 
 Rectangle = tuple[float, float, float, float]  # left, low, right, high, in shares of a wall
+Piece = tuple[Rectangle, Colour]
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the canvas
 HALF = [255 * (level > 127) for level in range(256)]
 STRAIGHT = 150  # metres: a road bends no more behind them
 NEAR = 0.5  # metres: what is nearer is pushed there
@@ -58,8 +60,9 @@ class Surface(NamedTuple):
 
     label: int
     depth: float  # metres, for the haze
-    rough: tuple[float, float, float]  # how much coarse, middle and fine texture vary its light
-    light: float  # that falls on it, beside the scene's
+    # How much coarse, middle and fine texture vary its light.
+    rough: tuple[float, float, float] = (0.1, 0.1, 0.1)
+    light: float = 1.0  # that falls on it, beside the scene's
     ground: bool = False  # takes cast shadows
     sky: bool = False  # the sky shines through: it stands for twigs, or a fence's gaps
 
@@ -87,19 +90,11 @@ class Canvas:
         self.seen_through: dict[int, int] = {}  # by label: the surface through which sky is seen
         self.surface(SKY, 0.0, sky=True)  # number 1, of which the canvas is full
 
-    def surface(
-        self,
-        label: int,
-        depth: float,
-        rough: tuple[float, float, float] = (0.1, 0.1, 0.1),
-        light: float = 1.0,
-        ground: bool = False,
-        sky: bool = False,
-    ) -> int:
-        """Number of a new surface."""
+    def surface(self, label: int, depth: float, *looks: Any, **named: Any) -> int:
+        """Number of a new surface, made of what `Surface` holds."""
         if len(self.surfaces) == 256:
             raise ValueError("a canvas holds 255 surfaces")
-        self.surfaces.append(Surface(label, depth, rough, light, ground, sky))
+        self.surfaces.append(Surface(label, depth, *looks, **named))
         return len(self.surfaces) - 1
 
     def project(self, points: np.ndarray) -> np.ndarray:
@@ -131,9 +126,7 @@ class Canvas:
             for polygon, colour in zip(placed, colours, strict=True):
                 self.draw.polygon(polygon, (*colour, surface))
 
-    def paint(
-        self, wall: np.ndarray, pieces: Sequence[tuple[Rectangle, Colour]], surface: int
-    ) -> None:
+    def paint(self, wall: np.ndarray, pieces: Sequence[Piece], surface: int) -> None:
         """Rectangles on a wall, in shares of it, each with its colour, one over the other."""
         if pieces:
             rectangles, colours = zip(*pieces, strict=True)
@@ -158,16 +151,15 @@ class Canvas:
         a, b = radii[0] * scale, radii[1] * scale
         self.draw.ellipse((x - a, y - b, x + a, y + b), (*colour, surface))
 
-    def region(self, placed: np.ndarray) -> tuple[int, int, int, int] | None:
+    def region(self, placed: np.ndarray) -> Box | None:
         """Box around points on the canvas, as far as it lies there; None if it does not."""
         low = np.clip(np.floor(placed.min(0)), 0, self.size).astype(int)
         high = np.clip(np.ceil(placed.max(0)) + 1, 0, self.size).astype(int)
         return None if (high <= low).any() else (*low.tolist(), *high.tolist())
 
     def stamp(
-        self, colour: Colour | Image.Image, mask: Image.Image, box: tuple[int, int, int, int],
-        surface: int,
-    ) -> None:  # fmt: skip
+        self, colour: Colour | Image.Image, mask: Image.Image, box: Box, surface: int
+    ) -> None:
         """Lays a colour or a picture through a soft mask; what it half covers becomes surface."""
         region = self.image.crop(box)
         owners = region.getchannel("A")
@@ -176,9 +168,7 @@ class Canvas:
         region.putalpha(owners)
         self.image.paste(region, box[:2])
 
-    def claim(
-        self, mask: Image.Image, box: tuple[int, int, int, int], surface: int, sky_alone: bool
-    ) -> None:
+    def claim(self, mask: Image.Image, box: Box, surface: int, sky_alone: bool) -> None:
         """Gives what a mask (1 or L) covers to a surface, but leaves what is seen there.
 
         So one labels a fence with all that shows through it, and a tree with its sky.

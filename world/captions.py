@@ -2,7 +2,7 @@
 
     facts = imagine(12, np.random.default_rng(0))        # a stop sign
     draw_picture(facts, rng).show()
-    describe(facts, rng)                                 # "a stop sign in the dark, in a forest"
+    caption_of(facts, rng)                               # "a stop sign in the dark, in a forest"
     draw_captions(Path("data/captions"))                 # train/ val/ test/ CLASS/ NNNNN.jpg
 
 Unlike `world.signs`, which shows a network all that can make a sign hard to read, this draws what
@@ -10,28 +10,26 @@ is to be painted: each sign can be read, and each detail that a sentence may nam
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from PIL import Image, ImageDraw
 
 from world.buildings import house
 from world.camera import GAMMA, LINEAR, noise, through_lens
 from world.canvas import BUILDING, TREE, Camera, Canvas, Window, upright
 from world.colours import lit
-from world.faces import num_variants
 from world.ground import FAR, draw_horizon
-from world.parallel import build, map_chunks
+from world.parallel import Chunk, Drawing
 from world.plants import bush, tree
-from world.scene import LEAVES, WALLS, Thing, pick, tinted
-from world.scene import choose as choose_weighted
+from world.scene import LEAVES, WALLS, Thing, choose, new_seed, pick, tinted
 from world.scene import tree as imagine_tree
-from world.signs import CHUNK, CLASSES, NAMES, SCENE, Chunk, cached_face, contrast, view
+from world.signs import CLASSES, NAMES, SCENE, contrast, height_of, put_up
 
-SIZE = 64  # pixels a side of a picture; scenes are drawn at SCENE
-SPLITS = {"train": 500, "val": 10, "test": 20}  # pictures a class
+PIXELS = 64  # a side; scenes are drawn at SCENE
 SENTENCES = 5  # a picture, as COCO has them
 READABLE = 40  # grey levels between a face's inks
 
@@ -50,20 +48,18 @@ class Facts(NamedTuple):
     blurred: bool
 
 
-def imagine(label: int, rng: np.random.Generator) -> Facts:
+def imagine(label: int, rng: Generator) -> Facts:
     """A picture of a class that nobody has seen."""
     return Facts(
         label,
-        choose_weighted(rng, TIMES, (0.5, 0.2, 0.3)),
-        choose_weighted(rng, WEATHERS, (0.4, 0.2, 0.14, 0.13, 0.13)),
-        choose_weighted(rng, PLACES),
+        choose(rng, TIMES, (0.5, 0.2, 0.3)),
+        choose(rng, WEATHERS, (0.4, 0.2, 0.14, 0.13, 0.13)),
+        choose(rng, PLACES),
         bool(rng.random() < 0.15),
     )
 
 
-# ---------------------------------------------------------------------------------------------
-# In words
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- in words
 
 # What a sign is called, to follow "a" or "the"; each also with "sign" behind it.
 SIGNS = {
@@ -122,10 +118,7 @@ ADJECTIVES = {  # of the picture as a whole
     "rain": ("rainy", "wet"),
     "snow": ("snowy", "wintry"),
 }
-PICTURES = ("picture", "photo", "photograph", "image")
-SAID = {"when": 0.75, "sky": 0.6, "where": 0.75, "blur": 0.3}  # how often a detail is said
-
-T = TypeVar("T")
+NOUNS = ("picture", "photo", "photograph", "image")
 
 
 def names(label: int) -> tuple[str, ...]:
@@ -136,41 +129,34 @@ def names(label: int) -> tuple[str, ...]:
     return SIGNS[name]
 
 
-def describe(facts: Facts, rng: np.random.Generator) -> str:
+def caption_of(facts: Facts, rng: Generator) -> str:
     """A sentence about a picture; it always names the sign, and some of the details."""
-
-    def pick_one(forms: Sequence[T]) -> T:
-        return forms[int(rng.random() * len(forms))]
 
     def article(noun: str) -> str:
         return f"a{'n' * (noun[0] in 'aeiou8')} {noun}"
 
-    name = pick_one(names(facts.label))
+    name = choose(rng, names(facts.label))
     sign = name if rng.random() < 0.1 else f"{name} sign"
     if rng.random() < 0.15:
         sign = f"sign that says {name}" if rng.random() < 0.5 else f"traffic sign {name}"
 
-    details = []
-    if rng.random() < SAID["when"]:
-        details.append(pick_one(WHEN[facts.time]))
-    if rng.random() < SAID["sky"]:
-        details.append(pick_one(SKIES[facts.weather]))
-    if rng.random() < SAID["where"]:
-        details.append(pick_one(WHERE[facts.behind]))
-    blurred = rng.random() < SAID["blur"] * (2 if facts.blurred else 1)
+    # How often a detail is said, and how.
+    said = (0.75, WHEN[facts.time]), (0.6, SKIES[facts.weather]), (0.75, WHERE[facts.behind])
+    details = [choose(rng, forms) for often, forms in said if rng.random() < often]
+    blurred = rng.random() < (0.6 if facts.blurred else 0.3)
     adjectives = []
     if blurred and rng.random() < 0.5:
-        adjectives.append(pick_one(BLURS[facts.blurred][:2] if facts.blurred else ("sharp",)))
+        adjectives.append(choose(rng, BLURS[facts.blurred][:2] if facts.blurred else ("sharp",)))
     elif blurred:
-        details.append(pick_one(BLURS[facts.blurred]))
+        details.append(choose(rng, BLURS[facts.blurred]))
     details = [details[k] for k in rng.permutation(len(details))]
 
     known = [word for key in (facts.time, facts.weather) for word in ADJECTIVES.get(key, ())]
     start = article(sign) if "sign" in sign else sign
     if rng.random() < 0.25:  # "a dark photo of a stop sign"
         if rng.random() < 0.5:
-            adjectives.append(pick_one(known))
-        start = f"{article(' '.join([*adjectives, pick_one(PICTURES)]))} of {article(sign)}"
+            adjectives.append(choose(rng, known))
+        start = f"{article(' '.join([*adjectives, choose(rng, NOUNS)]))} of {article(sign)}"
     elif adjectives:
         start = article(f"{adjectives[0]} {sign}")
     elif rng.random() < 0.15:
@@ -181,9 +167,7 @@ def describe(facts: Facts, rng: np.random.Generator) -> str:
     return joint.join([start, *details])
 
 
-# ---------------------------------------------------------------------------------------------
-# What is behind the sign
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- what is behind the sign
 
 GRASS = ((88, 118, 44), (112, 132, 60), (140, 138, 70), (70, 98, 40), (170, 156, 84))
 BRICKS = ((150, 74, 56), (168, 92, 66), (128, 66, 54), (176, 120, 88), (150, 140, 130))
@@ -191,11 +175,10 @@ SNOWED = (226, 230, 236)
 PLASTER = tuple(colour for colour in WALLS if sum(colour) > 330)
 
 
-def backdrop(facts: Facts, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def backdrop(facts: Facts, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
     """Colours (SCENE, SCENE, 3) uint8 of what is behind the sign, and the share of sky in 255."""
-    horizon = {"sky": 1.3, "field": rng.uniform(0.45, 0.6)}.get(
-        facts.behind, rng.uniform(0.7, 0.85)
-    )
+    low, high = rng.uniform(0.45, 0.6), rng.uniform(0.7, 0.85)
+    horizon = {"sky": 1.3, "field": low}.get(facts.behind, high)
     camera = Camera(1.5, rng.uniform(1.0, 1.3), horizon, rng.uniform(0.35, 0.65),
                     rng.normal(0, 0.02), 0.0, 0.0)  # fmt: skip
     canvas = Canvas(camera, Window(SCENE, SCENE, 0, 0, SCENE, SCENE))
@@ -203,17 +186,17 @@ def backdrop(facts: Facts, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
         draw_horizon(canvas, rng)
     if facts.behind != "sky":
         meadow = SNOWED if facts.weather == "snow" else pick(rng, GRASS)
-        near, far = 0.8, FAR
-        land = [(-FAR, 0, near), (-FAR, 0, far), (FAR, 0, far), (FAR, 0, near)]
+        land = [(-FAR, 0, 0.8), (-FAR, 0, FAR), (FAR, 0, FAR), (FAR, 0, 0.8)]
         canvas.polygon(land, meadow, canvas.surface(TREE, 0.0))
-    PLACE[facts.behind](canvas, rng)
+    if facts.behind in BACKGROUNDS:
+        BACKGROUNDS[facts.behind](canvas, rng)
     colours, _, sky = canvas.finish()
     return colours, sky
 
 
-def plant_trees(canvas: Canvas, rng: np.random.Generator) -> None:
+def plant_trees(canvas: Canvas, rng: Generator) -> None:
     """A row of trees that closes the view, and some before it."""
-    kind = choose_weighted(rng, ("leafy", "conifer", "bare"), (0.6, 0.25, 0.15))
+    kind = choose(rng, ("leafy", "conifer", "bare"), (0.6, 0.25, 0.15))
     things = []
     for z, count, height in ((26, 9, 11), (15, 5, 8)):
         for x in np.linspace(-0.55, 0.55, count) * z + rng.normal(0, 0.05 * z, count):
@@ -221,22 +204,23 @@ def plant_trees(canvas: Canvas, rng: np.random.Generator) -> None:
             colour = pick(rng, LEAVES[:5]) if kind != "bare" else made.colour
             things.append(made._replace(kind=kind, colour=colour))
     for x in np.linspace(-12, 12, 7):
-        things.append(Thing("bush", x, 22, 6, 3, 0, int(rng.integers(2**31)), pick(rng, LEAVES)))
+        things.append(Thing("bush", x, 22, 6, 3, 0, new_seed(rng), pick(rng, LEAVES)))
     for thing in sorted(things, key=lambda thing: -thing.z):
-        (bush if thing.kind == "bush" else tree)(canvas, thing)
+        (bush if thing.kind == "bush" else tree)(canvas, thing, default_rng(thing.seed))
 
 
-def build_houses(canvas: Canvas, rng: np.random.Generator) -> None:
+def build_houses(canvas: Canvas, rng: Generator) -> None:
     """Fronts on both sides, and the street between them."""
     for z in (24, 14):
         for side in (-1, 1):
             gap, width = rng.uniform(0.3, 3), rng.uniform(7, 12)
-            seed, colour = int(rng.integers(2**31)), pick(rng, PLASTER)
+            seed, colour = new_seed(rng), pick(rng, PLASTER)
             height = rng.uniform(5, 9)
-            house(canvas, Thing("house", side * gap, z, width, height, 8, seed, colour))
+            thing = Thing("house", side * gap, z, width, height, 8, seed, colour)
+            house(canvas, thing, default_rng(seed))
 
 
-def lay_bricks(canvas: Canvas, rng: np.random.Generator) -> None:
+def lay_bricks(canvas: Canvas, rng: Generator) -> None:
     """A wall of bricks across all of the view."""
     surface = canvas.surface(BUILDING, 4)
     z, half, top = 4.0, 3.0, rng.uniform(3.4, 6)
@@ -252,18 +236,10 @@ def lay_bricks(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.polygons(np.array(bricks), colours, surface)
 
 
-PLACE: dict[str, Callable[[Canvas, np.random.Generator], None]] = {
-    "trees": plant_trees,
-    "houses": build_houses,
-    "wall": lay_bricks,
-    "sky": lambda canvas, rng: None,
-    "field": lambda canvas, rng: None,  # draw_horizon has drawn its woods
-}
+BACKGROUNDS = {"trees": plant_trees, "houses": build_houses, "wall": lay_bricks}
 
 
-# ---------------------------------------------------------------------------------------------
-# Light
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- light
 
 # Of the sky at the horizon and above; linear light of red, green and blue.
 HEAVENS = {
@@ -287,14 +263,12 @@ SHINES = {  # likewise on the sign; at night, that of headlights
 AIR = {"day": 0.7, "dusk": 0.3, "night": 0.05}  # of fog, rain and snow in the air
 
 
-def light_on(
-    rng: np.random.Generator, lights: tuple[float, float, tuple[float, float, float]]
-) -> np.ndarray:
+def light_on(rng: Generator, lights: tuple[float, float, tuple[float, float, float]]) -> np.ndarray:
     low, high, colour = lights
     return (rng.uniform(low, high) * np.array(colour)).astype(np.float32)
 
 
-def heaven(facts: Facts, rng: np.random.Generator) -> np.ndarray:
+def heaven(facts: Facts, rng: Generator) -> np.ndarray:
     """(SCENE, SCENE, 3) linear light of the sky."""
     kind = "clear" if facts.weather == "clear" else "dull"
     low, high = (np.array(c, np.float32) for c in HEAVENS[facts.time, kind])
@@ -306,16 +280,16 @@ def heaven(facts: Facts, rng: np.random.Generator) -> np.ndarray:
     return sky * np.float32(rng.uniform(0.85, 1.15))
 
 
-def draw_picture(facts: Facts, rng: np.random.Generator) -> Image.Image:
-    """A picture of `facts`, SIZE pixels a side; one whose sign nobody can read is drawn again."""
+def draw_picture(facts: Facts, rng: Generator) -> Image.Image:
+    """A picture of `facts`, PIXELS a side; one whose sign nobody can read is drawn again."""
     while True:
         picture, plate = photograph(facts, rng)
         if contrast(picture, plate) >= READABLE:
             return Image.fromarray(picture)
 
 
-def photograph(facts: Facts, rng: np.random.Generator) -> tuple[np.ndarray, Image.Image]:
-    """A picture, (SIZE, SIZE, 3) uint8, and the plate in it, SCENE pixels a side and clean."""
+def photograph(facts: Facts, rng: Generator) -> tuple[np.ndarray, Image.Image]:
+    """A picture, (PIXELS, PIXELS, 3) uint8, and the plate in it, SCENE pixels a side and clean."""
     colours, sky = backdrop(facts, rng)
     share = sky[..., None] * np.float32(1 / 255)
     light = LINEAR.take(colours) * light_on(rng, FALLS[facts.time])
@@ -327,7 +301,7 @@ def photograph(facts: Facts, rng: np.random.Generator) -> tuple[np.ndarray, Imag
     if fog:
         light += rng.uniform(0.45, 0.65) * (air - light)
 
-    plate, pole = put_up(facts.label, rng)
+    plate, pole = plate_on_a_post(facts.label, rng)
     clean = np.asarray(plate)
     alpha = clean[..., 3:] * np.float32(1 / 255)
     falls = light_on(rng, SHINES[facts.time])
@@ -336,120 +310,76 @@ def photograph(facts: Facts, rng: np.random.Generator) -> tuple[np.ndarray, Imag
     if fog:
         sign += rng.uniform(0.15, 0.3) * (air - sign)
     light += alpha * (sign - light)
-    if facts.weather in FALLING:
-        veil = FALLING[facts.weather](rng)[..., None]
+    if facts.weather in ("rain", "snow"):
+        veil = falling(facts.weather, rng)[..., None]
         light += veil * (max(air, 0.35 if facts.weather == "snow" else 0.2) * 1.3 - light)
     return expose(light, facts.blurred, rng), plate
 
 
-def put_up(label: int, rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+def plate_on_a_post(label: int, rng: Generator) -> tuple[Image.Image, np.ndarray]:
     """A plate on a post: an RGBA image, and the post's share of each pixel; SCENE pixels a side."""
-    left, top, right, bottom = cached_face(label, 0).getbbox()
-    tall = (right - left) / (bottom - top)
     radius = SCENE * rng.uniform(0.34, 0.4)
     x, y = SCENE / 2 + rng.normal(0, 0.02, 2) * SCENE
-    face = cached_face(label, int(rng.integers(num_variants(NAMES[label]))))
-    plate = face.transform(
-        (SCENE, SCENE), Image.Transform.PERSPECTIVE,
-        view(rng, x, y, radius, min(tall, 1.1)), Image.Resampling.BILINEAR,
-    )  # fmt: skip
+    plate = put_up(label, rng, x, y, radius, min(height_of(label), 1.1))
     post = Image.new("L", (SCENE, SCENE))
     half = rng.uniform(0.05, 0.09) * radius
     ImageDraw.Draw(post).rectangle((x - half, y, x + half, SCENE), fill=255)
     return plate, np.asarray(post) * np.float32(1 / 255)
 
 
-def streaks(rng: np.random.Generator) -> np.ndarray:
-    """(SCENE, SCENE) in [0, 1]: how much of each pixel rain covers."""
+def falling(weather: str, rng: Generator) -> np.ndarray:
+    """(SCENE, SCENE) in [0, 1]: how much of each pixel rain or falling snow covers."""
     image = Image.new("L", (2 * SCENE, 2 * SCENE))
     draw = ImageDraw.Draw(image)
-    slant = rng.normal(0, 0.2)
-    for x, y, length in rng.uniform((0, -0.1, 0.1), (1, 1, 0.2), (45, 3)) * 2 * SCENE:
-        draw.line((x, y, x + slant * length, y + length), fill=150)
+    if weather == "rain":
+        slant = rng.normal(0, 0.2)
+        for x, y, length in rng.uniform((0, -0.1, 0.1), (1, 1, 0.2), (45, 3)) * 2 * SCENE:
+            draw.line((x, y, x + slant * length, y + length), fill=150)
+    else:
+        for x, y, radius in rng.uniform((0, 0, 0.8), (2 * SCENE, 2 * SCENE, 2.2), (40, 3)):
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=235)
     return np.asarray(image.reduce(2)) * np.float32(1 / 255)
 
 
-def flakes(rng: np.random.Generator) -> np.ndarray:
-    """(SCENE, SCENE) in [0, 1]: how much of each pixel falling snow covers."""
-    image = Image.new("L", (2 * SCENE, 2 * SCENE))
-    draw = ImageDraw.Draw(image)
-    for x, y, radius in rng.uniform((0, 0, 0.8), (2 * SCENE, 2 * SCENE, 2.2), (40, 3)):
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=235)
-    return np.asarray(image.reduce(2)) * np.float32(1 / 255)
-
-
-FALLING = {"rain": streaks, "snow": flakes}
-
-
-def expose(light: np.ndarray, blurred: bool, rng: np.random.Generator) -> np.ndarray:
-    """Lens and sensor, without the faults that `camera.expose` has: (SIZE, SIZE, 3) uint8."""
+def expose(light: np.ndarray, blurred: bool, rng: Generator) -> np.ndarray:
+    """Lens and sensor, without the faults that `camera.expose` has: (PIXELS, PIXELS, 3) uint8."""
     sigma = rng.uniform(1.1, 1.6) if blurred else rng.uniform(0.35, 0.5)
     planes = np.ascontiguousarray(light.transpose(2, 0, 1), np.float32)
-    seen = through_lens(planes, (SIZE, SIZE), sigma, (0.0, 0.0)).transpose(1, 2, 0)
+    seen = through_lens(planes, (PIXELS, PIXELS), sigma).transpose(1, 2, 0)
     grey = np.clip(seen, 0, 1) ** (1 / GAMMA) + 0.006 * rng.standard_normal(seen.shape, np.float32)
     return (np.clip(grey, 0, 1) * 255).round().astype(np.uint8)
 
 
-# ---------------------------------------------------------------------------------------------
-# The data set
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- the data set
 
 
-def draw_chunk(chunk: Chunk) -> list[tuple[str, dict, list[str]]]:
+def draw_chunk_of_captions(chunk: Chunk) -> list[tuple[str, dict, list[str]]]:
     """Writes one chunk; returns each picture's file, what it shows, and sentences about it."""
     drawn = []
     for index in range(chunk.start, chunk.stop):
-        rng = np.random.default_rng((chunk.seed, chunk.split, chunk.label, index))
+        rng = default_rng((chunk.seed, chunk.split, chunk.label, index))
         facts = imagine(chunk.label, rng)
         name = f"{CLASSES[chunk.label]}/{index:05d}.jpg"
         draw_picture(facts, rng).save(chunk.folder / name, quality=95, subsampling=0)
-        sentences = [describe(facts, rng) for _ in range(SENTENCES)]
         shown = facts._asdict() | {"label": NAMES[chunk.label]}
-        drawn.append((name, shown, sentences))
+        drawn.append((name, shown, [caption_of(facts, rng) for _ in range(SENTENCES)]))
     return drawn
 
 
-def draw_captions(
-    root: Path,
-    seed: int = 0,
-    per_class: Mapping[str, int] = SPLITS,
-    workers: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> None:
-    """Draws pictures with sentences; the same seed gives the same bytes.
-
-    root/{split}/{class}/NNNNN.jpg     pictures
-    root/{split}/captions.json         SENTENCES about each, as COCO has them, and what it shows
-
-    per_class: pictures a class in each split. workers: processes, one a core if None. progress:
-    called with the number of pictures finished since its last call.
-
-    The splits appear at the end and train last: a train folder means a complete data set, after a
-    kill as well. Existing splits are never touched: FileExistsError.
-    """
-    with build(Path(root), sorted(per_class, key="train".__eq__)) as folder:
-        for number, (split, count) in enumerate(per_class.items()):
-            for name in CLASSES:
-                (folder / split / name).mkdir(parents=True)
-            chunks = [
-                Chunk(folder / split, seed, number, label, start, min(start + CHUNK, count))
-                for label in range(len(CLASSES))
-                for start in range(0, count, CHUNK)
-            ]
-            drawn: list[tuple[str, dict, list[str]]] = []
-            for part in map_chunks(draw_chunk, chunks, workers):
-                drawn += part
-                progress(len(part))
-            write_sentences(folder / split / "captions.json", drawn)
-
-
-def write_sentences(path: Path, drawn: Sequence[tuple[str, dict, list[str]]]) -> None:
+def write_sentences(folder: Path, drawn: Sequence[tuple[str, dict, list[str]]]) -> None:
+    """Writes a split's captions.json, as COCO has it, and what each picture shows."""
     images, annotations = [], []
     for number, (name, shown, sentences) in enumerate(drawn, 1):
-        size = {"height": SIZE, "width": SIZE}
+        size = {"height": PIXELS, "width": PIXELS}
         images.append({"id": number, "file_name": name, **size, "shows": shown})
         for sentence in sentences:
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "caption": sentence}
-            )
-    path.write_text(json.dumps({"images": images, "annotations": annotations}), "utf-8")
+            annotation_id = len(annotations) + 1
+            annotations.append({"id": annotation_id, "image_id": number, "caption": sentence})
+    content = json.dumps({"images": images, "annotations": annotations})
+    (folder / "captions.json").write_text(content, "utf-8")
+
+
+# root/{split}/{class}/NNNNN.jpg, root/{split}/captions.json
+draw_captions = Drawing(
+    draw_chunk_of_captions, {"train": 500, "val": 10, "test": 20}, 25, CLASSES, end=write_sentences
+)

@@ -1,7 +1,7 @@
 """Clips in which time matters: one sign, or several in turn, before one backdrop.
 
     draw_clip("motion", 1, np.random.default_rng(0))     # (16, 32, 32, 3) uint8: a sign goes left
-    draw_dataset(Path("data/clips/motion_16"), "motion") # train/ val/ test/: clips.npy, labels.npy
+    clips_of("motion")(Path("data/clips/motion_16"))     # train/ val/ test/: clips.npy, labels.npy
 
 | kind | classes | what must not help |
 |---|---|---|
@@ -17,22 +17,23 @@ The shutter is short: a blur along the way would tell its axis.
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from PIL import Image
 
-from world.camera import GAMMA, LINEAR, shade, through_lens, wear
+from world.camera import GAMMA, LINEAR, shade, through_lens, worn
 from world.faces import draw_face, num_variants
-from world.parallel import build, map_chunks
+from world.parallel import Chunk, Drawing
 from world.signs import SCENE, backdrop
 
-SIDE = 32  # pixels of a frame
+PIXELS = 32  # a side of a frame
 FRAMES = 16
 FACE = 48  # pixels that a face is drawn at, about what it has in the scene
-ZOOM = SCENE / SIDE
+ZOOM = SCENE / PIXELS
 RADII = (6.0, 12.0)  # pixels of a frame
 PLACES = (8.0, 24.0)  # likewise, of a sign's middle
 DIM = 0.25  # light of a sign whose lamp is off
@@ -42,17 +43,10 @@ SLOT = 4  # frames that a sign stands in `memory`
 
 # What moves in each class of `motion`: the place in `Pose`, and which way.
 MOTIONS = {
-    "still": None,
-    "left": ("x", -1),
-    "right": ("x", 1),
-    "up": ("y", -1),
-    "down": ("y", 1),
-    "nearer": ("size", 1),
-    "farther": ("size", -1),
-    "turning_clockwise": ("angle", 1),
-    "turning_counter_clockwise": ("angle", -1),
-    "blinking": ("lamp", 1),
-}
+    "still": None, "left": ("x", -1), "right": ("x", 1), "up": ("y", -1), "down": ("y", 1),
+    "nearer": ("size", 1), "farther": ("size", -1), "turning_clockwise": ("angle", 1),
+    "turning_counter_clockwise": ("angle", -1), "blinking": ("lamp", 1),
+}  # fmt: skip
 # Faces whose turning is seen at this size; a ring with a number in it hardly looks turned.
 MOVING = (
     "give_way", "stop", "no_entry", "priority_road", "priority_crossing", "general_caution",
@@ -76,14 +70,13 @@ class Pose(NamedTuple):
     lamp: np.ndarray  # light that falls on it, beside the scene's
 
 
-# ---------------------------------------------------------------------------------------------
-# What happens in a clip: the plates, which of them each frame shows (-1: none), and where
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- what happens in a clip
 
+# The plates, which of them each frame shows (-1: none), and where.
 Story = tuple[list[str], np.ndarray, Pose]
 
 
-def motion(label: int, rng: np.random.Generator, frames: int) -> Story:
+def motion(label: int, rng: Generator, frames: int) -> Story:
     """One sign that does what the class says."""
     phases = dict(zip(Pose._fields, np.tile(rng.random((5, 1)), frames), strict=True))
     travel, period = rng.uniform(*TRAVEL), rng.uniform(*PERIOD)
@@ -109,7 +102,7 @@ def pose_of(
     )
 
 
-def upright(rng: np.random.Generator, which: np.ndarray) -> Pose:
+def upright(rng: Generator, which: np.ndarray) -> Pose:
     """Poses of signs that stand still, each near the middle and large: easy to read."""
     count = which.max() + 1
     x, y, size = rng.uniform((0.3, 0.3, 0.6), (0.7, 0.7, 1), (count, 3))[which].T
@@ -117,18 +110,17 @@ def upright(rng: np.random.Generator, which: np.ndarray) -> Pose:
     return pose_of(x, y, size, lit, lit)._replace(angle=lean)
 
 
-def order(label: int, rng: np.random.Generator, frames: int) -> Story:
+def order(label: int, rng: Generator, frames: int) -> Story:
     """Two signs, one after the other, for as long and wherever it may be."""
     lengths = rng.integers(frames * 3 // 16, frames * 6 // 16, 2, endpoint=True)
     first, end = np.sort(rng.integers(0, frames - lengths.sum(), 2, endpoint=True))
     which = np.full(frames, -1)
     which[first : first + lengths[0]] = 0
     which[end + lengths[0] : end + lengths.sum()] = 1
-    faces = [PAIR[label], PAIR[1 - label]]
-    return faces, which, upright(rng, which)
+    return [PAIR[label], PAIR[1 - label]], which, upright(rng, which)
 
 
-def memory(label: int, rng: np.random.Generator, frames: int) -> Story:
+def memory(label: int, rng: Generator, frames: int) -> Story:
     """A sign, and then others, each as likely to be any of them as the first."""
     shown = [label, *rng.integers(len(TOLD_APART), size=-(-frames // SLOT) - 1)]
     which = np.arange(frames) // SLOT
@@ -143,7 +135,7 @@ class Kind(NamedTuple):
     """
 
     classes: tuple[str, ...]
-    story: Callable[[int, np.random.Generator, int], Story]
+    story: Callable[[int, Generator, int], Story]
     counts: Mapping[str, int]
 
 
@@ -156,23 +148,7 @@ KINDS = {
 }
 
 
-# ---------------------------------------------------------------------------------------------
-# The camera
-# ---------------------------------------------------------------------------------------------
-
-
-@cache
-def cached_face(name: str, variant: int) -> np.ndarray:
-    """A face as (FACE, FACE, 4) uint8."""
-    return np.asarray(draw_face(name, FACE, variant))
-
-
-def worn_plate(name: str, rng: np.random.Generator) -> Image.Image:
-    """A plate of some print, worn, as RGBA."""
-    clean = cached_face(name, int(rng.integers(num_variants(name))))
-    worn = np.clip(wear(rng, LINEAR.take(clean[..., :3])), 0, 1) ** (1 / GAMMA)
-    colours = (255 * worn).astype(np.uint8)
-    return Image.fromarray(np.concatenate((colours, clean[..., 3:]), 2))
+# ---------------------------------------------------------------- the camera
 
 
 def placed(plate: Image.Image, x: float, y: float, size: float, angle: float) -> np.ndarray:
@@ -186,10 +162,12 @@ def placed(plate: Image.Image, x: float, y: float, size: float, angle: float) ->
     )
 
 
-def draw_clip(kind: str, label: int, rng: np.random.Generator, frames: int = FRAMES) -> np.ndarray:
-    """A clip of a class, (frames, SIDE, SIDE, 3) uint8."""
+def draw_clip(kind: str, label: int, rng: Generator, frames: int = FRAMES) -> np.ndarray:
+    """A clip of a class, (frames, PIXELS, PIXELS, 3) uint8."""
     faces, which, pose = KINDS[kind].story(label, rng, frames)
-    plates = [worn_plate(name, rng) for name in faces]
+    plates = []
+    for name in faces:
+        plates.append(worn(rng, draw_face(name, FACE, int(rng.integers(num_variants(name))))))
     layers = np.zeros((frames, SCENE, SCENE, 4), np.uint8)
     for t in np.flatnonzero(which >= 0):
         layers[t] = placed(plates[which[t]], pose.x[t], pose.y[t], pose.size[t], pose.angle[t])
@@ -204,81 +182,38 @@ def draw_clip(kind: str, label: int, rng: np.random.Generator, frames: int = FRA
     scene = background + alpha * (LINEAR.take(layers[..., :3]) * lit - background)
 
     planes = (scene * light).transpose(0, 3, 1, 2).reshape(-1, SCENE, SCENE)
-    seen = through_lens(planes, (SIDE, SIDE), rng.uniform(0.35, 0.6), (0.0, 0.0))
-    seen = seen.reshape(frames, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+    seen = through_lens(planes, (PIXELS, PIXELS), rng.uniform(0.35, 0.6))
+    seen = seen.reshape(frames, 3, PIXELS, PIXELS).transpose(0, 2, 3, 1)
     grain = rng.standard_normal(seen.shape, np.float32) * np.float32(rng.uniform(0.002, 0.015))
     pixels = np.clip(seen, 0, 1) ** np.float32(1 / GAMMA) + grain
     return (255 * np.clip(pixels, 0, 1)).astype(np.uint8)
 
 
-# ---------------------------------------------------------------------------------------------
-# Data sets
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- data sets
 
 
-class Chunk(NamedTuple):
-    """Clips [start, stop) of one split: the unit of work of a process."""
-
-    kind: str
-    frames: int
-    seed: int
-    split: int
-    start: int
-    stop: int
-
-
-CHUNK = 50
-
-
-def draw_chunk(chunk: Chunk) -> np.ndarray:
-    """Draws one chunk; each clip has a stream of its own, so that workers do not matter."""
-    classes = len(KINDS[chunk.kind].classes)
-    number = tuple(KINDS).index(chunk.kind)
-    clips = []
+def draw_chunk_of_clips(chunk: Chunk, kind: str, frames: int) -> range:
+    """Writes one chunk into the array of its split; returns the clips' numbers."""
+    classes, number = len(KINDS[kind].classes), tuple(KINDS).index(kind)
+    array = np.load(chunk.folder / "clips.npy", mmap_mode="r+")
     for index in range(chunk.start, chunk.stop):
-        stream = np.random.SeedSequence((chunk.seed, number, chunk.frames, chunk.split, index))
-        rng = np.random.default_rng(stream)
-        clips.append(draw_clip(chunk.kind, index % classes, rng, chunk.frames))
-    return np.stack(clips)
+        rng = default_rng((chunk.seed, number, frames, chunk.split, index))
+        array[index] = draw_clip(kind, index % classes, rng, frames)
+    return range(chunk.start, chunk.stop)
 
 
-def draw_dataset(
-    root: Path,
-    kind: str,
-    frames: int = FRAMES,
-    seed: int = 0,
-    counts: Mapping[str, int] | None = None,
-    workers: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> None:
-    """Draws root/{split}/clips.npy, (N, frames, SIDE, SIDE, 3) uint8, and labels.npy, (N,) int64.
+def clips_of(kind: str, frames: int = FRAMES) -> Drawing:
+    """root/{split}/clips.npy, (N, frames, PIXELS, PIXELS, 3) uint8, and labels.npy, (N,) int64."""
 
-    The same seed gives the same bytes. counts: clips in each split; the kind's own if None.
-    workers: processes, one a core if None. progress: called with the number of clips finished
-    since its last call.
+    def begin(folder: Path, count: int) -> None:
+        np.save(folder / "labels.npy", np.arange(count) % len(KINDS[kind].classes))
+        shape = (count, frames, PIXELS, PIXELS, 3)
+        np.lib.format.open_memmap(folder / "clips.npy", "w+", np.uint8, shape)
 
-    The splits appear at the end and train last: a train folder means a complete data set, after a
-    kill as well. Existing splits are never touched: FileExistsError.
-    """
-    counts = counts or KINDS[kind].counts
-    classes = len(KINDS[kind].classes)
-    with build(Path(root), sorted(counts, key="train".__eq__)) as folder:
-        chunks, arrays = [], []
-        for number, (split, count) in enumerate(counts.items()):
-            (folder / split).mkdir()
-            np.save(folder / split / "labels.npy", np.arange(count) % classes)
-            array = np.lib.format.open_memmap(
-                folder / split / "clips.npy", "w+", np.uint8, (count, frames, SIDE, SIDE, 3)
-            )
-            for start in range(0, count, CHUNK):
-                stop = min(start + CHUNK, count)
-                chunks.append(Chunk(kind, frames, seed, number, start, stop))
-                arrays.append(array[start:stop])
-        for array, clips in zip(arrays, map_chunks(draw_chunk, chunks, workers), strict=True):
-            array[:] = clips
-            progress(len(clips))
+    draw = partial(draw_chunk_of_clips, kind=kind, frames=frames)
+    return Drawing(draw, KINDS[kind].counts, chunk=50, begin=begin)
 
 
 def read_dataset(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Clips and labels of a split that `draw_dataset` has drawn."""
+    """Clips and labels of a split that is drawn."""
     return tuple(np.load(root / split / f"{name}.npy") for name in ("clips", "labels"))

@@ -8,62 +8,17 @@ letters of DIN 1451. No picture and no font file is read.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-WHITE = (238, 238, 236)
-BLACK = (24, 24, 26)
-GREY = (150, 150, 150)
-FADED = (112, 112, 114)  # what a prohibition's end strikes out
-RED = (196, 28, 36)
-BLUE = (16, 82, 180)
-YELLOW = (245, 178, 24)
-GREEN = (0, 140, 90)
+from world.colours import BLACK, BLUE, FADED, GREEN, GREY, RED, WHITE, YELLOW, Colour
 
 Point = tuple[float, float]
-Colour = tuple[int, int, int]
 
-
-# ---------------------------------------------------------------------------------------------
-# Strokes and glyphs
-# ---------------------------------------------------------------------------------------------
-
-
-class Pen:
-    """Draws on a square RGBA image in sign units: x right and y down, the plate in [-1, 1]."""
-
-    SUPERSAMPLE = 4  # ImageDraw does not smooth edges; shrinking does
-
-    def __init__(self, size: int):
-        side = size * self.SUPERSAMPLE
-        self.scale = side / 2
-        self.image = Image.new("RGBA", (side, side), (*GREY, 0))
-        self.draw = ImageDraw.Draw(self.image)
-
-    def pixels(self, points: Sequence[Point]) -> list[Point]:
-        return [((x + 1) * self.scale, (y + 1) * self.scale) for x, y in points]
-
-    def polygon(self, points: Sequence[Point], colour: Colour, radius: float = 0) -> None:
-        """Filled polygon, grown by `radius` with round corners."""
-        self.draw.polygon(self.pixels(points), fill=colour)
-        if radius:
-            self.stroke([*points, points[0]], 2 * radius, colour)
-
-    def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
-        box = self.pixels([(x - radius, y - radius), (x + radius, y + radius)])
-        self.draw.ellipse(box, fill=colour)
-
-    def stroke(self, points: Sequence[Point], width: float, colour: Colour) -> None:
-        """Line of constant width through points; its ends are blunt, a closed line has none."""
-        line = self.pixels(points)
-        self.draw.line(line, fill=colour, width=round(width * self.scale), joint="curve")
-        if math.dist(points[0], points[-1]) < 1e-9:
-            self.disc(*points[0], width / 2, colour)
-
-    def finish(self) -> Image.Image:
-        return self.image.reduce(self.SUPERSAMPLE)
+# ---------------------------------------------------------------- strokes and glyphs
 
 
 def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float) -> list[Point]:
@@ -73,15 +28,11 @@ def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float) -> 
     return [(x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles]
 
 
-def regular(sides: int, inradius: float, turn: float, x: float = 0, y: float = 0) -> list[Point]:
+def regular(sides: int, inradius: float, turn: float, y: float = 0) -> list[Point]:
     """Corners of a regular polygon; the first lies `turn` degrees clockwise from the right."""
     radius = inradius / math.cos(math.pi / sides)
     angles = [math.radians(turn + 360 * k / sides) for k in range(sides)]
-    return [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in angles]
-
-
-def mirrored(points: Sequence[Point]) -> list[Point]:
-    return [(-x, y) for x, y in points]
+    return [(radius * math.cos(a), y + radius * math.sin(a)) for a in angles]
 
 
 def turned(points: Sequence[Point], degrees: float) -> list[Point]:
@@ -131,41 +82,72 @@ def glyph(character: str, w: float, h: float) -> list[list[Point]]:
     raise ValueError(f"no glyph for {character!r}")
 
 
-def write(
-    pen: Pen, text: str, width: float, height: float, gap: float, weight: float, colour: Colour
-) -> None:
-    """Centred text; width and height are of one character's centre lines."""
-    advances = [width * (0.65 if c == "1" else 1.0) + gap for c in text]
-    x = -(sum(advances) - gap) / 2
-    for character, advance in zip(text, advances, strict=True):
-        for line in glyph(character, advance - gap, height):
-            pen.stroke([(x + px, py - height / 2) for px, py in line], weight, colour)
-        x += advance
+class Pen:
+    """Draws on a square RGBA image in sign units: x right and y down, the plate in [-1, 1]."""
+
+    SUPERSAMPLE = 4  # ImageDraw does not smooth edges; shrinking does
+
+    def __init__(self, size: int):
+        side = size * self.SUPERSAMPLE
+        self.scale = side / 2
+        self.image = Image.new("RGBA", (side, side), (*GREY, 0))
+        self.draw = ImageDraw.Draw(self.image)
+
+    def pixels(self, points: Sequence[Point]) -> list[Point]:
+        return [((x + 1) * self.scale, (y + 1) * self.scale) for x, y in points]
+
+    def polygon(self, points: Sequence[Point], colour: Colour, radius: float = 0) -> None:
+        """Filled polygon, grown by `radius` with round corners."""
+        self.draw.polygon(self.pixels(points), fill=colour)
+        if radius:
+            self.stroke([*points, points[0]], 2 * radius, colour)
+
+    def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
+        box = self.pixels([(x - radius, y - radius), (x + radius, y + radius)])
+        self.draw.ellipse(box, fill=colour)
+
+    def stroke(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+        """Line of constant width through points; its ends are blunt, a closed line has none."""
+        line = self.pixels(points)
+        self.draw.line(line, fill=colour, width=round(width * self.scale), joint="curve")
+        if math.dist(points[0], points[-1]) < 1e-9:
+            self.disc(*points[0], width / 2, colour)
+
+    def write(
+        self, text: str, width: float, height: float, gap: float, weight: float, colour: Colour
+    ) -> None:
+        """Centred text; width and height are of one character's centre lines."""
+        advances = [width * (0.65 if c == "1" else 1.0) + gap for c in text]
+        x = -(sum(advances) - gap) / 2
+        for character, advance in zip(text, advances, strict=True):
+            for line in glyph(character, advance - gap, height):
+                self.stroke([(x + px, py - height / 2) for px, py in line], weight, colour)
+            x += advance
+
+    def arrow(self, path: list[Point], width: float, head: float, filled: bool) -> None:
+        """White arrow along a path: an open chevron as on today's plates, or a solid older head."""
+        (x0, y0), (x1, y1) = path[-2:]
+        length = math.hypot(x1 - x0, y1 - y0)
+        ux, uy = (x1 - x0) / length, (y1 - y0) / length  # where the arrow points
+
+        def at(along: float, across: float) -> Point:
+            return x1 + along * ux - across * uy, y1 + along * uy + across * ux
+
+        if filled:
+            self.stroke(path[:-1] + [at(-head * 0.7, 0)], width, WHITE)
+            self.polygon([at(0, 0), at(-head, head * 0.75), at(-head, -head * 0.75)], WHITE)
+        else:
+            thick = width * 1.4  # of a wing, along the arrow
+            self.stroke(path[:-1] + [at(-thick / 2, 0)], width, WHITE)
+            for side in (head * 0.7, -head * 0.7):
+                tip, back = at(-head * 0.8, side), at(-head * 0.8 - thick, side)
+                self.polygon([at(0, 0), tip, back, at(-thick, 0)], WHITE)
+
+    def finish(self) -> Image.Image:
+        return self.image.reduce(self.SUPERSAMPLE)
 
 
-def arrow(pen: Pen, path: list[Point], width: float, head: float, filled: bool) -> None:
-    """White arrow along a path: an open chevron as on today's plates, or a solid older head."""
-    (x0, y0), (x1, y1) = path[-2:]
-    length = math.hypot(x1 - x0, y1 - y0)
-    ux, uy = (x1 - x0) / length, (y1 - y0) / length  # where the arrow points
-
-    def at(along: float, across: float) -> Point:
-        return x1 + along * ux - across * uy, y1 + along * uy + across * ux
-
-    if filled:
-        pen.stroke(path[:-1] + [at(-head * 0.7, 0)], width, WHITE)
-        pen.polygon([at(0, 0), at(-head, head * 0.75), at(-head, -head * 0.75)], WHITE)
-    else:
-        thick = width * 1.4  # of a wing, along the arrow
-        pen.stroke(path[:-1] + [at(-thick / 2, 0)], width, WHITE)
-        for side in (head * 0.7, -head * 0.7):
-            wing = [at(0, 0), at(-head * 0.8, side), at(-head * 0.8 - thick, side), at(-thick, 0)]
-            pen.polygon(wing, WHITE)
-
-
-# ---------------------------------------------------------------------------------------------
-# The 43 faces
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- the 43 faces
 
 
 class Look(NamedTuple):
@@ -194,22 +176,18 @@ def round_plate(pen: Pen, look: Look, colour: Colour, inside: Colour | None = No
 def triangle_plate(pen: Pen, look: Look, turn: float = -90) -> None:
     """Equilateral triangle, one corner towards `turn`, its bounding box in the middle."""
     y = -0.28 * math.sin(math.radians(turn))
-    for inset, radius, colour in (
-        (0, 0.07, WHITE),
-        (look.rim, 0.07, RED),
-        (look.rim + look.band * 0.62, 0.02, WHITE),
-    ):
-        pen.polygon(regular(3, 0.56 - inset - radius, turn, 0, y), colour, radius)
+    inside = look.rim + look.band * 0.62
+    for inset, radius, colour in ((0, 0.07, WHITE), (look.rim, 0.07, RED), (inside, 0.02, WHITE)):
+        pen.polygon(regular(3, 0.56 - inset - radius, turn, y), colour, radius)
 
 
 def speed_limit(pen: Pen, look: Look, alt: int, text: str) -> None:  # 274
-    round_plate(pen, look, RED, WHITE)
     # Width, height and weight of the digits: regular, condensed, extended, large and bold.
     spread, tall, bold = ((1, 1, 1), (0.9, 1.05, 1.15), (1.1, 0.95, 0.9), (1.1, 1.1, 1.2))[alt]
     text = text.replace("6", "b") if alt % 2 else text
     spread, tall = spread * look.scale, 0.66 * tall * look.scale
     width, gap, weight = (0.33, 0.19, 0.12) if len(text) == 2 else (0.24, 0.17, 0.105)
-    write(pen, text, width * spread, tall, gap * spread, weight * bold * look.weight, BLACK)
+    pen.write(text, width * spread, tall, gap * spread, weight * bold * look.weight, BLACK)
 
 
 def car(pen: Pen, look: Look, x: float, s: float, colour: Colour) -> None:
@@ -226,51 +204,39 @@ def car(pen: Pen, look: Look, x: float, s: float, colour: Colour) -> None:
         pen.stroke([at(wheel, 0.1), at(wheel, 0.2)], 0.1, colour)
 
 
-def lorry(pen: Pen, s: float, colour: Colour) -> None:
-    """A lorry seen from behind, left of the middle."""
-    box = [(-0.62, -0.36), (-0.1, -0.36), (-0.1, 0.13), (-0.62, 0.13)]
-    pen.polygon([(s * x, s * y) for x, y in box], colour)
-    for wheel in (-0.52, -0.2):
-        pen.stroke([(s * wheel, s * 0.1), (s * wheel, s * 0.2)], 0.13, colour)
+def abreast(pen: Pen, look: Look, s: float, truck: bool, left: Colour, right: Colour) -> None:
+    """A lorry or a car, and a car to its right."""
+    if truck:
+        box = [(-0.62, -0.36), (-0.1, -0.36), (-0.1, 0.13), (-0.62, 0.13)]
+        pen.polygon([(s * x, s * y) for x, y in box], left)
+        for wheel in (-0.52, -0.2):
+            pen.stroke([(s * wheel, s * 0.1), (s * wheel, s * 0.2)], 0.13, left)
+    else:
+        car(pen, look, -0.32, s, left)
+    car(pen, look, 0.32, s, right)
 
 
-def no_overtaking(pen: Pen, look: Look, alt: int) -> None:  # 276
-    round_plate(pen, look, RED, WHITE)
-    s = look.scale * (0.92 if alt else 1.0)
-    car(pen, look, -0.32, s, RED)
-    car(pen, look, 0.32, s, BLACK)
-
-
-def no_overtaking_by_trucks(pen: Pen, look: Look, alt: int) -> None:  # 277
-    round_plate(pen, look, RED, WHITE)
-    s = look.scale * (0.92 if alt else 1.0)
-    lorry(pen, s, RED)
-    car(pen, look, 0.32, s, BLACK)
+def no_overtaking(pen: Pen, look: Look, alt: int, truck: bool) -> None:  # 276, 277 by trucks
+    abreast(pen, look, look.scale * (0.92 if alt else 1.0), truck, RED, BLACK)
 
 
 def no_trucks(pen: Pen, look: Look, alt: int) -> None:  # 253
-    round_plate(pen, look, RED, WHITE)
     k = look.scale * (0.9 if alt else 1.0)
-
-    def block(*points: Point) -> None:
-        pen.polygon([(k * x, k * y) for x, y in points], BLACK)
-
-    block((-0.14, -0.27), (0.57, -0.27), (0.57, 0.12), (-0.14, 0.12))
-    block((-0.19, 0.16), (-0.55, 0.16), (-0.55, 0.02), (-0.44, -0.15), (-0.19, -0.15))
-    block((-0.5, 0.15), (0.5, 0.15), (0.5, 0.2), (-0.5, 0.2))
-    pen.polygon(
-        [(k * x, k * y) for x, y in ((-0.47, 0), (-0.4, -0.1), (-0.3, -0.1), (-0.3, 0))], WHITE
-    )
+    load = [(-0.14, -0.27), (0.57, -0.27), (0.57, 0.12), (-0.14, 0.12)]
+    cab = [(-0.19, 0.16), (-0.55, 0.16), (-0.55, 0.02), (-0.44, -0.15), (-0.19, -0.15)]
+    frame = [(-0.5, 0.15), (0.5, 0.15), (0.5, 0.2), (-0.5, 0.2)]
+    window = [(-0.47, 0), (-0.4, -0.1), (-0.3, -0.1), (-0.3, 0)]
+    for points, colour in ((load, BLACK), (cab, BLACK), (frame, BLACK), (window, WHITE)):
+        pen.polygon([(k * x, k * y) for x, y in points], colour)
     for wheel in (-0.38, 0.2, 0.42):
         pen.disc(k * wheel, k * 0.2, 0.095 * k, BLACK)
 
 
 def priority_crossing(pen: Pen, look: Look, alt: int) -> None:  # 301
-    triangle_plate(pen, look)
     k, w = look.scale, 0.105 * look.weight
     shoulder = w * (1.7 if alt else 1.25)
     half = [(shoulder, -0.06), (w, -0.04), (w * 1.25, 0.53), (0, 0.43)]
-    outline = [(0, -0.28), *half, *reversed(mirrored(half[:-1]))]
+    outline = [(0, -0.28), *half, *((-x, y) for x, y in half[-2::-1])]
     pen.polygon([(k * x, 0.15 + k * (y - 0.15)) for x, y in outline], BLACK)
     pen.stroke([(-0.29 * k, 0.18), (0.29 * k, 0.18)], 0.08 * look.weight, BLACK)
 
@@ -291,11 +257,7 @@ def stop(pen: Pen, look: Look, alt: int) -> None:  # 206
     pen.polygon(regular(8, 0.96, 22.5), WHITE)
     pen.polygon(regular(8, 0.96 - 0.04 - look.rim, 22.5), RED)
     height = (0.62 if alt else 0.54) * look.scale
-    write(pen, "STOP", 0.23 * look.scale, height, 0.16, 0.105 * look.weight, WHITE)
-
-
-def no_vehicles(pen: Pen, look: Look, alt: int) -> None:  # 250
-    round_plate(pen, look, RED, WHITE)
+    pen.write("STOP", 0.23 * look.scale, height, 0.16, 0.105 * look.weight, WHITE)
 
 
 def no_entry(pen: Pen, look: Look, alt: int) -> None:  # 267
@@ -305,7 +267,6 @@ def no_entry(pen: Pen, look: Look, alt: int) -> None:  # 267
 
 
 def general_caution(pen: Pen, look: Look, alt: int) -> None:  # 101
-    triangle_plate(pen, look)
     k = 1.15 if alt else 1.0
     top, low = 0.085 * k * look.weight, 0.045 * k * look.weight
     bar = [(-top, -0.28), (top, -0.28), (low, 0.3), (-low, 0.3)]
@@ -315,7 +276,6 @@ def general_caution(pen: Pen, look: Look, alt: int) -> None:  # 101
 
 
 def curve(pen: Pen, look: Look, alt: int, side: int) -> None:  # 103-10 left, 103-20 right
-    triangle_plate(pen, look)
     outer = arc(0.02, 0.22, 0.32, 0.3, 180, 285)
     inner = arc(0.06, 0.3, 0.18, 0.22, 275, 180)
     tip = [(0.26, -0.08), (0.4, 0.05), (0.2, 0.12)]
@@ -325,14 +285,12 @@ def curve(pen: Pen, look: Look, alt: int, side: int) -> None:  # 103-10 left, 10
 
 
 def bumpy_road(pen: Pen, look: Look, alt: int) -> None:  # 112
-    triangle_plate(pen, look)
     k, radius, rise = look.scale, *((0.2, 0.24) if alt else (0.16, 0.18))
     humps = [p for x in (-0.2, 0.2) for p in arc(x, 0.5, radius, rise, 180, 360)]
     pen.polygon([(k * x, y) for x, y in [(-0.46, 0.57), *humps, (0.46, 0.57)]], BLACK)
 
 
 def road_narrows(pen: Pen, look: Look, alt: int) -> None:  # 121-10
-    triangle_plate(pen, look)
     w, k = 0.1 * look.weight, look.scale
     bend = 0.16 if alt else 0.08
     left = [(-0.14, -0.12), (-0.14, 0.54)]
@@ -342,7 +300,6 @@ def road_narrows(pen: Pen, look: Look, alt: int) -> None:  # 121-10
 
 
 def traffic_signals(pen: Pen, look: Look, alt: int) -> None:  # 131
-    triangle_plate(pen, look)
     if alt:
         pen.polygon([(-0.08, -0.12), (0.08, -0.12), (0.08, 0.46), (-0.08, 0.46)], BLACK, 0.04)
     radius = (0.12 if alt else 0.13) * look.scale
@@ -351,7 +308,6 @@ def traffic_signals(pen: Pen, look: Look, alt: int) -> None:  # 131
 
 
 def turn(pen: Pen, look: Look, alt: int, side: int) -> None:  # 209-10 left, 209-20 right
-    round_plate(pen, look, BLUE)
     k = look.scale
     path = (
         [(-0.22, 0.62), *arc(0.13, 0.05, 0.35, 0.35, 180, 270), (0.62, -0.3)],
@@ -360,83 +316,47 @@ def turn(pen: Pen, look: Look, alt: int, side: int) -> None:  # 209-10 left, 209
     )[alt]
     width, head = ((0.18, 0.4), (0.26, 0.46), (0.2, 0.48))[alt]
     path = [(side * k * x, k * y) for x, y in path]
-    arrow(pen, path, width * look.weight, head * k, filled=alt == 1)
+    pen.arrow(path, width * look.weight, head * k, filled=alt == 1)
 
 
-def ahead_only(pen: Pen, look: Look, alt: int, degrees: float = 0) -> None:  # 209-30
-    round_plate(pen, look, BLUE)
+def ahead_only(pen: Pen, look: Look, alt: int, degrees: Sequence[float]) -> None:  # 209-30, 222
     k = look.scale
-    path = turned([(0, 0.68 * k), (0, -0.1), (0, -0.7 * k)], degrees)
-    arrow(pen, path, (0.18, 0.2, 0.22)[alt] * look.weight, (0.42, 0.52, 0.56)[alt], filled=alt == 1)
-
-
-def keep_right(pen: Pen, look: Look, alt: int) -> None:  # 222-20
-    ahead_only(pen, look, alt, (135, 135, 130)[alt])
-
-
-def keep_left(pen: Pen, look: Look, alt: int) -> None:  # 222-10
-    ahead_only(pen, look, alt, (-135, -135, -130)[alt])
+    path = turned([(0, 0.68 * k), (0, -0.1), (0, -0.7 * k)], degrees[alt])
+    width, head = ((0.18, 0.42), (0.2, 0.52), (0.22, 0.56))[alt]
+    pen.arrow(path, width * look.weight, head, filled=alt == 1)
 
 
 def roundabout(pen: Pen, look: Look, alt: int) -> None:  # 215
-    round_plate(pen, look, BLUE)
     radius = 0.55 * look.scale
     for k in range(3):
         tip = 120 * k - (50, 80, 115)[alt]
         # The head lies on a chord, so that it follows the ring instead of its tangent.
         path = arc(0, 0, radius, radius, tip + 92, tip + 30) + arc(0, 0, radius, radius, tip, tip)
-        arrow(pen, path[:-1], 0.13 * look.weight, 0.3, filled=False)
+        pen.arrow(path[:-1], 0.13 * look.weight, 0.3, filled=False)
 
 
 def ahead_or_turn(pen: Pen, look: Look, alt: int, side: int) -> None:  # 214-20 right, 214-10 left
-    round_plate(pen, look, BLUE)
     k, filled = look.scale, alt == 1
     width, head = ((0.15, 0.32), (0.17, 0.36), (0.17, 0.38))[alt]
     stem, level = -0.2 * side, (0.08, 0.14, 0.02)[alt]
     branch = [(stem, 0.66), *arc(stem + 0.22 * side, level + 0.2, 0.22 * side, 0.2, 180, 260)]
     for path in ([(stem, 0.7), (stem, -0.68)], [*branch, (0.66 * side, level)]):
-        arrow(pen, [(k * x, k * y) for x, y in path], width * look.weight, head * k, filled)
+        pen.arrow([(k * x, k * y) for x, y in path], width * look.weight, head * k, filled)
 
 
-def end_plate(pen: Pen, look: Look) -> None:
+def end_of(pen: Pen, look: Look, alt: int, what: str) -> None:  # 278, 280, 281, 282
+    """A prohibition, and black lines over it: five fine ones, or one band of them as from afar."""
     pen.disc(0, 0, 0.98, FADED)
     pen.disc(0, 0, 0.98 - 0.5 * look.rim - 0.01, WHITE)
-
-
-def slash(pen: Pen, look: Look, alt: int) -> None:
-    """The black lines that end a prohibition: five fine ones, or one band of them as from afar."""
-    offsets, width, colour = ((-0.2, -0.1, 0, 0.1, 0.2), 0.05, BLACK)
-    if alt:
-        offsets, width, colour = (0,), 0.3, FADED
+    k = look.scale
+    if what.isdecimal():
+        pen.write(what, 0.36 * k, 0.72 * k, 0.2 * k, 0.14 * look.weight, FADED)
+    elif what != "all":
+        abreast(pen, look, k, what == "no overtaking by trucks", FADED, FADED)
+    offsets, width, colour = ((0,), 0.3, FADED) if alt else ((-0.2, -0.1, 0, 0.1, 0.2), 0.05, BLACK)
     for offset in offsets:
         half = math.sqrt(0.9**2 - offset**2)
         pen.stroke(turned([(-half, offset), (half, offset)], -45), width * look.weight, colour)
-
-
-def end_of_speed_limit(pen: Pen, look: Look, alt: int, text: str) -> None:  # 278
-    end_plate(pen, look)
-    k = look.scale
-    write(pen, text, 0.36 * k, 0.72 * k, 0.2 * k, 0.14 * look.weight, FADED)
-    slash(pen, look, alt)
-
-
-def end_of_limits(pen: Pen, look: Look, alt: int) -> None:  # 282
-    end_plate(pen, look)
-    slash(pen, look, alt)
-
-
-def end_of_no_overtaking(pen: Pen, look: Look, alt: int) -> None:  # 280
-    end_plate(pen, look)
-    for x in (-0.32, 0.32):
-        car(pen, look, x, look.scale, FADED)
-    slash(pen, look, alt)
-
-
-def end_of_no_overtaking_by_trucks(pen: Pen, look: Look, alt: int) -> None:  # 281
-    end_plate(pen, look)
-    lorry(pen, look.scale, FADED)
-    car(pen, look, 0.32, look.scale, FADED)
-    slash(pen, look, alt)
 
 
 class Brush(NamedTuple):
@@ -462,9 +382,22 @@ class Brush(NamedTuple):
     def disc(self, x: float, y: float, radius: float) -> None:
         self.pen.disc(*self.place([(x, y)])[0], self.k * radius, BLACK)
 
+    def person(self, x: float, y: float, s: float, stride: float) -> None:
+        """A person who walks to the left, `s` tall, the feet at y."""
+
+        def at(px: float, py: float) -> Point:
+            return x + s * px, y + s * (py - 1)
+
+        self.disc(*at(0, 0.09), 0.1 * s)
+        self.line(at(0, 0.28), at(0, 0.54), width=0.2 * s)
+        for side in (-1, 1):
+            foot = at(side * stride, 0.97)
+            self.line(at(0, 0.54), at(side * stride * 0.55, 0.75), foot, width=0.11 * s)
+            elbow, hand = at(side * stride, 0.42), at(side * stride - 0.06, 0.55)
+            self.line(at(0, 0.25), elbow, hand, width=0.08 * s)
+
 
 def warning(pen: Pen, look: Look, alt: int) -> Brush:
-    triangle_plate(pen, look)
     return Brush(pen, look.scale * (0.88 if alt else 0.98), look.weight)
 
 
@@ -501,25 +434,9 @@ def road_works(pen: Pen, look: Look, alt: int) -> None:  # 123
     brush.area((0.0, 0.57), (0.2, 0.36), (0.32, 0.32), (0.52, 0.57))
 
 
-def figure(brush: Brush, x: float, y: float, s: float, stride: float) -> None:
-    """A person who walks to the left, `s` tall, the feet at y."""
-
-    def at(px: float, py: float) -> Point:
-        return x + s * px, y + s * (py - 1)
-
-    brush.disc(*at(0, 0.09), 0.1 * s)
-    brush.line(at(0, 0.28), at(0, 0.54), width=0.2 * s)
-    for side in (-1, 1):
-        foot = at(side * stride, 0.97)
-        brush.line(at(0, 0.54), at(side * stride * 0.55, 0.75), foot, width=0.11 * s)
-        brush.line(
-            at(0, 0.25), at(side * stride, 0.42), at(side * stride - 0.06, 0.55), width=0.08 * s
-        )
-
-
 def pedestrians(pen: Pen, look: Look, alt: int) -> None:  # 133, an older print with a crossing
     brush = warning(pen, look, alt)
-    figure(brush, 0.0, 0.54, 0.82, 0.2)
+    brush.person(0.0, 0.54, 0.82, 0.2)
     if alt:
         for x in (-0.42, -0.2, 0.2, 0.42):
             brush.area((x - 0.05, 0.48), (x + 0.05, 0.48), (x + 0.07, 0.56), (x - 0.07, 0.56))
@@ -527,8 +444,8 @@ def pedestrians(pen: Pen, look: Look, alt: int) -> None:  # 133, an older print 
 
 def children(pen: Pen, look: Look, alt: int) -> None:  # 136
     brush = warning(pen, look, alt)
-    figure(brush, 0.13, 0.54, 0.78, 0.26)
-    figure(brush, -0.24, 0.54, 0.56, 0.3)
+    brush.person(0.13, 0.54, 0.78, 0.26)
+    brush.person(-0.24, 0.54, 0.56, 0.3)
 
 
 def bicycles(pen: Pen, look: Look, alt: int) -> None:  # 138
@@ -559,15 +476,8 @@ def snow(pen: Pen, look: Look, alt: int) -> None:  # 101-51
 
 def wild_animals(pen: Pen, look: Look, alt: int) -> None:  # 142-10
     brush = warning(pen, look, alt)
-    brush.area(
-        (-0.2, 0.02),
-        (0.1, 0.16),
-        (0.3, 0.24),
-        (0.34, 0.34),
-        (0.2, 0.4),
-        (-0.02, 0.34),
-        (-0.18, 0.26),
-    )
+    back = (-0.2, 0.02), (0.1, 0.16), (0.3, 0.24), (0.34, 0.34)
+    brush.area(*back, (0.2, 0.4), (-0.02, 0.34), (-0.18, 0.26))
     brush.line((-0.16, 0.14), (-0.24, -0.06), (-0.33, -0.02), width=0.1)
     brush.line((-0.22, -0.1), (-0.18, -0.24), (-0.26, -0.3), width=0.045)
     brush.line((-0.2, -0.1), (-0.08, -0.2), width=0.045)
@@ -577,80 +487,82 @@ def wild_animals(pen: Pen, look: Look, alt: int) -> None:  # 142-10
         brush.line((0.27, 0.3), knee, hoof, width=0.065)
 
 
-# Name -> drawing function, how many forms of it the streets hold, its arguments; in the order of
-# the German Traffic Sign Recognition Benchmark.
-FACES: dict[str, tuple[Callable[..., None], int, dict]] = {
-    "speed_limit_20": (speed_limit, 4, {"text": "20"}),
-    "speed_limit_30": (speed_limit, 4, {"text": "30"}),
-    "speed_limit_50": (speed_limit, 4, {"text": "50"}),
-    "speed_limit_60": (speed_limit, 4, {"text": "60"}),
-    "speed_limit_70": (speed_limit, 4, {"text": "70"}),
-    "speed_limit_80": (speed_limit, 4, {"text": "80"}),
-    "end_of_speed_limit_80": (end_of_speed_limit, 2, {"text": "80"}),
-    "speed_limit_100": (speed_limit, 4, {"text": "100"}),
-    "speed_limit_120": (speed_limit, 4, {"text": "120"}),
-    "no_overtaking": (no_overtaking, 2, {}),
-    "no_overtaking_by_trucks": (no_overtaking_by_trucks, 2, {}),
-    "priority_crossing": (priority_crossing, 2, {}),
-    "priority_road": (priority_road, 2, {}),
-    "give_way": (give_way, 1, {}),
-    "stop": (stop, 2, {}),
-    "no_vehicles": (no_vehicles, 1, {}),
-    "no_trucks": (no_trucks, 2, {}),
-    "no_entry": (no_entry, 1, {}),
-    "general_caution": (general_caution, 2, {}),
-    "curve_left": (curve, 2, {"side": -1}),
-    "curve_right": (curve, 2, {"side": 1}),
-    "double_curve": (double_curve, 2, {}),
-    "bumpy_road": (bumpy_road, 2, {}),
-    "slippery_road": (slippery_road, 2, {}),
-    "road_narrows": (road_narrows, 2, {}),
-    "road_works": (road_works, 2, {}),
-    "traffic_signals": (traffic_signals, 2, {}),
-    "pedestrians": (pedestrians, 2, {}),
-    "children": (children, 2, {}),
-    "bicycles": (bicycles, 2, {}),
-    "snow": (snow, 2, {}),
-    "wild_animals": (wild_animals, 2, {}),
-    "end_of_limits": (end_of_limits, 2, {}),
-    "turn_right": (turn, 3, {"side": 1}),
-    "turn_left": (turn, 3, {"side": -1}),
-    "ahead_only": (ahead_only, 3, {}),
-    "ahead_or_right": (ahead_or_turn, 3, {"side": 1}),
-    "ahead_or_left": (ahead_or_turn, 3, {"side": -1}),
-    "keep_right": (keep_right, 3, {}),
-    "keep_left": (keep_left, 3, {}),
-    "roundabout": (roundabout, 3, {}),
-    "end_of_no_overtaking": (end_of_no_overtaking, 2, {}),
-    "end_of_no_overtaking_by_trucks": (end_of_no_overtaking_by_trucks, 2, {}),
+# What the faces of a category of the German Traffic Sign Detection Benchmark are printed on.
+GROUNDS = {
+    "prohibitory": partial(round_plate, colour=RED, inside=WHITE),
+    "mandatory": partial(round_plate, colour=BLUE),
+    "danger": triangle_plate,
 }
-
-# The categories of the German Traffic Sign Detection Benchmark, by the place in this order.
-MANDATORY, DANGER, OTHER = (*range(33, 41),), (11, *range(18, 32)), (6, 12, 13, 14, 17, 32, 41, 42)
+# Category, drawing function of what is on the plate, how many forms of it the streets hold and its
+# arguments; in the order of the German Traffic Sign Recognition Benchmark.
+FACES: dict[str, tuple[str, Callable[..., None], int, dict]] = {
+    "speed_limit_20": ("prohibitory", speed_limit, 4, {"text": "20"}),
+    "speed_limit_30": ("prohibitory", speed_limit, 4, {"text": "30"}),
+    "speed_limit_50": ("prohibitory", speed_limit, 4, {"text": "50"}),
+    "speed_limit_60": ("prohibitory", speed_limit, 4, {"text": "60"}),
+    "speed_limit_70": ("prohibitory", speed_limit, 4, {"text": "70"}),
+    "speed_limit_80": ("prohibitory", speed_limit, 4, {"text": "80"}),
+    "end_of_speed_limit_80": ("other", end_of, 2, {"what": "80"}),
+    "speed_limit_100": ("prohibitory", speed_limit, 4, {"text": "100"}),
+    "speed_limit_120": ("prohibitory", speed_limit, 4, {"text": "120"}),
+    "no_overtaking": ("prohibitory", no_overtaking, 2, {"truck": False}),
+    "no_overtaking_by_trucks": ("prohibitory", no_overtaking, 2, {"truck": True}),
+    "priority_crossing": ("danger", priority_crossing, 2, {}),
+    "priority_road": ("other", priority_road, 2, {}),
+    "give_way": ("other", give_way, 1, {}),
+    "stop": ("other", stop, 2, {}),
+    "no_vehicles": ("prohibitory", lambda *plain: None, 1, {}),
+    "no_trucks": ("prohibitory", no_trucks, 2, {}),
+    "no_entry": ("other", no_entry, 1, {}),
+    "general_caution": ("danger", general_caution, 2, {}),
+    "curve_left": ("danger", curve, 2, {"side": -1}),
+    "curve_right": ("danger", curve, 2, {"side": 1}),
+    "double_curve": ("danger", double_curve, 2, {}),
+    "bumpy_road": ("danger", bumpy_road, 2, {}),
+    "slippery_road": ("danger", slippery_road, 2, {}),
+    "road_narrows": ("danger", road_narrows, 2, {}),
+    "road_works": ("danger", road_works, 2, {}),
+    "traffic_signals": ("danger", traffic_signals, 2, {}),
+    "pedestrians": ("danger", pedestrians, 2, {}),
+    "children": ("danger", children, 2, {}),
+    "bicycles": ("danger", bicycles, 2, {}),
+    "snow": ("danger", snow, 2, {}),
+    "wild_animals": ("danger", wild_animals, 2, {}),
+    "end_of_limits": ("other", end_of, 2, {"what": "all"}),
+    "turn_right": ("mandatory", turn, 3, {"side": 1}),
+    "turn_left": ("mandatory", turn, 3, {"side": -1}),
+    "ahead_only": ("mandatory", ahead_only, 3, {"degrees": (0, 0, 0)}),
+    "ahead_or_right": ("mandatory", ahead_or_turn, 3, {"side": 1}),
+    "ahead_or_left": ("mandatory", ahead_or_turn, 3, {"side": -1}),
+    "keep_right": ("mandatory", ahead_only, 3, {"degrees": (135, 135, 130)}),
+    "keep_left": ("mandatory", ahead_only, 3, {"degrees": (-135, -135, -130)}),
+    "roundabout": ("mandatory", roundabout, 3, {}),
+    "end_of_no_overtaking": ("other", end_of, 2, {"what": "no overtaking"}),
+    "end_of_no_overtaking_by_trucks": ("other", end_of, 2, {"what": "no overtaking by trucks"}),
+}
 
 
 def category(name: str) -> str:
     """ "mandatory", "danger", "other" or "prohibitory": what the benchmark counts a face to."""
-    number = tuple(FACES).index(name)
-    for kind, numbers in (("mandatory", MANDATORY), ("danger", DANGER), ("other", OTHER)):
-        if number in numbers:
-            return kind
-    return "prohibitory"
+    return FACES[name][0]
 
 
 def num_variants(name: str) -> int:
     """How many different plates of one face `draw_face` knows."""
-    return len(LOOKS) * FACES[name][1]
+    return len(LOOKS) * FACES[name][2]
 
 
+@cache
 def draw_face(name: str, size: int, variant: int = 0) -> Image.Image:
-    """Clean face as a size x size RGBA image, transparent outside the plate.
+    """Clean face as a size x size RGBA image, transparent outside the plate; made once, so shared.
 
     `variant` in [0, num_variants(name)) chooses the print: borders, strokes, arrow heads.
     """
     if not 0 <= variant < num_variants(name):
         raise ValueError(f"{name} has no variant {variant}")
-    face, _, arguments = FACES[name]
-    pen = Pen(size)
-    face(pen, LOOKS[variant % len(LOOKS)], variant // len(LOOKS), **arguments)
+    kind, draw, _, arguments = FACES[name]
+    pen, look = Pen(size), LOOKS[variant % len(LOOKS)]
+    if kind in GROUNDS:
+        GROUNDS[kind](pen, look)
+    draw(pen, look, variant // len(LOOKS), **arguments)
     return pen.finish()

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.random import Generator
 
 from world.canvas import BUILDING, PAVEMENT, ROAD, TREE, Canvas
 from world.colours import lit
@@ -16,13 +17,10 @@ YELLOW_PAINT = (225, 180, 40)
 
 def strip(left: float, right: float, z: np.ndarray, level: float = 0.0) -> np.ndarray:
     """(2 len(z), 3) outline of the ground between two x, bent with the road at each z."""
-    outline = np.empty((2, len(z), 3))
-    outline[0], outline[1] = (left, level, 0), (right, level, 0)
-    outline[..., 2] = z
-    return np.concatenate((outline[0], outline[1, ::-1]))
+    return np.array([(left, level, at) for at in z] + [(right, level, at) for at in z[::-1]])
 
 
-def draw_ground(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
+def draw_ground(canvas: Canvas, scene: Scene, rng: Generator) -> None:
     road, camera = scene.road, scene.camera
     below = (1 - camera.horizon) * canvas.window.frame_height / canvas.focal
     start = max(0.6, 0.7 * camera.height / max(below, 0.05))  # where the frame's lower edge looks
@@ -57,7 +55,7 @@ def draw_ground(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     mark(canvas, road, rng, z, ground(ROAD, 0.05, 0.1, 0.1))
 
 
-def mark(canvas: Canvas, road: Road, rng: np.random.Generator, z: np.ndarray, surface: int) -> None:
+def mark(canvas: Canvas, road: Road, rng: Generator, z: np.ndarray, surface: int) -> None:
     """Lines between lanes and at the edges, zebras and stop lines, arrows."""
     grey = int(rng.integers(130, 236))
     paint = YELLOW_PAINT if rng.random() < 0.06 else (grey, grey, grey)
@@ -87,7 +85,7 @@ def mark(canvas: Canvas, road: Road, rng: np.random.Generator, z: np.ndarray, su
         canvas.polygon(shape, paint, surface)
 
 
-def draw_horizon(canvas: Canvas, rng: np.random.Generator) -> None:
+def draw_horizon(canvas: Canvas, rng: Generator) -> None:
     """Woods and roofs far away."""
     for z in (390, 260, 170):
         if rng.random() < 0.35:

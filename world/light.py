@@ -4,11 +4,12 @@ import math
 from functools import cache
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from world.camera import GAMMA, LINEAR, textures
 from world.canvas import SIGN, Canvas
-from world.ground import FAR
+from world.ground import FAR, strip
 from world.scene import Scene, Weather
 
 FLARE = 1.6  # light above it is lost in the lens
@@ -23,7 +24,7 @@ def wide_textures(repeats: int) -> np.ndarray:
 
 
 def field(
-    rng: np.random.Generator, shape: tuple[int, int], low: int, high: int, stretch: int = 1
+    rng: Generator, shape: tuple[int, int], low: int, high: int, stretch: int = 1
 ) -> np.ndarray:
     """(H, W) window of an endless texture between the roughness `low` and `high` of 16.
 
@@ -37,25 +38,25 @@ def field(
 
 
 def shine(
-    scene: Scene,
-    canvas: Canvas,
-    colours: np.ndarray,
-    surfaces: np.ndarray,
-    sky: np.ndarray,
-    rng: np.random.Generator,
+    scene: Scene, canvas: Canvas, layers: tuple[np.ndarray, np.ndarray, np.ndarray], rng: Generator
 ) -> np.ndarray:
-    """Linear light (3, H, W) float32 that comes from the scene: textures, shadows, sky, haze."""
-    weather, table, shape = scene.weather, canvas.surfaces, surfaces.shape
+    """Linear light (3, H, W) float32 that comes from the scene: textures, shadows, sky, haze.
+
+    layers: what `Canvas.finish` gives.
+    """
+    colours, surfaces, sky = layers
+    weather, shape = scene.weather, surfaces.shape
+    table = (np.array(column, np.float32) for column in zip(*canvas.surfaces, strict=True))
+    labels, depth, rough, lights, ground, _ = table
     # Photographs are more contrasty than paint is.
     tones = LINEAR ** np.float32(rng.uniform(0.95, 1.5))
     light = tones.take(np.ascontiguousarray(colours.transpose(2, 0, 1)))
 
     # Textures and shadows.
-    rough = np.array([surface.rough for surface in table], np.float32)
-    gain = np.array([surface.light for surface in table], np.float32).take(surfaces)
+    gain = lights.take(surfaces)
     for k, (low, high) in enumerate(((10, 16), (5, 10), (0, 5))):
         gain *= 1 + rough[:, k].take(surfaces) * field(rng, shape, low, high)
-    ground = np.array([surface.ground for surface in table], np.float32).take(surfaces)
+    ground = ground.take(surfaces)
     gain *= 1 + rng.uniform(0.02, 0.2) * ground * field(rng, shape, 0, 7, stretch=4)
     if weather.shadow:
         gain *= 1 - weather.shadow * ground * shadows(scene, canvas, rng)
@@ -72,11 +73,9 @@ def shine(
     if weather.wet:
         mirrored = weather.wet * np.exp(-4 * np.maximum(below, 0))[:, None] * ground
         light += np.maximum(0.5 + 0.1 * field(rng, shape, 0, 7, stretch=4), 0) * mirrored * air
-    depth = np.array([surface.depth for surface in table], np.float32)
     through = np.exp(-weather.haze * depth).take(surfaces)
-    along = scene.camera.height / np.maximum(
-        below * height / canvas.focal, scene.camera.height / FAR
-    )
+    eye = scene.camera.height
+    along = eye / np.maximum(below * height / canvas.focal, eye / FAR)
     through = np.where(ground > 0, np.exp(-weather.haze * along)[:, None], through)
     light = air + through * (light - air)
 
@@ -90,19 +89,24 @@ def shine(
     if rng.random() < 0.5:  # the lens lets less light through at its corners
         y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
         light *= 1 - rng.uniform(0.1, 0.5) * (y[:, None] ** 2 + x**2) / 2
+    return expose(light, weather.grey, labels, lights, surfaces, sky)
+
+
+def expose(
+    light: np.ndarray, grey: float, labels: np.ndarray, lights: np.ndarray,
+    surfaces: np.ndarray, sky: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Light (3, H, W) as the camera is set to it; changed in place."""
     # The exposure is measured on what is not sky.
     measured = light[:, ::8, ::8][:, sky[::8, ::8] < 128]
-    exposure = meter(measured if measured.size > 100 else light, weather.grey)
-    white = np.array([max(surface.light, 1e-3) for surface in table], np.float32) * exposure
+    exposure = meter(measured if measured.size > 100 else light, grey)
+    white = np.maximum(lights, 1e-3) * exposure
     white /= np.clip(white, *READABLE)
-    sign = np.array([surface.label == SIGN for surface in table])
-    light *= exposure / np.where(sign, white, 1).astype(np.float32).take(surfaces)
+    light *= exposure / np.where(labels == SIGN, white, 1).astype(np.float32).take(surfaces)
     return np.minimum(light, FLARE, out=light)
 
 
-def sky_light(
-    weather: Weather, rng: np.random.Generator, above: np.ndarray, width: int
-) -> np.ndarray:
+def sky_light(weather: Weather, rng: Generator, above: np.ndarray, width: int) -> np.ndarray:
     """(3, H, W) light; `above` (H,) is the height over the horizon in shares of the frame's."""
     shape = len(above), width
     height = np.maximum(above, 0)[:, None]
@@ -121,34 +125,18 @@ def sky_light(
     return np.float32(weather.brightness) * sky
 
 
-def shadows(scene: Scene, canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
+def shadows(scene: Scene, canvas: Canvas, rng: Generator) -> np.ndarray:
     """(H, W) in [0, 1]: where the ground lies in the shadow of what stands on it."""
     image = Image.new("L", (canvas.window.width, canvas.window.height))
     draw = ImageDraw.Draw(image)
-    sun = scene.weather.sun
     for thing in scene.things:
-        shift = sun * thing.height
-        if thing.kind == "house":
-            side = thing.width if thing.x > 0 else -thing.width
-            foot = ((0, 0), (0, thing.length), (side, thing.length), (side, 0))
-            plan = [(thing.x + dx, thing.z + dz) for dx, dz in foot]
-            plan = [
-                plan[0],
-                plan[1],
-                (plan[1][0] - shift, plan[1][1]),
-                (plan[0][0] - shift, plan[0][1]),
-            ]
-        elif thing.height > 2 or thing.length:
-            half = thing.width / 2 if thing.kind not in ("lamp", "post") else 0.08
-            plan = [
-                (thing.x + half, thing.z),
-                (thing.x + half, thing.z + max(thing.length, 2 * half)),
-            ]
-            plan += [(thing.x - half - shift, plan[1][1]), (thing.x - half - shift, plan[0][1])]
-        else:
+        if thing.kind != "house" and thing.height <= 2 and not thing.length:
             continue
-        points = np.array([(x, 0.0, max(z, 1.0)) for x, z in plan])
-        draw.polygon((canvas.project(points) / canvas.SUPERSAMPLE).ravel().tolist(), 255)
+        half = {"house": 0, "lamp": 0.08, "post": 0.08}.get(thing.kind, thing.width / 2)
+        left, right = thing.x - half - scene.weather.sun * thing.height, thing.x + half
+        ends = np.array([thing.z, thing.z + max(thing.length, 2 * half)])
+        points = canvas.project(strip(right, left, np.maximum(ends, 1)))
+        draw.polygon((points / canvas.SUPERSAMPLE).ravel().tolist(), 255)
     soft = np.asarray(image, np.float32) / 255
     if rng.random() < 0.6:  # leaves let some of it through
         soft = soft * np.clip(0.7 + 0.6 * field(rng, soft.shape, 4, 10), 0, 1)
@@ -160,8 +148,6 @@ def meter(light: np.ndarray, grey: float) -> float:
     low, high = -6.0, 6.0
     for _ in range(10):
         middle = (low + high) / 2
-        if (np.minimum(light * math.exp(middle), 1) ** (1 / GAMMA)).mean() < grey:
-            low = middle
-        else:
-            high = middle
+        dark = (np.minimum(light * math.exp(middle), 1) ** (1 / GAMMA)).mean() < grey
+        low, high = (middle, high) if dark else (low, middle)
     return math.exp(low)

@@ -1,9 +1,10 @@
 """Trees with leaves and without, conifers, bushes and hedges."""
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from world.buildings import along
@@ -24,23 +25,17 @@ FULL = [255 * (level == 255) for level in range(256)]
 @cache
 def crowns(kind: str) -> tuple[Image.Image, ...]:
     """L images of crowns: 0 is outside, EDGE and more inside, 255 a twig or a leaf in the light."""
-    rng = np.random.default_rng(1)
-    make = {"bare": bare_crown, "conifer": conifer_crown}.get(kind, leafy_crown)
+    rng = default_rng(1)
+    make = bare_crown if kind == "bare" else partial(foliage, conifer=kind == "conifer")
     made = [make(rng, k) for k in range(CROWNS)]
     return (*made, *map(ImageOps.mirror, made))
 
 
-def leafy_crown(rng: np.random.Generator, k: int) -> Image.Image:
+def foliage(rng: Generator, k: int, conifer: bool = False) -> Image.Image:
     y, x = np.mgrid[-1 : 1 : MASK * 1j, -1 : 1 : MASK * 1j]
-    return foliage(rng, k, 1 - 1.2 * np.hypot(x, y), y)
-
-
-def conifer_crown(rng: np.random.Generator, k: int) -> Image.Image:
-    y, x = np.mgrid[-1 : 1 : MASK * 1j, -1 : 1 : MASK * 1j]
-    return foliage(rng, k, 1.2 * np.minimum((y + 1) * 0.5 - np.abs(x), 0.9 - y), y)
-
-
-def foliage(rng: np.random.Generator, k: int, outline: np.ndarray, y: np.ndarray) -> Image.Image:
+    outline = 1 - 1.2 * np.hypot(x, y)
+    if conifer:
+        outline = 1.2 * np.minimum((y + 1) * 0.5 - np.abs(x), 0.9 - y)
     rough, fine = (textures(256)[n + k % 3, 8 * k :, 8 * k :][:MASK, :MASK] for n in (10, 3))
     value = outline + 0.13 * (rough - rough.mean()) + rng.uniform(0.03, 0.12) * fine
     light = np.clip(rough - 1.8 * y + 0.8 * fine - 0.6, 0, 1)
@@ -52,7 +47,7 @@ def fitted(image: Image.Image) -> Image.Image:
     return image.resize((MASK, MASK), Image.Resampling.BOX, image.getbbox())
 
 
-def bare_crown(rng: np.random.Generator, k: int) -> Image.Image:
+def bare_crown(rng: Generator, k: int) -> Image.Image:
     side = 3 * MASK
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
@@ -68,7 +63,7 @@ def bare_crown(rng: np.random.Generator, k: int) -> Image.Image:
     for _ in range(3):
         grow(side / 2, side, rng.normal(0, 0.25), side * rng.uniform(0.2, 0.26), 0.026 * side)
     # What grows out of a round crown is cut.
-    twigs = ImageChops.multiply(fitted(image), leafy_crown(rng, k).point(INSIDE))
+    twigs = ImageChops.multiply(fitted(image), foliage(rng, k).point(INSIDE))
     outline = np.asarray(twigs.filter(ImageFilter.GaussianBlur(4))) > 12
     levels = np.where(outline, EDGE + (1 - EDGE / 255) * np.asarray(twigs), 0)
     return Image.fromarray(levels.astype(np.uint8))
@@ -77,13 +72,11 @@ def bare_crown(rng: np.random.Generator, k: int) -> Image.Image:
 @cache
 def dither() -> Image.Image:
     """Even noise of 0 to 254 over which a mask's levels become shares of pixels."""
-    tile = np.random.default_rng(2).integers(0, 255, (256, 256), np.uint8)
+    tile = default_rng(2).integers(0, 255, (256, 256), np.uint8)
     return Image.fromarray(np.tile(tile, (16, 16)))
 
 
-def stamp_crown(
-    canvas: Canvas, rng: np.random.Generator, thing: Thing, low: float, surface: int
-) -> None:
+def stamp_crown(canvas: Canvas, rng: Generator, thing: Thing, low: float, surface: int) -> None:
     """Leaves or twigs between `low` and the thing's height."""
     choices = crowns(thing.kind)
     mask = choices[rng.integers(len(choices))]
@@ -111,8 +104,7 @@ def stamp_crown(
         canvas.image.paste((*lit(thing.colour, rng.uniform(0.9, 1.8)), surface), box, shares)
 
 
-def tree(canvas: Canvas, thing: Thing) -> None:
-    rng = np.random.default_rng(thing.seed)
+def tree(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     rough = tuple(rng.uniform((0.1, 0.2, 0.2), (0.4, 0.6, 0.8)).tolist())
     surface = canvas.surface(TREE, thing.z, (0.1, 0.1, 0.15) if thing.kind == "bare" else rough)
     low = thing.height * (0.05 if thing.kind == "conifer" else rng.uniform(0.15, 0.4))
@@ -123,22 +115,18 @@ def tree(canvas: Canvas, thing: Thing) -> None:
     stamp_crown(canvas, rng, thing, low, surface)
 
 
-def bush(canvas: Canvas, thing: Thing) -> None:
-    rng = np.random.default_rng(thing.seed)
+def bush(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     rough = tuple(rng.uniform((0.1, 0.2, 0.2), (0.4, 0.6, 0.8)).tolist())
     stamp_crown(canvas, rng, thing, 0.0, canvas.surface(TREE, thing.z, rough))
 
 
-def hedge(canvas: Canvas, thing: Thing) -> None:
-    rng = np.random.default_rng(thing.seed)
+def hedge(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     near, far = along(thing)
     rough = tuple(rng.uniform((0.1, 0.3, 0.3), (0.4, 0.7, 0.9)).tolist())
     surface = canvas.surface(TREE, (near + far) / 2, rough)
-    count = 14
-    z, uneven = np.linspace(near, far, count), rng.standard_normal(count)
+    z, uneven = np.linspace(near, far, 14), rng.standard_normal(14)
     top = thing.height * (1 + rng.uniform(0.02, 0.15) * uneven)
-    x = np.full(count, thing.x)
-    edge = np.stack((x, top, z), -1)
+    edge = np.stack((np.full(14, thing.x), top, z), -1)
     wall = np.concatenate((edge * (1, 0, 1), edge[::-1]))
     canvas.polygon(wall, lit(thing.colour, rng.uniform(0.4, 1)), surface)
     width = min(thing.height, 2) / 2

@@ -4,29 +4,12 @@ Round, triangular, red or blue as well: what a network must learn to leave alone
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 from PIL import Image
 
-from world.faces import (
-    BLACK,
-    BLUE,
-    GREEN,
-    LOOKS,
-    RED,
-    WHITE,
-    YELLOW,
-    Brush,
-    Colour,
-    Look,
-    Pen,
-    arrow,
-    figure,
-    regular,
-    round_plate,
-    turned,
-    write,
-)  # fmt: skip
+from world.colours import BLACK, BLUE, GREEN, RED, WHITE, YELLOW, Colour
+from world.faces import FACES, LOOKS, Brush, Look, Pen, draw_face, regular, round_plate, turned
 
 
 def square(pen: Pen, colour: Colour, width: float = 0.96, height: float = 0.96) -> None:
@@ -44,27 +27,18 @@ def no_stopping(pen: Pen, look: Look, lines: int) -> None:  # 283 with two lines
 
 def weight_limit(pen: Pen, look: Look) -> None:  # 262
     round_plate(pen, look, RED, WHITE)
-    write(pen, "55", 0.24, 0.5, 0.3, 0.11, BLACK)
+    pen.write("55", 0.24, 0.5, 0.3, 0.11, BLACK)
     pen.disc(0, 0.27, 0.07, BLACK)
 
 
-def no_bicycles(pen: Pen, look: Look) -> None:  # 254
-    round_plate(pen, look, RED, WHITE)
-    wheels(Brush(pen, 0.9, 1.0), BLACK)
-
-
-def wheels(brush: Brush, colour: Colour) -> None:
+def bicycle(pen: Pen, look: Look, rim: Colour, ground: Colour, ink: Colour) -> None:  # 254, 237
+    round_plate(pen, look, rim, ground)
     for x in (-0.32, 0.32):
-        brush.pen.disc(x, 0.14, 0.24, colour)
-        brush.pen.disc(x, 0.14, 0.17, WHITE if colour == BLACK else BLUE)
+        pen.disc(x, 0.14, 0.24, ink)
+        pen.disc(x, 0.14, 0.17, ground)
     frame = [(-0.32, 0.14), (-0.12, -0.24), (0.2, -0.24), (0.0, 0.14), (-0.12, -0.24)]
-    brush.pen.stroke(frame, 0.06, colour)
-    brush.pen.stroke([(0.32, 0.14), (0.16, -0.36), (0.06, -0.36)], 0.06, colour)
-
-
-def cycle_path(pen: Pen, look: Look) -> None:  # 237
-    round_plate(pen, look, BLUE)
-    wheels(Brush(pen, 0.9, 1.0), WHITE)
+    pen.stroke(frame, 0.06, ink)
+    pen.stroke([(0.32, 0.14), (0.16, -0.36), (0.06, -0.36)], 0.06, ink)
 
 
 def foot_path(pen: Pen, look: Look) -> None:  # 239
@@ -78,23 +52,23 @@ def foot_path(pen: Pen, look: Look) -> None:  # 239
 def zebra(pen: Pen, look: Look) -> None:  # 350
     square(pen, BLUE)
     pen.polygon([(0, -0.78), (0.76, 0.62), (-0.76, 0.62)], WHITE)
-    figure(Brush(pen, 0.9, 1.0), 0.0, 0.55, 0.85, 0.22)
+    Brush(pen, 0.9, 1.0).person(0.0, 0.55, 0.85, 0.22)
 
 
 def parking(pen: Pen, look: Look) -> None:  # 314
     square(pen, BLUE)
-    write(pen, "P", 0.5, 1.1, 0, 0.22, WHITE)
+    pen.write("P", 0.5, 1.1, 0, 0.22, WHITE)
 
 
 def bus_stop(pen: Pen, look: Look) -> None:  # 224
     pen.disc(0, 0, 0.98, GREEN)
     pen.disc(0, 0, 0.84, YELLOW)
-    write(pen, "H", 0.5, 0.8, 0, 0.16, GREEN)
+    pen.write("H", 0.5, 0.8, 0, 0.16, GREEN)
 
 
 def one_way(pen: Pen, look: Look) -> None:  # 220
     square(pen, BLUE, 0.96, 0.36)
-    arrow(pen, [(-0.75, 0), (0, 0), (0.8, 0)], 0.14, 0.3, filled=True)
+    pen.arrow([(-0.75, 0), (0, 0), (0.8, 0)], 0.14, 0.3, filled=True)
 
 
 def dead_end(pen: Pen, look: Look) -> None:  # 357
@@ -120,7 +94,7 @@ def beacon(pen: Pen, look: Look) -> None:  # 605
 def hydrant(pen: Pen, look: Look) -> None:
     pen.polygon([(-0.9, -0.7), (0.9, -0.7), (0.9, 0.7), (-0.9, 0.7)], RED)
     pen.polygon([(-0.8, -0.6), (0.8, -0.6), (0.8, 0.6), (-0.8, 0.6)], WHITE)
-    write(pen, "H50", 0.24, 0.7, 0.16, 0.1, BLACK)
+    pen.write("H50", 0.24, 0.7, 0.16, 0.1, BLACK)
 
 
 def badge(pen: Pen, look: Look, colour: Colour, sides: int) -> None:
@@ -153,16 +127,10 @@ PLATES: dict[str, Callable[[Pen, Look], None]] = {
     "no_stopping": partial(no_stopping, lines=2),
     "no_parking": partial(no_stopping, lines=1),
     "weight_limit": weight_limit,
-    "no_bicycles": no_bicycles,
-    "cycle_path": cycle_path,
-    "foot_path": foot_path,
-    "zebra": zebra,
-    "parking": parking,
-    "bus_stop": bus_stop,
-    "one_way": one_way,
-    "dead_end": dead_end,
-    "chevrons": chevrons,
-    "beacon": beacon,
+    "no_bicycles": partial(bicycle, rim=RED, ground=WHITE, ink=BLACK),
+    "cycle_path": partial(bicycle, rim=BLUE, ground=BLUE, ink=WHITE),
+    "foot_path": foot_path, "zebra": zebra, "parking": parking, "bus_stop": bus_stop,
+    "one_way": one_way, "dead_end": dead_end, "chevrons": chevrons, "beacon": beacon,
     "hydrant": hydrant,
     "red_badge": partial(badge, colour=RED, sides=24),
     "blue_badge": partial(badge, colour=BLUE, sides=24),
@@ -173,11 +141,14 @@ PLATES: dict[str, Callable[[Pen, Look], None]] = {
     "white_direction": partial(direction, colour=WHITE, ink=BLACK, lines=1),
     "board": board,
     "panel": partial(direction, colour=WHITE, ink=BLACK, lines=1),
-}
+}  # fmt: skip
 
 
+@cache
 def draw_plate(name: str, size: int, look: int = 0) -> Image.Image:
-    """Clean plate as a size x size RGBA image, transparent outside; `look` in [0, 3)."""
+    """A clean face or other plate as `draw_face` gives it; the others have looks 0 to 2."""
+    if name in FACES:
+        return draw_face(name, size, look)
     pen = Pen(size)
     PLATES[name](pen, LOOKS[look])
     return pen.finish()

@@ -4,12 +4,13 @@ import math
 from functools import cache
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image
 
-from world.camera import GAMMA, LINEAR, wear
+from world.camera import worn
 from world.canvas import BICYCLIST, PEDESTRIAN, POLE, SIGN, VOID, Canvas, Note, upright
 from world.colours import bright, lit
-from world.faces import FACES, draw_face
+from world.faces import FACES
 from world.plates import draw_plate
 from world.scene import Plate, Thing
 
@@ -19,25 +20,14 @@ SIGNALS = ((230, 40, 30), (250, 180, 40), (60, 240, 170))
 FACE = 144  # pixels; a plate is drawn at this size, a far one at half of it
 
 
-# ---------------------------------------------------------------------------------------------
-# Plates
-# ---------------------------------------------------------------------------------------------
-
-
-@cache
-def clean(name: str, variant: int, side: int) -> Image.Image:
-    return (draw_face if name in FACES else draw_plate)(name, side, variant)
-
-
 @cache
 def coverage(name: str) -> float:
     """Share of its square that a plate fills."""
-    return float((np.asarray(clean(name, 0, FACE))[..., 3] > 127).mean())
+    return float((np.asarray(draw_plate(name, FACE))[..., 3] > 127).mean())
 
 
-def post(canvas: Canvas, thing: Thing) -> None:
+def post(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     """A post and its plates."""
-    rng = np.random.default_rng(thing.seed)
     pole = canvas.surface(POLE, thing.z, light=math.exp(rng.normal(-0.2, 0.4)))
     canvas.polygon(upright(thing.x, thing.z, thing.width, 0, thing.height), thing.colour, pole)
     light = math.exp(rng.normal(-0.25, 0.6))
@@ -45,22 +35,15 @@ def post(canvas: Canvas, thing: Thing) -> None:
         hang(canvas, rng, thing, plate, light)
 
 
-def hang(
-    canvas: Canvas, rng: np.random.Generator, thing: Thing, plate: Plate, light: float
-) -> None:
+def hang(canvas: Canvas, rng: Generator, thing: Thing, plate: Plate, light: float) -> None:
     """A plate, worn and turned, in perspective."""
     rough = tuple(rng.uniform(0, (0.15, 0.12, 0.08)).tolist())
     surface = canvas.surface(SIGN, thing.z, rough, light * math.exp(rng.normal(0, 0.1)))
     c, s = math.cos(plate.turn), math.sin(plate.turn)
     a, b = math.cos(plate.roll), math.sin(plate.roll)
-    square = plate.radius * np.array(
-        [(-a - b, a - b), (a - b, a + b), (a + b, b - a), (b - a, -a - b)]
-    )
+    x, y = plate.radius * np.array([(-a - b, a - b, a + b, b - a), (a - b, a + b, b - a, -a - b)])
     # The plate is fixed before the post.
-    points = np.stack(
-        (thing.x + c * square[:, 0], plate.y + square[:, 1], thing.z - 0.05 + s * square[:, 0]), -1
-    )
-    corners = canvas.project(points)
+    corners = canvas.project(np.stack((thing.x + c * x, plate.y + y, thing.z - 0.05 + s * x), -1))
     after = np.roll(corners, -1, 0)
     area = abs((corners[:, 0] * after[:, 1] - after[:, 0] * corners[:, 1]).sum()) / 2
     kind = "back" if plate.behind else "sign" if plate.name in FACES else "plate"
@@ -70,30 +53,23 @@ def hang(
     if region is None:
         return
     side = FACE if area > (FACE / 2) ** 2 else FACE // 2
-    face = worn(rng, plate, side)
+    face = draw_plate(plate.name, side, plate.variant)
+    if plate.behind:  # bare metal
+        back = Image.new("RGBA", face.size, lit((140, 142, 144), rng.uniform(0.3, 1.2)))
+        back.putalpha(face.getchannel("A"))
+        face = back
+    else:
+        face = worn(rng, face)
     if area < (side / 2) ** 2:
         face = face.reduce(int(side / math.sqrt(area)))
     left, top, right, bottom = region
     side = face.width
+    square = [(0, 0), (side, 0), (side, side), (0, side)]
     seen = face.transform(
         (right - left, bottom - top), Image.Transform.PERSPECTIVE,
-        homography(corners - (left, top), [(0, 0), (side, 0), (side, side), (0, side)]),
-        Image.Resampling.BILINEAR,
+        homography(corners - (left, top), square), Image.Resampling.BILINEAR,
     )  # fmt: skip
     canvas.stamp(seen.convert("RGB"), seen.getchannel("A"), region, surface)
-
-
-def worn(rng: np.random.Generator, plate: Plate, side: int) -> Image.Image:
-    """The plate's face with its years, or the bare metal of its back; RGBA."""
-    face = clean(plate.name, plate.variant, side)
-    if plate.behind:
-        back = Image.new("RGBA", face.size, lit((140, 142, 144), rng.uniform(0.3, 1.2)))
-        back.putalpha(face.getchannel("A"))
-        return back
-    pixels = np.asarray(face)
-    light = np.clip(wear(rng, LINEAR.take(pixels[..., :3])), 0, 1)
-    colours = (255 * light ** np.float32(1 / GAMMA)).astype(np.uint8)
-    return Image.fromarray(np.dstack((colours, pixels[..., 3])))
 
 
 def homography(from_points: np.ndarray, to_points: list[tuple[float, float]]) -> list[float]:
@@ -105,12 +81,7 @@ def homography(from_points: np.ndarray, to_points: list[tuple[float, float]]) ->
     return np.linalg.solve(np.array(rows), np.array(values)).tolist()
 
 
-# ---------------------------------------------------------------------------------------------
-# Lamps and lights
-# ---------------------------------------------------------------------------------------------
-
-
-def lamp(canvas: Canvas, thing: Thing) -> None:
+def lamp(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     surface = canvas.surface(POLE, thing.z)
     x, z, h, reach = thing.x, thing.z, thing.height, thing.width
     canvas.polygon(upright(x, z, 0.13, 0, h), thing.colour, surface)
@@ -119,8 +90,7 @@ def lamp(canvas: Canvas, thing: Thing) -> None:
         canvas.polygon(upright(x + reach, z, 0.7, h + 0.2, h + 0.4), thing.colour, surface)
 
 
-def bollard(canvas: Canvas, thing: Thing) -> None:
-    rng = np.random.default_rng(thing.seed)
+def bollard(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     pieces = [((0, 0, 1, 1), thing.colour)]
     if rng.random() < 0.6:
         pieces.append(((0, 0.6, 1, 0.8), bright(rng)))
@@ -128,8 +98,7 @@ def bollard(canvas: Canvas, thing: Thing) -> None:
     canvas.paint(wall, pieces, canvas.surface(POLE, thing.z))
 
 
-def traffic_light(canvas: Canvas, thing: Thing) -> None:
-    rng = np.random.default_rng(thing.seed)
+def traffic_light(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     pole = canvas.surface(POLE, thing.z)
     x, z, h, reach = thing.x, thing.z, thing.height, thing.width
     grey = lit((130, 132, 130), rng.uniform(0.2, 1.2))
@@ -144,16 +113,15 @@ def traffic_light(canvas: Canvas, thing: Thing) -> None:
         surface = canvas.surface(SIGN, z)
         canvas.notes[surface] = Note("traffic_light", "traffic_light", z, 0)
         if rng.random() < 0.3:
-            canvas.polygon(
-                upright(middle, z, 0.55, top - 1.05, top + 0.15), (235, 235, 232), surface
-            )
+            board = upright(middle, z, 0.55, top - 1.05, top + 0.15)
+            canvas.polygon(board, (235, 235, 232), surface)
         canvas.polygon(upright(middle, z, 0.32, top - 0.92, top), (24, 26, 26), surface)
         for k, colour in enumerate(SIGNALS):
             shown = colour if k == on else lit(colour, 0.03)
             canvas.disc((middle, top - 0.16 - 0.3 * k, z), (0.1, 0.1), shown, surface)
 
 
-def wires(canvas: Canvas, thing: Thing) -> None:
+def wires(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     """Cables over the road, too thin for a label of their own."""
     y, z, half = thing.height, thing.z, thing.width / 2
     surface = canvas.surface(VOID, z)
@@ -162,18 +130,13 @@ def wires(canvas: Canvas, thing: Thing) -> None:
         canvas.line([left, (0, y - 0.3, z), right], 0.03, (40, 42, 46), surface)
 
 
-# ---------------------------------------------------------------------------------------------
-# People
-# ---------------------------------------------------------------------------------------------
-
-
-def person(canvas: Canvas, thing: Thing) -> None:
+def person(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     surface = canvas.surface(PEDESTRIAN, thing.z, (0.1, 0.2, 0.2))
     canvas.notes[surface] = Note("person", "person", thing.z, 0)
-    body(canvas, np.random.default_rng(thing.seed), thing, 0.0, surface)
+    body(canvas, thing, rng, 0.0, surface)
 
 
-def body(canvas: Canvas, rng: np.random.Generator, thing: Thing, low: float, surface: int) -> None:
+def body(canvas: Canvas, thing: Thing, rng: Generator, low: float, surface: int) -> None:
     """A person as tall as the thing, the feet at `low`."""
     x, z, h = thing.x, thing.z, thing.height
     coat = CLOTH[rng.integers(4)] if rng.random() < 0.55 else bright(rng)
@@ -198,8 +161,7 @@ def body(canvas: Canvas, rng: np.random.Generator, thing: Thing, low: float, sur
     canvas.polygon(hair, lit(HAIR, rng.uniform(0.2, 2)), surface)
 
 
-def cyclist(canvas: Canvas, thing: Thing) -> None:
-    rng = np.random.default_rng(thing.seed)
+def cyclist(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     surface = canvas.surface(BICYCLIST, thing.z, (0.1, 0.1, 0.2))
     canvas.notes[surface] = Note("cyclist", "cyclist", thing.z, 0)
     x, z, spread = thing.x, thing.z, rng.uniform(0.05, 1.0)  # seen from behind, or from the side
@@ -212,4 +174,4 @@ def cyclist(canvas: Canvas, thing: Thing) -> None:
     points = [(x + px * spread, py, z) for px, py in frame]
     canvas.line(points, 0.05, bright(rng), surface)
     rider = thing._replace(height=thing.height * 0.85, x=x - 0.05)
-    body(canvas, rng, rider, 0.38, surface)
+    body(canvas, rider, rng, 0.38, surface)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.random import Generator
 
 from world.canvas import Camera
-from world.faces import FACES, Colour, category, num_variants
+from world.colours import Colour
+from world.faces import FACES, category, num_variants
 from world.plates import PLATES
 
 # Half the plate's width (or height), in metres; each comes in three sizes.
@@ -85,6 +87,10 @@ class Scene:
     seed: int  # of textures and of the camera's noise
 
 
+VEHICLES = {  # width, height, length
+    "car": (1.75, 1.45, 4.2), "van": (1.95, 2.1, 5.0), "lorry": (2.5, 3.6, 8.5),
+    "bus": (2.5, 3.1, 11.0),
+}  # fmt: skip
 WALLS = (
     (196, 182, 160), (214, 208, 196), (150, 88, 70), (122, 74, 60), (176, 150, 120),
     (120, 112, 104), (226, 222, 214), (168, 130, 104), (96, 90, 88), (204, 190, 130),
@@ -100,7 +106,7 @@ LEAVES = (
 )  # fmt: skip
 
 
-def imagine(rng: np.random.Generator) -> Scene:
+def imagine(rng: Generator) -> Scene:
     """A street that nobody has seen."""
     place = choose(rng, ("town", "suburb", "country", "motorway"), (0.42, 0.28, 0.18, 0.12))
     motorway, built = place == "motorway", place in ("town", "suburb")
@@ -122,10 +128,10 @@ def imagine(rng: np.random.Generator) -> Scene:
             things += furnish(rng, place, road, side)
     things += traffic(rng, place, road)
     things += put_up_signs(rng, camera, road, built)
-    return Scene(place, camera, road, weather, fit(things), int(rng.integers(2**31)))
+    return Scene(place, camera, road, weather, nearest(things), new_seed(rng))
 
 
-def fit(things: list[Thing]) -> tuple[Thing, ...]:
+def nearest(things: list[Thing]) -> tuple[Thing, ...]:
     """The nearest things, as many as a canvas has surfaces for."""
     free, kept = SURFACES, []
     for thing in sorted(things, key=lambda thing: thing.z):
@@ -136,7 +142,7 @@ def fit(things: list[Thing]) -> tuple[Thing, ...]:
     return tuple(kept)
 
 
-def lay_road(rng: np.random.Generator, place: str) -> Road:
+def lay_road(rng: Generator, place: str) -> Road:
     lane = rng.uniform(2.7, 3.6)
     lanes = {"town": (2, 4), "suburb": (1, 3), "country": (2, 3), "motorway": (2, 5)}[place]
     count = int(rng.integers(*lanes))
@@ -162,11 +168,10 @@ def lay_road(rng: np.random.Generator, place: str) -> Road:
     )  # fmt: skip
 
 
-def forecast(rng: np.random.Generator) -> Weather:
+def forecast(rng: Generator) -> Weather:
     sky = choose(rng, ("clear", "clouds", "overcast"), (0.25, 0.3, 0.45))
     sunny = sky == "clear" or (sky == "clouds" and rng.random() < 0.5)
-    warm = rng.normal(0.03 if sunny else -0.05, 0.08)
-    tint = rng.normal(0, 0.025)
+    warm, tint = rng.normal(0.03 if sunny else -0.05, 0.08), rng.normal(0, 0.025)
     return Weather(
         sky=sky,
         brightness=math.exp(rng.normal(1.25, 0.6)),
@@ -182,7 +187,11 @@ def forecast(rng: np.random.Generator) -> Weather:
 T = TypeVar("T")
 
 
-def choose(rng: np.random.Generator, options: Sequence[T], weights: Sequence[float] = ()) -> T:
+def new_seed(rng: Generator) -> int:
+    return int(rng.integers(2**31))
+
+
+def choose(rng: Generator, options: Sequence[T], weights: Sequence[float] = ()) -> T:
     """One of the options; numpy's own choice costs ten times as much."""
     if not weights:
         return options[int(rng.random() * len(options))]
@@ -194,18 +203,18 @@ def choose(rng: np.random.Generator, options: Sequence[T], weights: Sequence[flo
     return options[-1]
 
 
-def tinted(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
+def tinted(rng: Generator, colour: Colour, spread: float) -> Colour:
     """The colour, a little lighter or darker and of another hue."""
     light = math.exp(rng.normal(0, 0.25))
     moved = (c * light + d for c, d in zip(colour, rng.normal(0, spread, 3).tolist(), strict=True))
     return tuple(min(250, max(4, round(c))) for c in moved)
 
 
-def pick(rng: np.random.Generator, palette: tuple[Colour, ...], spread: float = 8) -> Colour:
+def pick(rng: Generator, palette: tuple[Colour, ...], spread: float = 8) -> Colour:
     return tinted(rng, choose(rng, palette), spread)
 
 
-def line_up(rng: np.random.Generator, place: str, road: Road, side: int) -> list[Thing]:
+def line_up(rng: Generator, place: str, road: Road, side: int) -> list[Thing]:
     """What stands beside the road, lot after lot: houses, trees, hedges, fences, fields."""
     kinds = ("house", "tree", "fence", "hedge", "field")
     likely = {
@@ -221,12 +230,10 @@ def line_up(rng: np.random.Generator, place: str, road: Road, side: int) -> list
     z = rng.uniform(-6, 8)
     while z < 130:
         kind = choose(rng, kinds, likely)
-        length = rng.uniform(7, 22)
-        seed = int(rng.integers(2**31))
+        length, seed = rng.uniform(7, 22), new_seed(rng)
         near = edge + garden * rng.uniform(0.7, 1.3)
         if kind == "house":
-            height = high * rng.uniform(0.7, 1.35)
-            depth = rng.uniform(7, 14)
+            height, depth = high * rng.uniform(0.7, 1.35), rng.uniform(7, 14)
             colour = pick(rng, WALLS)
             things.append(Thing("house", side * near, z, depth, height, length, seed, colour))
             if garden > 3 and rng.random() < 0.6:
@@ -248,38 +255,35 @@ def line_up(rng: np.random.Generator, place: str, road: Road, side: int) -> list
     if place == "motorway" or (place == "country" and rng.random() < 0.3):
         offset = rng.uniform(0.5, 1.5)
         for start in range(2, 120, 20):
-            seed, x = int(rng.integers(2**31)), side * (edge + offset)
+            seed, x = new_seed(rng), side * (edge + offset)
             things.append(Thing("rail", x, start, 0.1, 0.75, 20, seed, (150, 152, 154)))
     return things
 
 
-def barrier(rng: np.random.Generator, kind: str, x: float, z: float, length: float) -> Thing:
+def barrier(rng: Generator, kind: str, x: float, z: float, length: float) -> Thing:
     height = rng.uniform(0.6, 2.2)
     colour = pick(rng, LEAVES if kind == "hedge" else WALLS)
-    return Thing(kind, x, z, 0.6, height, length, int(rng.integers(2**31)), colour)
+    return Thing(kind, x, z, 0.6, height, length, new_seed(rng), colour)
 
 
-def tree(rng: np.random.Generator, x: float, z: float, height: float | None = None) -> Thing:
+def tree(rng: Generator, x: float, z: float, height: float | None = None) -> Thing:
     kind = choose(rng, ("leafy", "bare", "conifer"), (0.58, 0.27, 0.15))
     height = height or math.exp(rng.normal(2.0, 0.4))
     width = height * (rng.uniform(0.3, 0.5) if kind == "conifer" else rng.uniform(0.5, 1.0))
     colour = tinted(rng, (60, 48, 40), 8) if kind == "bare" else pick(rng, LEAVES)
-    return Thing(kind, x, z, width, height, 0, int(rng.integers(2**31)), colour)
+    return Thing(kind, x, z, width, height, 0, new_seed(rng), colour)
 
 
-def bush(rng: np.random.Generator, x: float, z: float) -> Thing:
+def bush(rng: Generator, x: float, z: float) -> Thing:
     height = rng.uniform(0.6, 4)
-    width, seed = height * rng.uniform(0.8, 2.2), int(rng.integers(2**31))
+    width, seed = height * rng.uniform(0.8, 2.2), new_seed(rng)
     return Thing("bush", x, z, width, height, 0, seed, pick(rng, LEAVES))
 
 
-def furnish(rng: np.random.Generator, place: str, road: Road, side: int) -> list[Thing]:
+def furnish(rng: Generator, place: str, road: Road, side: int) -> list[Thing]:
     """Lamps, trees, bollards, boxes, people and parked cars along the kerb."""
     things: list[Thing] = []
     kerb = abs(road.right if side > 0 else road.left)
-
-    def seed() -> int:
-        return int(rng.integers(2**31))
 
     def rows(step: float, likely: float) -> list[float]:
         if rng.random() > likely:
@@ -289,23 +293,22 @@ def furnish(rng: np.random.Generator, place: str, road: Road, side: int) -> list
     dull = ((90, 92, 92), (120, 124, 122), (60, 66, 62), (150, 150, 146))
     tall, colour, arm = rng.uniform(4, 10), pick(rng, dull), rng.uniform(-2, 2)
     for z in rows(rng.uniform(18, 40), 0.5):
-        things.append(Thing("lamp", side * (kerb + 0.5), z, arm, tall, 0, seed(), colour))
+        things.append(Thing("lamp", side * (kerb + 0.5), z, arm, tall, 0, new_seed(rng), colour))
     offset = rng.uniform(0.8, 2)
     for z in rows(rng.uniform(7, 16), 0.3):
         things.append(tree(rng, side * (kerb + offset), z + rng.normal(0, 1), rng.uniform(4, 11)))
     for z in rows(rng.uniform(1.5, 4), 0.15)[:12]:
-        things.append(Thing("bollard", side * (kerb + 0.4), z, 0.12, 0.9, 0, seed(), colour))
+        things.append(Thing("bollard", side * (kerb + 0.4), z, 0.12, 0.9, 0, new_seed(rng), colour))
     for _ in range(rng.poisson(0.8)):
         x, z = side * (kerb + rng.uniform(0.5, 3)), rng.uniform(5, 50)
         size = rng.uniform(0.3, 0.9), rng.uniform(0.5, 1.5)
-        things.append(Thing("box", x, z, size[0], size[1], 0.6, seed(), pick(rng, CARS, 40)))
+        things.append(Thing("box", x, z, *size, 0.6, new_seed(rng), pick(rng, CARS, 40)))
     if rng.random() < 0.15:
-        x = side * (kerb + rng.uniform(1, 5))
-        size = rng.uniform(1, 4), rng.uniform(2, 4)
-        things.append(Thing("poster", x, rng.uniform(8, 60), *size, 0, seed()))
+        x, size = side * (kerb + rng.uniform(1, 5)), (rng.uniform(1, 4), rng.uniform(2, 4))
+        things.append(Thing("poster", x, rng.uniform(8, 60), *size, 0, new_seed(rng)))
     for _ in range(rng.poisson(1.6 if place == "town" else 0.5)):
         x, z = side * (kerb + rng.uniform(0.4, max(1.0, road.pavement))), rng.uniform(5, 60)
-        things.append(Thing("person", x, z, 0.5, rng.uniform(1.5, 1.9), 0, seed()))
+        things.append(Thing("person", x, z, 0.5, rng.uniform(1.5, 1.9), 0, new_seed(rng)))
     if road.pavement and rng.random() < 0.35:  # a row of parked cars
         x, z = side * (kerb - rng.uniform(-1, 1)), rng.uniform(4, 20)
         for _ in range(rng.integers(1, 9)):
@@ -315,23 +318,15 @@ def furnish(rng: np.random.Generator, place: str, road: Road, side: int) -> list
 
 
 def vehicle(
-    rng: np.random.Generator, kind: str, x: float, z: float, backwards: bool, turn: float = 0
+    rng: Generator, kind: str, x: float, z: float, backwards: bool, turn: float = 0
 ) -> Thing:
-    width, height, length = {
-        "car": (1.75, 1.45, 4.2),
-        "van": (1.95, 2.1, 5.0),
-        "lorry": (2.5, 3.6, 8.5),
-        "bus": (2.5, 3.1, 11.0),
-    }[kind]
     scale = rng.uniform(0.92, 1.1)
+    size = [scale * side for side in VEHICLES[kind]]
     turn += math.pi * backwards + rng.normal(0, 0.04)
-    return Thing(
-        kind, x, z, width * scale, height * scale, length * scale, int(rng.integers(2**31)),
-        pick(rng, CARS), turn,
-    )  # fmt: skip
+    return Thing(kind, x, z, *size, new_seed(rng), pick(rng, CARS), turn)
 
 
-def traffic(rng: np.random.Generator, place: str, road: Road) -> list[Thing]:
+def traffic(rng: Generator, place: str, road: Road) -> list[Thing]:
     things: list[Thing] = []
     kinds, likely = ("car", "van", "lorry", "bus"), (0.74, 0.11, 0.1, 0.05)
     edges = (road.left, *road.lanes, road.right)
@@ -340,8 +335,7 @@ def traffic(rng: np.random.Generator, place: str, road: Road) -> list[Thing]:
         oncoming = middle < -1.5 and place != "motorway"
         z = rng.uniform(7, 40) if oncoming or abs(middle) > 1.5 else rng.uniform(9, 60)
         while z < 130 and rng.random() < 0.62:
-            kind = choose(rng, kinds, likely)
-            x = middle + rng.normal(0, 0.25)
+            kind, x = choose(rng, kinds, likely), middle + rng.normal(0, 0.25)
             things.append(vehicle(rng, kind, x, z, oncoming))
             z += rng.uniform(9, 45)
     if road.mouths and rng.random() < 0.4:  # one that crosses, or waits to
@@ -350,36 +344,30 @@ def traffic(rng: np.random.Generator, place: str, road: Road) -> list[Thing]:
         things.append(vehicle(rng, "car", x, z + 2, False, side * math.pi / 2))
     for _ in range(rng.poisson(0.4)):
         x, z = rng.uniform(road.left, road.right), rng.uniform(6, 50)
-        things.append(Thing("cyclist", x, z, 0.6, 1.75, 1.7, int(rng.integers(2**31))))
+        things.append(Thing("cyclist", x, z, 0.6, 1.75, 1.7, new_seed(rng)))
     if rng.random() < 0.12 and road.pavement:
         x, z = rng.uniform(road.left, road.right), rng.uniform(8, 40)
-        things.append(Thing("person", x, z, 0.5, 1.75, 0, int(rng.integers(2**31))))
+        things.append(Thing("person", x, z, 0.5, 1.75, 0, new_seed(rng)))
     if rng.random() < 0.3 and place != "motorway":
         z = rng.uniform(8, 50)
         for x in (road.left - 0.6, road.right + 0.6):
             reach = rng.uniform(0, 4) * (rng.random() < 0.4)  # of an arm over the road
             arm = reach if x < 0 else -reach
-            things.append(
-                Thing(
-                    "traffic_light", x, z, arm, rng.uniform(2.6, 3.4), 0, int(rng.integers(2**31))
-                )
-            )
+            height = rng.uniform(2.6, 3.4)
+            things.append(Thing("traffic_light", x, z, arm, height, 0, new_seed(rng)))
     if rng.random() < 0.15:
         things.append(Thing("wires", 0, rng.uniform(15, 60), 40, rng.uniform(5, 9), 0, 0))
     if place == "motorway" and rng.random() < 0.5:
-        seed = int(rng.integers(2**31))
-        width = road.right - road.left + 2
-        x = (road.left + road.right) / 2
-        things.append(Thing("gantry", x, rng.uniform(25, 110), width, 6.5, 0, seed))
+        seed, x = new_seed(rng), (road.left + road.right) / 2
+        width, z = road.right - road.left + 2, rng.uniform(25, 110)
+        things.append(Thing("gantry", x, z, width, 6.5, 0, seed))
     return things
 
 
-# ---------------------------------------------------------------------------------------------
-# Signs
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- signs
 
 
-def put_up_signs(rng: np.random.Generator, camera: Camera, road: Road, built: bool) -> list[Thing]:
+def put_up_signs(rng: Generator, camera: Camera, road: Road, built: bool) -> list[Thing]:
     """Posts with none to six signs, plates that are no sign, and signs for those who come back."""
     posts: list[Thing] = []
     wanted, signs = choose(rng, range(7), (0.06, 0.1, 0.16, 0.2, 0.2, 0.16, 0.12)), 0
@@ -404,13 +392,12 @@ def put_up_signs(rng: np.random.Generator, camera: Camera, road: Road, built: bo
         if rng.random() < 0.12 and post.z > 6:  # something in front hides a part of it
             x, z = post.x + rng.normal(0, 0.5), post.z * rng.uniform(0.75, 0.95)
             screen = tree(rng, x, z, rng.uniform(2, 5)) if rng.random() < 0.5 else None
-            seed = int(rng.integers(2**31))
-            grey = (110, 112, 112)
+            seed, grey = new_seed(rng), (110, 112, 112)
             screens.append(screen or Thing("lamp", x, z, 0.0, rng.uniform(4, 8), 0, seed, grey))
     return posts + screens
 
 
-def hang(rng: np.random.Generator, most: int) -> tuple[list[Plate], float]:
+def hang(rng: Generator, most: int) -> tuple[list[Plate], float]:
     """Plates from the top down, around y = 0, and the radius of the first."""
     scale = choose(rng, SIZES, (0.3, 0.55, 0.15))
     turn, roll = rng.normal(0, 0.2), rng.normal(0, 0.05)
@@ -432,8 +419,7 @@ def hang(rng: np.random.Generator, most: int) -> tuple[list[Plate], float]:
         plates.append(Plate(name, int(rng.integers(3)), 0.0, first.radius, turn, roll))
     elif kind < 0.53 and "limit_" in first.name:
         behind = Plate("board", int(rng.integers(3)), 0.0, first.radius * 1.65, turn, roll)
-        lift = 0.25 * first.radius
-        return [behind, first._replace(y=lift)], first.radius
+        return [behind, first._replace(y=0.25 * first.radius)], first.radius
     if len(plates) > 1 and rng.random() < 0.3 and "panel" not in plates[1].name:
         plates.reverse()
     y, hung = 0.0, []
@@ -446,7 +432,7 @@ def hang(rng: np.random.Generator, most: int) -> tuple[list[Plate], float]:
 
 
 def stand(
-    rng: np.random.Generator, camera: Camera, road: Road, z: float, plates: list[Plate], built: bool
+    rng: Generator, camera: Camera, road: Road, z: float, plates: list[Plate], built: bool
 ) -> Thing:
     """A post z metres ahead, beside the road or on an island, where the camera sees it."""
     side = 1 if rng.random() < 0.66 else -1
@@ -469,8 +455,5 @@ def stand(
     top = max(plate.y + plate.radius for plate in lifted) + rng.uniform(-0.1, 0.1)
     if rng.random() < 0.12:
         top += rng.uniform(1, 4)
-    grey = int(rng.integers(70, 190))
-    width = rng.uniform(0.05, 0.11)
-    return Thing(
-        "post", x, z, width, top, 0, int(rng.integers(2**31)), (grey, grey, grey), plates=lifted
-    )
+    grey, width = int(rng.integers(70, 190)), rng.uniform(0.05, 0.11)
+    return Thing("post", x, z, width, top, 0, new_seed(rng), (grey, grey, grey), plates=lifted)

@@ -7,80 +7,39 @@ A face, worn and seen at an angle, before a backdrop, through the camera of a ca
 """
 
 import math
-from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from PIL import Image, ImageDraw
 
 from world.camera import GAMMA, LINEAR, compress, expose, noise, shade, wear
-from world.faces import (
-    BLACK,
-    BLUE,
-    FACES,
-    GREEN,
-    RED,
-    WHITE,
-    YELLOW,
-    draw_face,
-    num_variants,
-)  # fmt: skip
-from world.parallel import build, map_chunks
+from world.colours import BLACK, BLUE, GREEN, RED, WHITE, YELLOW
+from world.faces import FACES, draw_face, num_variants
+from world.parallel import Chunk, Drawing
 
 FURTHER = (  # faces that the course's data set leaves out
-    "end_of_speed_limit_80",
-    "no_overtaking_by_trucks",
-    "no_trucks",
-    "double_curve",
-    "slippery_road",
-    "road_works",
-    "pedestrians",
-    "children",
-    "bicycles",
-    "snow",
-    "wild_animals",
-    "end_of_limits",
-    "ahead_or_right",
-    "ahead_or_left",
-    "keep_left",
-    "end_of_no_overtaking",
+    "end_of_speed_limit_80", "no_overtaking_by_trucks", "no_trucks", "double_curve",
+    "slippery_road", "road_works", "pedestrians", "children", "bicycles", "snow", "wild_animals",
+    "end_of_limits", "ahead_or_right", "ahead_or_left", "keep_left", "end_of_no_overtaking",
     "end_of_no_overtaking_by_trucks",
-)
+)  # fmt: skip
 NAMES = tuple(name for name in FACES if name not in FURTHER)
 CLASSES = tuple(f"{label:02d}_{name}" for label, name in enumerate(NAMES))
-SPLITS = {"train": 500, "val": 50, "test": 50}  # images per class
 SCENE = 72  # pixels; scenes are drawn at this size and seen by sensors of 15 to 64
 
 
-@cache
-def cached_face(label: int, variant: int) -> Image.Image:
-    return draw_face(NAMES[label], SCENE, variant)
-
-
-# ---------------------------------------------------------------------------------------------
-# Before the camera
-# ---------------------------------------------------------------------------------------------
-
 # Pairs of colours between which a texture moves: leaves, branches, walls, asphalt, skies.
 PALETTES = (
-    ((12, 14, 10), (70, 80, 45)),
-    ((25, 22, 15), (150, 110, 60)),
-    ((10, 12, 10), (190, 190, 120)),
-    ((20, 20, 24), (240, 240, 245)),
-    ((40, 38, 36), (90, 85, 80)),
-    ((110, 100, 90), (190, 175, 160)),
-    ((110, 60, 45), (165, 100, 80)),
-    ((70, 75, 85), (130, 140, 150)),
-    ((120, 150, 200), (215, 230, 250)),
-    ((225, 225, 225), (255, 255, 255)),
-    ((190, 190, 195), (250, 250, 255)),
+    ((12, 14, 10), (70, 80, 45)), ((25, 22, 15), (150, 110, 60)), ((10, 12, 10), (190, 190, 120)),
+    ((20, 20, 24), (240, 240, 245)), ((40, 38, 36), (90, 85, 80)),
+    ((110, 100, 90), (190, 175, 160)), ((110, 60, 45), (165, 100, 80)),
+    ((70, 75, 85), (130, 140, 150)), ((120, 150, 200), (215, 230, 250)),
+    ((225, 225, 225), (255, 255, 255)), ((190, 190, 195), (250, 250, 255)),
     ((8, 8, 10), (30, 30, 34)),
-)
+)  # fmt: skip
 
 
-def backdrop(rng: np.random.Generator) -> np.ndarray:
+def backdrop(rng: Generator) -> np.ndarray:
     """(SCENE, SCENE, 3) uint8: two textured regions, buildings, branches, poles."""
     first, second = rng.integers(0, len(PALETTES), 2)
     pixels = textured(rng, first)
@@ -102,15 +61,13 @@ def backdrop(rng: np.random.Generator) -> np.ndarray:
     return np.asarray(image)
 
 
-def textured(rng: np.random.Generator, palette: int) -> np.ndarray:
+def textured(rng: Generator, palette: int) -> np.ndarray:
     dark, light = np.asarray(PALETTES[palette], np.float32)
     mix = np.clip(0.5 + rng.uniform(0.1, 0.6) * noise(rng, SCENE), 0, 1)[..., None]
     return (dark + (light - dark) * mix).astype(np.uint8)
 
 
-def neighbours(
-    rng: np.random.Generator, scene: Image.Image, x: float, y: float, radius: float
-) -> None:
+def neighbours(rng: Generator, scene: Image.Image, x: float, y: float, radius: float) -> None:
     """Draws the pole, and often a second plate above or below the sign at x, y."""
     draw = ImageDraw.Draw(scene)
     if rng.random() < 0.6:
@@ -125,45 +82,47 @@ def neighbours(
             plate = (x - w, min(edge, edge + side * radius), x + w, max(edge, edge + side * radius))
             draw.rectangle(plate, fill=WHITE, outline=BLACK)
         elif kind < 0.3:
-            label = int(rng.integers(len(CLASSES)))
-            other = cached_face(label, 0)
+            other = draw_face(NAMES[rng.integers(len(CLASSES))], SCENE)
             diameter = round(2 * radius * rng.uniform(0.9, 1.1))
             other = other.resize((diameter, diameter), Image.Resampling.BILINEAR)
             corner = (x - diameter / 2, y - diameter / 2 + side * rng.uniform(1.8, 2.2) * radius)
             scene.paste(other, (round(corner[0]), round(corner[1])), other)
 
 
-def view(
-    rng: np.random.Generator, x: float, y: float, radius: float, tall: float
-) -> tuple[float, ...]:
-    """Eight coefficients for Image.transform: a plate turned, tilted and seen in perspective.
+def height_of(label: int) -> float:
+    """What a plate's height is to be stretched by for a square around the plate."""
+    left, top, right, bottom = draw_face(NAMES[label], SCENE).getbbox()
+    return (right - left) / (bottom - top)
 
-    The plate's middle lies at x, y; `radius` is half its width, `tall` stretches its height.
+
+def put_up(
+    label: int, rng: Generator, x: float, y: float, radius: float, tall: float
+) -> Image.Image:
+    """A clean plate of some print, turned, tilted and seen in perspective; RGBA, SCENE a side.
+
+    Its middle lies at x, y; `radius` is half its width, `tall` stretches its height.
     """
+    face = draw_face(NAMES[label], SCENE, int(rng.integers(num_variants(NAMES[label]))))
     roll, skew = rng.normal(0, 0.07), rng.normal(0, 0.05)
-    narrow = 1 - abs(rng.normal(0, 0.1))
-    stretch = math.exp(rng.normal(0, 0.06))
-    c, s = math.cos(roll), math.sin(roll)
-    half = SCENE / 2
+    narrow, stretch = 1 - abs(rng.normal(0, 0.1)), math.exp(rng.normal(0, 0.06))
+    c, s, half = math.cos(roll), math.sin(roll), SCENE / 2
     to_unit = np.array([[1 / half, 0, -1], [0, 1 / half, -1], [0, 0, 1]])
     tilt = np.array([[narrow, skew, 0], [0, stretch, 0], [*rng.normal(0, 0.06, 2), 1]])
     place = np.array(
         [[radius * c, -radius * s, x], [radius * s * tall, radius * c * tall, y], [0, 0, 1]]
     )
-    matrix = np.linalg.inv(place @ tilt @ to_unit)
-    return tuple((matrix / matrix[2, 2]).ravel()[:8])
-
-
-# ---------------------------------------------------------------------------------------------
-# Photographs and the data set
-# ---------------------------------------------------------------------------------------------
+    back = np.linalg.inv(place @ tilt @ to_unit)
+    back = tuple((back / back[2, 2]).ravel()[:8])
+    return face.transform(
+        (SCENE, SCENE), Image.Transform.PERSPECTIVE, back, Image.Resampling.BILINEAR
+    )
 
 
 INKS = np.array((WHITE, BLACK, RED, BLUE, YELLOW, GREEN), np.float32)
 LEGIBLE = 10  # grey levels between a face's inks; few real photographs have less
 
 
-def draw_sign(label: int, rng: np.random.Generator) -> Image.Image:
+def draw_sign(label: int, rng: Generator) -> Image.Image:
     """One photograph of class `label`: an RGB crop of 25 to 64 pixels a side around the sign.
 
     One that nobody can read, burnt out or all black, is taken again.
@@ -186,21 +145,16 @@ def contrast(photo: np.ndarray, plate: Image.Image) -> float:
     return min((np.abs(white - other).max() for other in others), default=0.0)
 
 
-def photograph(label: int, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+def photograph(label: int, rng: Generator) -> tuple[Image.Image, Image.Image]:
     """A photograph of class `label`, and the plate in it, SCENE pixels a side and clean."""
     size = int(np.clip(25 + rng.gamma(2.0, 10), 25, 64))
-    left, top, right, bottom = cached_face(label, 0).getbbox()
-    tall = (right - left) / (bottom - top)  # photographs are cut to the plate, and so is the scene
-    margin = max(0.1, 5 / size) * rng.uniform(0.3, 1.3)
-    radius = SCENE * (0.5 - margin)
+    tall = height_of(label)  # photographs are cut to the plate, and so is the scene
+    radius = SCENE * (0.5 - max(0.1, 5 / size) * rng.uniform(0.3, 1.3))
     x, y = SCENE / 2 + rng.normal(0, 0.035, 2) * SCENE
 
     background = Image.fromarray(backdrop(rng))
     neighbours(rng, background, x, y, radius)
-    plate = cached_face(label, int(rng.integers(num_variants(NAMES[label])))).transform(
-        (SCENE, SCENE), Image.Transform.PERSPECTIVE, view(rng, x, y, radius, tall),
-        Image.Resampling.BILINEAR,
-    )  # fmt: skip
+    plate = put_up(label, rng, x, y, radius, tall)
     clean = np.asarray(plate)
     alpha = clean[..., 3:] * np.float32(1 / 255)
     face = wear(rng, LINEAR.take(clean[..., :3]))
@@ -216,62 +170,23 @@ def photograph(label: int, rng: np.random.Generator) -> tuple[Image.Image, Image
     height, width = np.clip(np.round(shape), 25, 64).astype(int).tolist()
     # Far signs fill few pixels of the sensor and are enlarged.
     scale = 1.0 if rng.random() < 0.8 else rng.uniform(15, 26) / max(height, width)
-    pixels = expose(rng, scene, (round(height * scale), round(width * scale)))
-    image = Image.fromarray(pixels)
+    seen = expose(rng, scene, (round(height * scale), round(width * scale)))
+    image = Image.fromarray(seen)
     if scale != 1:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     if rng.random() < 0.3:
-        pixels = compress(np.asarray(image), int(rng.integers(30, 90)))
-        image = Image.fromarray(pixels)
+        image = Image.fromarray(compress(np.asarray(image), int(rng.integers(30, 90))))
     return image, plate
 
 
-class Chunk(NamedTuple):
-    """Images [start, stop) of one class in one split: the unit of work of a process."""
-
-    folder: Path
-    seed: int
-    split: int
-    label: int
-    start: int
-    stop: int
+def draw_chunk_of_signs(chunk: Chunk) -> list[str]:
+    """Writes one chunk; returns each image's file."""
+    names = [f"{CLASSES[chunk.label]}/{index:05d}.jpg" for index in range(chunk.start, chunk.stop)]
+    for index, name in enumerate(names, chunk.start):
+        rng = default_rng((chunk.seed, chunk.split, chunk.label, index))
+        draw_sign(chunk.label, rng).save(chunk.folder / name, quality=90)
+    return names
 
 
-CHUNK = 25
-
-
-def draw_chunk(chunk: Chunk) -> int:
-    """Writes one chunk; each image has a stream of its own, so that workers do not matter."""
-    for index in range(chunk.start, chunk.stop):
-        stream = np.random.SeedSequence((chunk.seed, chunk.split, chunk.label, index))
-        image = draw_sign(chunk.label, np.random.default_rng(stream))
-        image.save(chunk.folder / f"{index:05d}.jpg", quality=90)
-    return chunk.stop - chunk.start
-
-
-def draw_dataset(
-    root: Path,
-    seed: int = 0,
-    per_class: Mapping[str, int] = SPLITS,
-    workers: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> None:
-    """Draws root/{split}/{class}/NNNNN.jpg; the same seed gives the same bytes.
-
-    per_class: images a class in each split. workers: processes, one a core if None.
-    progress: called with the number of images finished since its last call.
-
-    The splits appear at the end and train last: a train folder means a complete data set, after a
-    kill as well. Existing splits are never touched: FileExistsError.
-    """
-    with build(Path(root), sorted(per_class, key="train".__eq__)) as folder:
-        chunks = [
-            Chunk(folder / split / name, seed, number, label, start, min(start + CHUNK, count))
-            for number, (split, count) in enumerate(per_class.items())
-            for label, name in enumerate(CLASSES)
-            for start in range(0, count, CHUNK)
-        ]
-        for place in {chunk.folder for chunk in chunks}:
-            place.mkdir(parents=True)
-        for done in map_chunks(draw_chunk, chunks, workers):
-            progress(done)
+# root/{split}/{class}/NNNNN.jpg
+draw_dataset = Drawing(draw_chunk_of_signs, {"train": 500, "val": 50, "test": 50}, 25, CLASSES)

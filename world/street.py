@@ -8,10 +8,12 @@ draw_street_dataset(Path("data/street"))             # train/ val/ test/
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from PIL import Image
 
 from world.buildings import fence, gantry, house, poster, rail
@@ -20,20 +22,20 @@ from world.canvas import Canvas, Note, Window
 from world.faces import FACES, category
 from world.ground import draw_ground, draw_horizon
 from world.light import shine
-from world.parallel import build, map_chunks
+from world.parallel import Chunk, Drawing
 from world.plants import bush, hedge, tree
 from world.roadside import bollard, cyclist, lamp, person, post, traffic_light, wires
 from world.scene import Scene, Thing, imagine
 from world.vehicles import clutter, vehicle
 
-DRAW: dict[str, Callable[[Canvas, Thing], None]] = {
+DRAW: dict[str, Callable[[Canvas, Thing, Generator], None]] = {
     "house": house, "hedge": hedge, "fence": fence, "rail": rail, "gantry": gantry,
     "leafy": tree, "bare": tree, "conifer": tree, "bush": bush,
     "post": post, "lamp": lamp, "traffic_light": traffic_light, "bollard": bollard,
     "wires": wires, "poster": poster, "box": clutter, "person": person, "cyclist": cyclist,
     "car": vehicle, "van": vehicle, "lorry": vehicle, "bus": vehicle,
 }  # fmt: skip
-KINDS = ("car", "van", "lorry", "bus", "person", "cyclist", "traffic_light", "plate", "back")
+OBJECTS = ("car", "van", "lorry", "bus", "person", "cyclist", "traffic_light", "plate", "back")
 NEAREST = 2.0  # metres: what ends before that is not drawn
 # Of what a viewer can be asked to find. The photographs of the detection benchmark have hardly a
 # sign with less, and it leaves out those below 16 pixels.
@@ -45,7 +47,7 @@ LEAST_CONTRAST = 8.0  # grey levels
 class Seen(NamedTuple):
     """Something that the picture shows."""
 
-    kind: str  # "sign" or one of KINDS; a plate is no sign, a back is a sign's from behind
+    kind: str  # "sign" or one of OBJECTS; a plate is no sign, a back is a sign's from behind
     name: str  # of FACES or PLATES; of what is no plate its kind
     box: tuple[int, int, int, int]  # left, top, right, bottom: tightest around its pixels
     pixels: int
@@ -73,7 +75,7 @@ class View(NamedTuple):
     sentence: str
 
 
-def draw_street(rng: np.random.Generator, size: tuple[int, int], zoom: float = 1.0) -> View:
+def draw_street(rng: Generator, size: tuple[int, int], zoom: float = 1.0) -> View:
     """A new street in a picture of `size` (height, width).
 
     zoom: the picture is a part, 1 / zoom as high and wide, of a larger one; in most cases a part
@@ -84,9 +86,7 @@ def draw_street(rng: np.random.Generator, size: tuple[int, int], zoom: float = 1
     return see(scene, look(rng, scene, frame, size))
 
 
-def look(
-    rng: np.random.Generator, scene: Scene, frame: tuple[int, int], size: tuple[int, int]
-) -> Window:
+def look(rng: Generator, scene: Scene, frame: tuple[int, int], size: tuple[int, int]) -> Window:
     """A window of `size` in the frame (height, width)."""
     room = np.subtract(frame, size)
     corner = rng.random(2) * room
@@ -103,22 +103,22 @@ def look(
 
 def see(scene: Scene, window: Window) -> View:
     """What a camera's window shows of the scene; the same at every call."""
-    rng = np.random.default_rng(scene.seed)
+    rng = default_rng(scene.seed)
     canvas = Canvas(scene.camera, window)
     draw_horizon(canvas, rng)
     draw_ground(canvas, scene, rng)
     for thing in sorted(scene.things, key=lambda thing: -(thing.z + thing.length)):
         if thing.z + thing.length > NEAREST:
-            DRAW[thing.kind](canvas, thing)
-    colours, surfaces, sky = canvas.finish()
-
+            DRAW[thing.kind](canvas, thing, default_rng(thing.seed))
+    layers = canvas.finish()
+    surfaces = layers[1]
     labels = np.array([surface.label for surface in canvas.surfaces], np.uint8).take(surfaces)
-    light = shine(scene, canvas, colours, surfaces, sky, rng)
+    light = shine(scene, canvas, layers, rng)
     picture = expose(rng, light.transpose(1, 2, 0), surfaces.shape, motion=0.8, veil=0.25)
     if rng.random() < 0.6:
         picture = compress(picture, int(rng.integers(30, 92)))
     objects = find(surfaces, canvas.notes, picture)
-    return View(picture, labels, surfaces, objects, describe(scene, objects, window.width))
+    return View(picture, labels, surfaces, objects, sentence_of(scene, objects, window.width))
 
 
 def find(surfaces: np.ndarray, notes: Mapping[int, Note], picture: np.ndarray) -> tuple[Seen, ...]:
@@ -141,16 +141,12 @@ def find(surfaces: np.ndarray, notes: Mapping[int, Note], picture: np.ndarray) -
     return tuple(sorted(found, key=lambda seen: seen.distance))
 
 
-# ---------------------------------------------------------------------------------------------
-# In words
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- in words
 
 PLACES = {
-    "town": "a street in a town",
-    "suburb": "a street of houses",
-    "country": "a country road",
+    "town": "a street in a town", "suburb": "a street of houses", "country": "a country road",
     "motorway": "a motorway",
-}
+}  # fmt: skip
 SKIES = {"clear": "a clear sky", "clouds": "white clouds", "overcast": "a grey sky"}
 COUNTED = {
     "car": "cars", "van": "vans", "lorry": "lorries", "bus": "buses", "person": "people",
@@ -158,7 +154,7 @@ COUNTED = {
 }  # fmt: skip
 
 
-def describe(scene: Scene, objects: tuple[Seen, ...], width: int) -> str:
+def sentence_of(scene: Scene, objects: tuple[Seen, ...], width: int) -> str:
     """One sentence: the place, the sky, what moves and stands there, each sign and where it is."""
     counts = Counter(seen.kind for seen in objects if seen.clear and seen.kind in COUNTED)
     parts = [
@@ -170,24 +166,19 @@ def describe(scene: Scene, objects: tuple[Seen, ...], width: int) -> str:
             side = "left" if seen.box[0] + seen.box[2] < width else "right"
             name = seen.name.replace("_", " ")
             parts.append(f"the sign '{name}' {seen.distance:.0f} m ahead on the {side}")
-    start = f"{PLACES[scene.place]} under {SKIES[scene.weather.sky]}"
-    shown = (
-        f", with {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}" if parts else ""
-    )
-    return f"{start[0].upper()}{start[1:]}{shown}."
+    sentence = f"{PLACES[scene.place]} under {SKIES[scene.weather.sky]}"
+    if parts:
+        sentence += f", with {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}"
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-# ---------------------------------------------------------------------------------------------
-# The data set
-# ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------- the data set
 
-SPLITS = {"train": 3000, "val": 200, "test": 300}  # pictures
 SIZE = (368, 640)  # height, width
 ZOOM = (1.0, 2.2)
-CHUNK = 20
 CATEGORIES = [
     {"id": number, "name": name, "supercategory": category(name) if name in FACES else "object"}
-    for number, name in enumerate((*FACES, *KINDS), 1)
+    for number, name in enumerate((*FACES, *OBJECTS), 1)
 ]
 CATEGORY_ID = {entry["name"]: entry["id"] for entry in CATEGORIES}
 # The colours that CamVid's own pictures of labels have.
@@ -197,29 +188,20 @@ PALETTE = (
 )  # fmt: skip
 
 
-class Chunk(NamedTuple):
-    """Pictures [start, stop) of one split: the unit of work of a process."""
-
-    folder: Path
-    seed: int
-    split: int
-    start: int
-    stop: int
-    size: tuple[int, int]
-
-
-def draw_chunk(chunk: Chunk) -> list[tuple[str, list[dict]]]:
-    """Writes one chunk; returns each picture's sentence and annotations."""
+def draw_chunk_of_streets(
+    chunk: Chunk, size: tuple[int, int]
+) -> list[tuple[dict, list[dict], str]]:
+    """Writes one chunk; returns COCO's entries of each picture and its objects, and a sentence."""
     drawn = []
     for index in range(chunk.start, chunk.stop):
-        rng = np.random.default_rng((chunk.seed, chunk.split, index))
-        view = draw_street(rng, chunk.size, rng.uniform(*ZOOM))
-        name = f"{index:05d}"
-        Image.fromarray(view.picture).save(chunk.folder / "JPEGImages" / f"{name}.jpg", quality=90)
+        rng = default_rng((chunk.seed, chunk.split, index))
+        view = draw_street(rng, size, rng.uniform(*ZOOM))
+        image = {"file_name": f"JPEGImages/{index:05d}.jpg", "height": size[0], "width": size[1]}
+        Image.fromarray(view.picture).save(chunk.folder / image["file_name"], quality=90)
         labels = Image.fromarray(view.labels)
         labels.putpalette([level for colour in PALETTE for level in colour])
-        labels.save(chunk.folder / "SegmentationClass" / f"{name}.png")
-        drawn.append((view.sentence, [annotate(seen) for seen in view.objects]))
+        labels.save(chunk.folder / "SegmentationClass" / f"{index:05d}.png")
+        drawn.append((image, [annotate(seen) for seen in view.objects], view.sentence))
     return drawn
 
 
@@ -235,63 +217,38 @@ def annotate(seen: Seen) -> dict:
     }
 
 
-def draw_street_dataset(
-    root: Path,
-    seed: int = 0,
-    splits: Mapping[str, int] = SPLITS,
-    size: tuple[int, int] = SIZE,
-    workers: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> None:
-    """Draws pictures of streets in formats that other tools read; the same seed, the same bytes.
+def make_folders(place: Path, count: int) -> None:
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (place / name).mkdir(parents=True)
+
+
+def write_lists(place: Path, drawn: list[tuple[dict, list[dict], str]]) -> None:
+    images, boxes, captions = [], [], []
+    for k, (image, entries, sentence) in enumerate(drawn, 1):
+        images.append({"id": k, **image})
+        for entry in entries:
+            boxes.append({"id": len(boxes) + 1, "image_id": k, **entry})
+        captions.append({"id": k, "image_id": k, "caption": sentence})
+    listed = place / "ImageSets" / "Segmentation" / f"{place.name}.txt"
+    listed.write_text("".join(f"{index:05d}\n" for index in range(len(drawn))), "utf-8")
+    instances = {"images": images, "annotations": boxes, "categories": CATEGORIES}
+    (place / "annotations.json").write_text(json.dumps(instances), "utf-8")
+    sentences = {"images": images, "annotations": captions}
+    (place / "captions.json").write_text(json.dumps(sentences), "utf-8")
+
+
+def streets_of(size: tuple[int, int]) -> Drawing:
+    """Pictures of streets in formats that other tools read.
 
     root/{split}/JPEGImages/NNNNN.jpg                 pictures of `size` (height, width)
     root/{split}/SegmentationClass/NNNNN.png          labels as VOC has them, palette included
     root/{split}/ImageSets/Segmentation/{split}.txt   names of the split's pictures, as in VOC
     root/{split}/annotations.json                     boxes as COCO has them
     root/{split}/captions.json                        sentences as COCO has them
-
-    splits: pictures in each. workers: processes, one a core if None. progress: called with the
-    number of pictures finished since its last call.
-
-    The splits appear at the end and train last: a train folder means a complete data set, after a
-    kill as well. Existing splits are never touched: FileExistsError.
     """
-    with build(Path(root), sorted(splits, key="train".__eq__)) as folder:
-        for number, (split, count) in enumerate(splits.items()):
-            place = folder / split
-            for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-                (place / name).mkdir(parents=True)
-            chunks = [
-                Chunk(place, seed, number, start, min(start + CHUNK, count), size)
-                for start in range(0, count, CHUNK)
-            ]
-            drawn: list[tuple[str, list[dict]]] = []
-            for part in map_chunks(draw_chunk, chunks, workers):
-                drawn += part
-                progress(len(part))
-            write_lists(place, split, size, drawn)
+    splits = {"train": 3000, "val": 200, "test": 300}
+    draw = partial(draw_chunk_of_streets, size=size)
+    return Drawing(draw, splits, chunk=20, begin=make_folders, end=write_lists)
 
 
-def write_lists(
-    place: Path, split: str, size: tuple[int, int], drawn: list[tuple[str, list[dict]]]
-) -> None:
-    names = [f"{index:05d}" for index in range(len(drawn))]
-    listed = place / "ImageSets" / "Segmentation" / f"{split}.txt"
-    listed.write_text("".join(f"{name}\n" for name in names), "utf-8")
-    images = [
-        {"id": k, "file_name": f"JPEGImages/{name}.jpg", "height": size[0], "width": size[1]}
-        for k, name in enumerate(names, 1)
-    ]
-    boxes = [
-        {"image_id": k, **entry} for k, (_, entries) in enumerate(drawn, 1) for entry in entries
-    ]
-    captions = [
-        {"id": k, "image_id": k, "caption": sentence} for k, (sentence, _) in enumerate(drawn, 1)
-    ]
-    numbered = [{"id": k, **entry} for k, entry in enumerate(boxes, 1)]
-    instances = {"images": images, "annotations": numbered, "categories": CATEGORIES}
-    (place / "annotations.json").write_text(json.dumps(instances), "utf-8")
-    (place / "captions.json").write_text(
-        json.dumps({"images": images, "annotations": captions}), "utf-8"
-    )
+draw_street_dataset = streets_of(SIZE)

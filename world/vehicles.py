@@ -3,37 +3,35 @@
 import math
 
 import numpy as np
+from numpy.random import Generator
 
 from world.buildings import advertise
 from world.canvas import CAR, VOID, Canvas, Note, Rectangle, rings
-from world.colours import GLASS, bright, lit
-from world.faces import Colour
+from world.colours import GLASS, Colour, bright, lit
 from world.scene import Thing
 
 LIGHTS = {"near": 0.75, "far": 0.75, "left": 0.9, "right": 0.6, "top": 1.25}
 RUBBER, LAMP, BRAKE, REAR = (16, 16, 18), (240, 238, 226), (255, 60, 40), (190, 20, 24)
+BUS_PANES = [(k / 6 + 0.02, 0.45, k / 6 + 0.15, 0.82) for k in range(6)]
 # Windows in front and behind, and at the sides from the rear to the front.
 WINDOWS: dict[str, tuple[list[Rectangle], list[Rectangle]]] = {
     "car": ([(0.06, 0.08, 0.94, 0.88)], [(0.08, 0.1, 0.5, 0.85), (0.54, 0.1, 0.92, 0.85)]),
     "van": ([(0.08, 0.5, 0.92, 0.88)], [(0.7, 0.52, 0.92, 0.85)]),
     "lorry": ([(0.08, 0.5, 0.92, 0.9)], [(0.2, 0.5, 0.8, 0.88)]),
-    "bus": (
-        [(0.06, 0.42, 0.94, 0.82)],
-        [(k / 6 + 0.02, 0.45, k / 6 + 0.15, 0.82) for k in range(6)],
-    ),
+    "bus": ([(0.06, 0.42, 0.94, 0.82)], BUS_PANES),
 }
 
 Plan = tuple[float, float, float, float]  # left, right, near, far, in metres
+Walls = dict[str, np.ndarray]  # (4, 3) corners by the names near, far, left, right and top
 
 
 def block(
     canvas: Canvas, thing: Thing, low: Plan, high: Plan, levels: tuple[float, float],
     colour: Colour, surface: int,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> Walls:  # fmt: skip
     """Draws a block that tapers from one plan to another; returns the walls that are seen.
 
     Plans lie about the middle of the thing's near end, before it is turned about its middle.
-    Walls are (4, 3) corners by the names near, far, left, right and top.
     """
     c, s = math.cos(thing.turn), math.sin(thing.turn)
     half = thing.length / 2
@@ -56,15 +54,13 @@ def block(
     step = np.roll(placed, -1, 1) - placed
     turns = step[:, 0, 0] * step[:, 1, 1] - step[:, 0, 1] * step[:, 1, 0]
     # The corners of a wall that faces the camera run against the clock.
-    names = [name for name, turn in zip(walls, turns.tolist(), strict=True) if turn < 0]
-    seen = {name: wall for name, wall in zip(walls, points, strict=True) if name in names}
+    seen = {name: wall for name, wall, turn in zip(walls, points, turns, strict=True) if turn < 0}
     canvas.polygons(list(seen.values()), [lit(colour, LIGHTS[name]) for name in seen], surface)
     return seen
 
 
-def clutter(canvas: Canvas, thing: Thing) -> None:
+def clutter(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     """Bins, letter boxes, power boxes."""
-    rng = np.random.default_rng(thing.seed)
     surface = canvas.surface(VOID, thing.z)
     plan = (-thing.width / 2, thing.width / 2, 0, thing.length)
     walls = block(canvas, thing, plan, plan, (0, thing.height), thing.colour, surface)
@@ -72,8 +68,7 @@ def clutter(canvas: Canvas, thing: Thing) -> None:
         advertise(canvas, rng, walls["near"], surface)
 
 
-def vehicle(canvas: Canvas, thing: Thing) -> None:
-    rng = np.random.default_rng(thing.seed)
+def vehicle(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     light = math.exp(rng.normal(0, 0.25))
     surface = canvas.surface(CAR, thing.z + thing.length / 2, (0.08, 0.12, 0.1), light)
     canvas.notes[surface] = Note(thing.kind, thing.kind, thing.z, 0)
@@ -101,18 +96,15 @@ def vehicle(canvas: Canvas, thing: Thing) -> None:
                 if name in body:
                     advertise(canvas, rng, body[name], surface)
         if not going:
-            cabin = part(plan, plan, 0.45, 0.78 * h, thing.colour)
-            body = cabin
+            body = cabin = part(plan, plan, 0.45, 0.78 * h, thing.colour)
     else:
         roof = (-0.95 * w, 0.95 * w, 0, length * (0.95 if thing.kind == "van" else 1.0))
         body = cabin = part(whole, roof, 0.25, h, thing.colour)
     glaze(canvas, thing, cabin, lit(GLASS[rng.integers(4)], 0.8), surface)
-    fit(canvas, rng, thing, body, surface)
+    attach(canvas, rng, thing, body, surface)
 
 
-def glaze(
-    canvas: Canvas, thing: Thing, walls: dict[str, np.ndarray], glass: Colour, surface: int
-) -> None:
+def glaze(canvas: Canvas, thing: Thing, walls: Walls, glass: Colour, surface: int) -> None:
     ends, sides = WINDOWS[thing.kind]
     for name, wall in walls.items():
         if name == "left":  # its corners run from the front to the rear
@@ -124,10 +116,7 @@ def glaze(
         canvas.paint(wall, [(pane, glass) for pane in panes], surface)
 
 
-def fit(
-    canvas: Canvas, rng: np.random.Generator, thing: Thing, walls: dict[str, np.ndarray],
-    surface: int,
-) -> None:  # fmt: skip
+def attach(canvas: Canvas, rng: Generator, thing: Thing, walls: Walls, surface: int) -> None:
     """Wheels, lights, bumpers and number plates."""
     radius = 0.32 if thing.kind in ("car", "van") else 0.48
     rim = lit((150, 150, 150), rng.uniform(0.1, 1))
@@ -137,13 +126,10 @@ def fit(
     for name, wall in walls.items():
         low, tall, length = wall[0, 1], wall[3, 1] - wall[0, 1], math.dist(wall[0], wall[1])
         if name in ("left", "right"):
-            wheels = [
-                rings(
-                    wall, x, (radius - low) / tall, (share * radius / length, share * radius / tall)
-                )
-                for share in (1.0, 0.6)
-                for x in (0.19, 0.8)
-            ]
+            wheels = []
+            for r in (1.0 * radius, 0.6 * radius):
+                radii = r / length, r / tall
+                wheels += [rings(wall, x, (radius - low) / tall, radii) for x in (0.19, 0.8)]
             canvas.polygons(wheels, [RUBBER, RUBBER, rim, rim], surface)
         elif name != "top":
             y = 0.45 if thing.kind == "car" else 0.12

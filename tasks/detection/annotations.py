@@ -3,9 +3,9 @@
     listing = read_coco(Path("data/street"), "train")
     listing.classes, listing.pictures[0].path, listing.pictures[0].boxes
 
-A reader takes the folder of a data set and one of datasets.MODES, and returns what is annotated
-there, unjudged, or None where there is no such split. A file that cannot be read at all is a
-LabError; what is wrong with a single picture or box is kept, for `data` to name it.
+A reader takes the folder of a data set and one of lab.image_folder.MODES, and returns what is
+annotated there, unjudged, or None where there is no such split. A file that cannot be read at all
+is a LabError; what is wrong with a single picture or box is kept, for `data` to name it.
 
 Formats: COCO (Lin et al. 2014, cocodataset.org/#format-data), VOC (Everingham et al. 2010).
 """
@@ -13,17 +13,20 @@ Formats: COCO (Lin et al. 2014, cocodataset.org/#format-data), VOC (Everingham e
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from lab.console import LabError
+from lab.files import attempt, reason
+from tasks.annotated import find_voc
 from world.faces import FACES
 
 ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}  # names of the splits
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp")
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp")
 SIGNS = tuple(FACES)  # in the order of the benchmark's 43 classes
 
 
@@ -59,6 +62,16 @@ class Listing(NamedTuple):
     orphans: int = 0  # boxes of pictures that are not listed
 
 
+@contextmanager
+def reading(file: Path, otherwise: str) -> Iterator[None]:
+    """Turn what goes wrong with a file into a LabError: it cannot be read, or `otherwise`."""
+    try:
+        with attempt(f"read {file}"):
+            yield
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        raise LabError(f"{file} {otherwise} ({error!r})") from error
+
+
 # ---------------------------------------------------------------- COCO
 
 
@@ -67,7 +80,7 @@ def read_coco(root: Path, mode: str) -> Listing | None:
     file = _coco_file(root, mode)
     if file is None:
         return None
-    try:
+    with reading(file, "is no COCO file of boxes"):
         content = json.loads(file.read_text("utf-8"))
         names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         folder = _picture_folder(root, file, [entry["file_name"] for entry in content["images"]])
@@ -93,10 +106,6 @@ def read_coco(root: Path, mode: str) -> Listing | None:
                 orphans += 1
             else:
                 picture.boxes.append(box)
-    except OSError as error:
-        raise LabError(f"cannot read {file}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(f"{file} is no COCO file of boxes ({error!r})") from error
     classes = [names[number] for number in sorted(names)]
     if len(set(classes)) < len(classes):
         raise LabError(f"{file} gives several categories one name")
@@ -120,13 +129,10 @@ def _coco_file(root: Path, mode: str) -> Path | None:
         pattern
         for name in ALIASES[mode]
         for pattern in (
-            f"{name}/annotations.json",
-            f"{name}/_annotations.coco.json",
-            f"annotations/instances_{name}*.json",
-            f"{name}*/*.json",
-            f"{name}*.json",
+            f"{name}/annotations.json", f"{name}/_annotations.coco.json",
+            f"annotations/instances_{name}*.json", f"{name}*/*.json", f"{name}*.json",
         )
-    ]
+    ]  # fmt: skip
     if mode == "train":
         patterns += ["annotations/*.json", "*.json"]
     for pattern in patterns:
@@ -143,8 +149,8 @@ def _picture_folder(root: Path, file: Path, names: list[str]) -> Path:
     split = file.stem.rpartition("_")[2]  # train2017 of instances_train2017.json
     folders = [file.parent, file.parent / "images", root / split, root / "images" / split]
     folders += [root / "images", root]
-    found = (folder for folder in folders for name in names[:20] if (folder / name).is_file())
-    return next(found, file.parent)
+    right = (folder for folder in folders for name in names[:20] if (folder / name).is_file())
+    return next(right, file.parent)
 
 
 # ---------------------------------------------------------------- VOC
@@ -155,7 +161,7 @@ def read_voc(root: Path, mode: str) -> Listing | None:
 
     The latter lie in root/train, root/val and root/test, or all in root.
     """
-    devkit = _devkit(root)
+    devkit = find_voc(root, "Main")
     if devkit is not None:
         table = devkit / "ImageSets" / "Main" / f"{mode}.txt"
         if not table.is_file():
@@ -174,29 +180,21 @@ def read_voc(root: Path, mode: str) -> Listing | None:
             listed += [
                 Annotated(path, problem="no XML beside it")
                 for path in sorted(folder.iterdir())
-                if path.suffix.lower() in ENDINGS and path.stem not in annotated
+                if path.suffix.lower() in PICTURE_ENDINGS and path.stem not in annotated
             ]
             return Listing(folder, _names(listed), listed)
     return None
 
 
-def _devkit(root: Path) -> Path | None:
-    """Return the folder of the latest year in VOC's layout."""
-    patterns = ("VOC2*", "VOCdevkit/VOC2*", "TrainVal/VOCdevkit/VOC2*")
-    places = [root, *(place for pattern in patterns for place in sorted(root.glob(pattern)))]
-    complete = [place for place in places if (place / "ImageSets" / "Main").is_dir()]
-    return complete[-1] if complete else None
-
-
 def _read_xml(file: Path, folder: Path) -> Annotated:
     """Read one file of VOC's; its picture lies in `folder`."""
-    named = (folder / f"{file.stem}{ending}" for e in ENDINGS for ending in (e, e.upper()))
+    named = (folder / f"{file.stem}{ending}" for e in PICTURE_ENDINGS for ending in (e, e.upper()))
     path = next((path for path in named if path.is_file()), folder / f"{file.stem}.jpg")
     picture = Annotated(path)
     try:
         tree = ElementTree.parse(file).getroot()
     except OSError as error:
-        picture.problem = f"{file.name}: {error.strerror or error}"
+        picture.problem = f"{file.name}: {reason(error)}"
         return picture
     except (ElementTree.ParseError, ValueError) as error:  # ValueError: an unknown encoding
         picture.problem = f"{file.name} is no XML: {error}"
@@ -225,20 +223,16 @@ def read_bananas(root: Path, mode: str) -> Listing | None:
     if not table.is_file():
         return None
     pictures: dict[str, Annotated] = {}
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                name = row["img_name"]
-                label = row["label"].strip()
-                path = table.parent / "images" / name
-                picture = pictures.setdefault(name, Annotated(path))
-                corners = _numbers([row[side] for side in ("xmin", "ymin", "xmax", "ymax")])
-                picture.boxes.append(Box("banana" if label == "0" else f"label {label}", corners))
-    except OSError as error:
-        raise LabError(f"cannot read {table}: {error.strerror or error}") from error
-    except (KeyError, AttributeError, TypeError, ValueError, csv.Error) as error:
-        columns = "img_name, label, xmin, ymin, xmax, ymax"
-        raise LabError(f"{table} has not the columns {columns} ({error!r})") from error
+    with (
+        reading(table, "has not the columns img_name, label, xmin, ymin, xmax, ymax"),
+        table.open(newline="", encoding="utf-8-sig") as file,
+    ):
+        for row in csv.DictReader(file):
+            name = row["img_name"]
+            label = row["label"].strip()
+            picture = pictures.setdefault(name, Annotated(table.parent / "images" / name))
+            corners = _numbers([row[side] for side in ("xmin", "ymin", "xmax", "ymax")])
+            picture.boxes.append(Box("banana" if label == "0" else f"label {label}", corners))
     return Listing(table, ("banana",), list(pictures.values()))
 
 

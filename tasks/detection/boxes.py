@@ -8,22 +8,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou
-from torchvision.ops import nms as torchvision_nms
+from torchvision.ops import box_convert, box_iou, nms
 
 XY_SCALE, WH_SCALE = 10.0, 5.0  # one over the deviations that SSD divides offsets by: 0.1, 0.2
 NO_BOX = -1  # instead of a box's index, and of a class
-
-__all__ = [
-    "assign_anchor_to_bbox",
-    "box_iou",
-    "multibox_detection",
-    "multibox_prior",
-    "multibox_target",
-    "nms",
-    "offset_boxes",
-    "offset_inverse",
-]
 
 
 def multibox_prior(data: Tensor, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
@@ -148,14 +136,6 @@ def multibox_target(anchors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Te
     return torch.stack(offsets), torch.stack(masks), torch.stack(classes)
 
 
-def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Return which boxes (A, 4) stay, int64 (K,), by falling score (A,).
-
-    A box goes if one of a higher score, which stays, overlaps it by more than the threshold.
-    """
-    return torchvision_nms(boxes, scores, iou_threshold)
-
-
 def multibox_detection(
     cls_probs: Tensor,
     offset_preds: Tensor,
@@ -177,7 +157,7 @@ def multibox_detection(
         the rest. The class is -1 where there is background or `nms` has taken a box away; the
         confidence of background is one minus the probability of its likeliest class.
     """
-    found = []
+    detections = []
     for probabilities, offsets in zip(cls_probs, offset_preds, strict=True):
         confidence, kind = probabilities[1:].max(0)  # (A,)
         boxes = offset_inverse(anchors.squeeze(0), offsets.view(-1, 4))
@@ -189,5 +169,5 @@ def multibox_detection(
         kind[is_background] = NO_BOX
         confidence = torch.where(is_background, 1 - confidence, confidence)
         rows = torch.cat((kind[:, None], confidence[:, None], boxes), 1)
-        found.append(rows[torch.cat((kept, gone.nonzero().flatten()))])
-    return torch.stack(found)
+        detections.append(rows[torch.cat((kept, gone.nonzero().flatten()))])
+    return torch.stack(detections)

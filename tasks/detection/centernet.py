@@ -23,10 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou, generalized_box_iou_loss, roi_align
 
-from networks import Residual, conv_bn
+from tasks.blocks import conv_bn, stage
 from tasks.detection.boxes import nms
-from tasks.detection.detector import MOST_FOUND, Detections, Detector, Targets, inside, part
+from tasks.detection.detector import (
+    MOST_FOUND,
+    Detections,
+    Detector,
+    Target,
+    in_any_box,
+    split_targets,
+)
 
+Features = tuple[Tensor, Tensor]  # of strides 4 and 8
 CELL = 4  # pixels from one position of the map to the next
 UNIT = 8  # pixels: distance to an edge that is predicted as 0, in its logarithm
 FARTHEST = 5.0  # of those logarithms
@@ -43,14 +51,11 @@ class CenterNetConfig:
     """All that is needed to build a `CenterNet`; saved in its checkpoints as `configs`."""
 
     num_classes: int
-    width: int = 32
+    width: int = 32  # channels at stride 4; all others are multiples of it
 
 
 class CenterNet(Detector):
     """Finds centres at a stride of 4 from features of strides 4 to 32, and looks at them again.
-
-    Args:
-        width: channels at stride 4; all others are multiples of it.
 
     Shape: images (N, 3, H, W), H and W multiples of 32, to a heat map of logits (N, 1, H/4, W/4),
     distances to edges (N, 4, H/4, W/4) in pixels, and the features of the second look, at strides 4
@@ -58,21 +63,18 @@ class CenterNet(Detector):
     """
 
     stride = 32
+    outputs = ("reader.2",)
 
-    def __init__(self, num_classes: int, width: int = 32):
+    def __init__(self, config: CenterNetConfig):
         super().__init__()
-        self.config = CenterNetConfig(num_classes, width)
-        joint = 2 * width
+        self.config, width, joint = config, config.width, 2 * config.width
         self.stage4 = nn.Sequential(conv_bn(3, width, 7, 4), conv_bn(width, width))
-        self.stage8 = nn.Sequential(conv_bn(width, 2 * width, 3, 2), Residual(2 * width))
-        self.stage16 = nn.Sequential(
-            conv_bn(2 * width, 4 * width, 3, 2), Residual(4 * width), Residual(4 * width)
-        )
-        self.stage32 = nn.Sequential(conv_bn(4 * width, 6 * width, 3, 2), Residual(6 * width))
+        self.stage8 = stage(width, 2 * width, 1)
+        self.stage16 = stage(2 * width, 4 * width, 1, 1)
+        self.stage32 = stage(4 * width, 6 * width, 1)
         self.lateral16 = nn.Conv2d(4 * width, joint, 1)
         self.lateral32 = nn.Conv2d(6 * width, joint, 1)
-        self.join16 = conv_bn(joint, joint)
-        self.join8 = conv_bn(joint, joint)
+        self.join16, self.join8 = conv_bn(joint, joint), conv_bn(joint, joint)
         self.head = nn.Sequential(
             conv_bn(joint, joint), nn.Conv2d(joint, 5 * 4, 1), nn.PixelShuffle(2)
         )  # (N, 5, H/4, W/4)
@@ -82,20 +84,20 @@ class CenterNet(Detector):
         self.reader = nn.Sequential(
             nn.Linear(width * FINE_BINS**2 + joint * COARSE_BINS**2, 128),
             nn.ReLU(),
-            nn.Linear(128, num_classes + 1),  # the last one for what is no sign
+            nn.Linear(128, config.num_classes + 1),  # the last one for what is no sign
         )
 
     def forward(
-        self, images: Tensor, targets: Sequence[Targets] | None = None
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]] | dict[str, Tensor]:
-        fine, coarse = self.maps(images)
-        heat, logarithms = self.head(coarse).float().split((1, 4), 1)
+        self, images: Tensor, targets: Sequence[Target] | None = None
+    ) -> tuple[Tensor, Tensor, Features] | dict[str, Tensor]:
+        features = self.maps(images)
+        heat, logarithms = self.head(features[1]).float().split((1, 4), 1)
         distances = UNIT * logarithms.clamp(max=FARTHEST).exp()
         if targets is None:
-            return heat, distances, (fine, coarse)
-        return self._losses(heat, distances, (fine, coarse), targets)
+            return heat, distances, features
+        return self._losses(heat, distances, features, targets)
 
-    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def maps(self, images: Tensor) -> Features:
         """Return features of strides 4 and 8; the latter know what those of 16 and 32 see."""
         x4 = self.stage4(images)
         x8 = self.stage8(x4)
@@ -107,24 +109,21 @@ class CenterNet(Detector):
     def _features(self, images: Tensor) -> Tensor:
         return self.maps(images)[1]
 
-    def read(self, features: tuple[Tensor, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+    def read(self, features: Features, boxes: Sequence[Tensor]) -> Tensor:
         """Return the logits of the second look, (B, C + 1), at boxes of each image, B in all."""
-        fine, coarse = features
-        # float: its kernel for a CPU knows no bf16
+        fine, coarse = (values.float() for values in features)  # roi_align for CPUs knows no bf16
         bins = [
-            roi_align(fine.float(), boxes, FINE_BINS, 1 / CELL, 2, aligned=True),
-            roi_align(coarse.float(), boxes, COARSE_BINS, 1 / (2 * CELL), 2, aligned=True),
+            roi_align(fine, boxes, FINE_BINS, 1 / CELL, 2, aligned=True),
+            roi_align(coarse, boxes, COARSE_BINS, 1 / (2 * CELL), 2, aligned=True),
         ]
         return self.reader(torch.cat([each.flatten(1) for each in bins], 1)).float()
 
-    def _find(self, images: Tensor, threshold: float) -> list[Detections]:
+    def _detect(self, images: Tensor, threshold: float) -> list[Detections]:
         heat, distances, features = self(images)
         # As `certainty`'s first factor alone would allow.
         least = threshold ** (sum(WEIGHTS) / WEIGHTS[0])
-        likely = [
-            (boxes[scores >= least], scores[scores >= least])
-            for boxes, scores in zip(*peaks(heat, distances, MOST_FOUND), strict=True)
-        ]
+        every = zip(*peaks(heat, distances, MOST_FOUND), strict=True)
+        likely = [(boxes[scores >= least], scores[scores >= least]) for boxes, scores in every]
         logits = self.read(features, [boxes for boxes, _ in likely])
         shares = logits.softmax(1).split([len(boxes) for boxes, _ in likely])
         detections = []
@@ -132,31 +131,27 @@ class CenterNet(Detector):
             scores, labels = certainty(scores, share)
             kept = nms(boxes, scores, SAME)
             kept = kept[scores[kept] >= threshold]
-            detections.append(
-                {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}
-            )
+            own = {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}
+            detections.append(own)
         return detections
 
     def _losses(
-        self,
-        heat: Tensor,
-        distances: Tensor,
-        features: tuple[Tensor, Tensor],
-        targets: Sequence[Targets],
+        self, heat: Tensor, distances: Tensor, features: Features, targets: Sequence[Target]
     ) -> dict[str, Tensor]:
         """Return `heat_loss` and `box_loss`, a sum an image, and `class_loss`; means over images.
 
         Looked at again are the true boxes and the likeliest ones, right or wrong.
         """
         centres, no_sign = middles(heat), self.config.num_classes
-        sought, ignored = part(targets)
+        sought, ignored = split_targets(targets)
         likeliest, _ = peaks(heat.detach(), distances.detach(), LOOKED_AT)
-        asked = [questions(*each, no_sign) for each in zip(likeliest, sought, ignored, strict=True)]
-        logits = self.read(features, [boxes for boxes, _ in asked])
-        answers = torch.cat([answer for _, answer in asked])
+        images = zip(likeliest, sought, ignored, strict=True)
+        to_read = [boxes_to_read(*each, no_sign) for each in images]
+        logits = self.read(features, [boxes for boxes, _ in to_read])
+        answers = torch.cat([answer for _, answer in to_read])
         each = F.cross_entropy(logits, answers, reduction="none")
         # In each image signs count as much as what is none, whatever there is more of.
-        image = torch.cat([torch.full_like(k, n) for n, (_, k) in enumerate(asked)])
+        image = torch.cat([torch.full_like(k, n) for n, (_, k) in enumerate(to_read)])
         group = 2 * image + (answers == no_sign)
         class_losses = each / group.bincount()[group]
         return {
@@ -184,14 +179,12 @@ def certainty(scores: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
 
 def middles(heat: Tensor) -> Tensor:
     """Return x and y in pixels of the middle of each position of a map, (h, w, 2)."""
-    x, y = (
-        (torch.arange(length, device=heat.device) + 0.5) * CELL
-        for length in (heat.shape[3], heat.shape[2])
-    )
+    sides = (heat.shape[3], heat.shape[2])
+    x, y = ((torch.arange(side, device=heat.device) + 0.5) * CELL for side in sides)
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)
 
 
-def around(points: Tensor, distances: Tensor) -> Tensor:
+def boxes_around(points: Tensor, distances: Tensor) -> Tensor:
     """Return the boxes whose edges are so far left, above, right and below of points.
 
     Shape: (..., 2), (..., 4) to (..., 4).
@@ -212,12 +205,12 @@ def peaks(heat: Tensor, distances: Tensor, most: int) -> tuple[Tensor, Tensor]:
     scores = heat.sigmoid()
     is_peak = F.max_pool2d(scores, 3, 1, 1) == scores
     scores, places = (scores * is_peak).flatten(1).topk(min(most, heat[0].numel()))
-    boxes = around(middles(heat), distances.permute(0, 2, 3, 1)).flatten(1, 2)
+    boxes = boxes_around(middles(heat), distances.permute(0, 2, 3, 1)).flatten(1, 2)
     return boxes.take_along_dim(places.unsqueeze(2), 1), scores
 
 
 def focal_loss(
-    heat: Tensor, centres: Tensor, sought: Sequence[Targets], ignored: Sequence[Tensor]
+    heat: Tensor, centres: Tensor, sought: Sequence[Target], ignored: Sequence[Tensor]
 ) -> Tensor:
     """Return the penalty-reduced focal loss (Law and Deng 2018, equation 1), a sum an image.
 
@@ -230,13 +223,13 @@ def focal_loss(
     Args:
         heat: logits, (N, h, w).
         centres: `middles` of them.
-        sought, ignored: as `part` returns them.
+        sought, ignored: as `split_targets` returns them.
 
     Returns:
         (N,).
     """
     bells = torch.stack([bell_map(target["boxes"], centres) for target in sought])
-    unclear = torch.stack([inside(centres, boxes) for boxes in ignored])
+    unclear = torch.stack([in_any_box(centres, boxes) for boxes in ignored])
     at_centre = -((-heat).sigmoid() ** 2) * F.logsigmoid(heat)
     elsewhere = -((1 - bells) ** 4) * heat.sigmoid() ** 2 * F.logsigmoid(-heat)
     elsewhere = elsewhere.masked_fill(unclear, 0)
@@ -249,14 +242,14 @@ def bell_map(boxes: Tensor, centres: Tensor) -> Tensor:
     bells = centres.new_zeros(len(boxes) + 1, height, width)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     spread = (SPREAD * (boxes[:, 2:] - boxes[:, :2])).clamp(min=CELL / 2)
-    away = (centres[None] - middle[:, None, None]) / spread[:, None, None]  # (k, h, w, 2)
-    bells[1:] = torch.exp(-away.square().sum(3) / 2).clamp(max=1 - 1e-4)
+    distance = (centres[None] - middle[:, None, None]) / spread[:, None, None]  # (k, h, w, 2)
+    bells[1:] = torch.exp(-distance.square().sum(3) / 2).clamp(max=1 - 1e-4)
     x, y = (middle / CELL).long().unbind(1)
     bells[0, y.clamp(0, height - 1), x.clamp(0, width - 1)] = 1
     return bells.amax(0)
 
 
-def box_loss(distances: Tensor, centres: Tensor, sought: Sequence[Targets]) -> Tensor:
+def box_loss(distances: Tensor, centres: Tensor, sought: Sequence[Target]) -> Tensor:
     """Return one less the generalised IoU (Rezatofighi et al. 2019), a sum over all true boxes.
 
     Of a box those positions learn that are within it and next to its centre, up to 3x3.
@@ -269,16 +262,16 @@ def box_loss(distances: Tensor, centres: Tensor, sought: Sequence[Targets]) -> T
     image = torch.repeat_interleave(
         torch.tensor([len(target["boxes"]) for target in sought], device=boxes.device)
     )
-    near = (centres - (boxes[..., :2] + boxes[..., 2:]) / 2).abs().amax(3) < 1.5 * CELL
+    central = (centres - (boxes[..., :2] + boxes[..., 2:]) / 2).abs().amax(3) < 1.5 * CELL
     within = ((centres > boxes[..., :2]) & (centres < boxes[..., 2:])).all(3)
-    box, y, x = (near & within).nonzero().unbind(1)
-    predicted = around(centres[y, x], distances[image[box], :, y, x])
+    box, y, x = (central & within).nonzero().unbind(1)
+    predicted = boxes_around(centres[y, x], distances[image[box], :, y, x])
     each = generalized_box_iou_loss(predicted, boxes[box, 0, 0])
     return (each / box.bincount()[box]).sum()
 
 
-def questions(
-    boxes: Tensor, sought: Targets, ignored: Tensor, no_sign: int
+def boxes_to_read(
+    boxes: Tensor, sought: Target, ignored: Tensor, no_sign: int
 ) -> tuple[Tensor, Tensor]:
     """Return the boxes of an image that training looks at again, with what they show.
 
@@ -286,7 +279,7 @@ def questions(
 
     Args:
         boxes: (K, 4).
-        sought, ignored: of the image, as `part` returns them.
+        sought, ignored: of the image, as `split_targets` returns them.
         no_sign: the answer at what is none.
 
     Returns:
@@ -298,6 +291,6 @@ def questions(
     labels = torch.cat((sought["labels"], sought["labels"].new_tensor([no_sign])))
     overlap, best = box_iou(boxes, truth).max(1)
     answers = torch.where(overlap >= SAME, labels[best], no_sign)
-    is_other = (overlap < OTHER) & ~inside((boxes[:, :2] + boxes[:, 2:]) / 2, ignored)
+    is_other = (overlap < OTHER) & ~in_any_box((boxes[:, :2] + boxes[:, 2:]) / 2, ignored)
     clear = (overlap >= SAME) | is_other
     return boxes[clear], answers[clear]

@@ -1,7 +1,7 @@
 """Pictures with boxes: every source by name, and the one way from a folder of them to a loader.
 
     source = SOURCES["street"]
-    root = datasets.find_folder(SOURCES, "street", None)      # data/street
+    root = tasks.loaders.find_folder(SOURCES, "street", None)     # data/street
     source.prepare(root)                              # where not None: in one process alone
     splits = {mode: read_split("street", root, mode) for mode in source.modes(root)}
     train = make_loader(splits["train"], 32, source.windows, seed=0)
@@ -13,7 +13,7 @@ A loader yields images, float32 (N, 3, H, W) in [-1, 1], and targets, a list of 
     labels   int64 (n,): 0 to C - 1, of loader.dataset.classes; the background has none
     ignored  bool (n,): nobody can be asked to find it, and who finds it makes no mistake
 
-Training images are windows cut out of the pictures (`augment`), of one size. Those of val and test
+Training images are windows cut out of the pictures (`windows`), of one size. Those of val and test
 are whole pictures, in order; where pictures of a batch differ in size, the smaller ones have zeros
 at their right and bottom, as a convolution sees beyond a border. `loader.batch_sampler` is a
 lab.batches.BatchSampler, as `engine.fit` needs for an exact resume. Pictures are decoded once, into
@@ -22,68 +22,57 @@ uint8 arrays.
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import CACHE_BUDGET, VAL_SHARE, download, draw_missing_street
+import tasks.detection.annotations as readers
+from datasets import VAL_SHARE
 from lab.augmentation import cut
-from lab.console import LabError, progress, say
+from lab.console import LabError, say
 from lab.folders import DATA_ROOT, printable
-from lab.images import open_image, say_left_out
-from tasks.detection.annotations import (
-    Annotated,
-    Box,
-    Listing,
-    read_bananas,
-    read_coco,
-    read_signs,
-    read_voc,
+from lab.images import open_image
+from tasks.annotated import (
+    AnnotatedSource,
+    decode_listing,
+    download_missing_voc,
+    find_annotated,
+    load_test,
+    shrink,
+    shrunk,
 )
-from tasks.detection.augment import (
-    DRAWS,
-    Windows,
-    choose_window,
-    move_boxes,
-    vary_windows,
-)
-from tasks.windows import Source, WindowDataset, find_annotated, shrink
-
-Target = dict[str, Tensor]
+from tasks.detection.annotations import Annotated, Box, Listing
+from tasks.detection.detector import Target
+from tasks.detection.windows import DRAWS, Windows, choose_window, move_boxes, vary_windows
+from tasks.windows import WindowDataset
+from world.missing import DRAWN, draw_missing
 
 SEEN_SHARE = 0.5  # of a box's area: if less is inside a window, it is ignored there
 SMALLEST = 8.0  # pixels: a box whose longer side is shorter in a window is ignored there
 
 
-# ---------------------------------------------------------------- data sets by name
-
-
-def download_missing_voc(root: Path) -> None:
-    """Have torchvision download VOC 2012 into the project's own folder, unless it is there."""
-    if root.resolve() == DATA_ROOT.resolve():
-        download("VOCDetection", "VOCdevkit", "street", root)
-
-
 # Objects of general data sets fill their pictures: shrunk, they fit into a window.
-GENERAL = Windows(zoom=(0.75, 1.33))
-SIGNS = Windows(size=192, around=0.8)  # signs are small, and few
+GENERAL_WINDOWS = Windows(zoom=(0.75, 1.33))
+SIGN_WINDOWS = Windows(size=192, around=0.8)  # signs are small, and few
+# A drawn picture is a part, half as wide on the average, of a frame of 1,024 pixels.
+STREET_WINDOWS = replace(SIGN_WINDOWS, zoom=(0.7, 2.0))
+draw_street = partial(draw_missing, DRAWN["street"])
+download_voc = partial(download_missing_voc, "VOCDetection")
+BANANAS = DATA_ROOT / "banana-detection"
 SOURCES = {
-    # A drawn picture is a part, half as wide on the average, of a frame of 1,024 pixels.
-    "street": Source(
-        read_signs,
-        DATA_ROOT / "street",
-        replace(SIGNS, zoom=(0.7, 2.0)),
-        prepare=draw_missing_street,
+    "street": AnnotatedSource(
+        readers.read_signs, DATA_ROOT / "street", draw_street, STREET_WINDOWS
     ),
-    "gtsdb": Source(read_signs, DATA_ROOT / "gtsdb", replace(SIGNS, each=4)),
-    "voc": Source(read_voc, DATA_ROOT, GENERAL, 320, download_missing_voc),
-    "coco": Source(read_coco, None, GENERAL, 320),
-    "banana": Source(read_bananas, DATA_ROOT / "banana-detection", GENERAL, 320),
+    "gtsdb": AnnotatedSource(
+        readers.read_signs, DATA_ROOT / "gtsdb", None, replace(SIGN_WINDOWS, each=4)
+    ),
+    "voc": AnnotatedSource(readers.read_voc, DATA_ROOT, download_voc, GENERAL_WINDOWS, 320),
+    "coco": AnnotatedSource(readers.read_coco, None, None, GENERAL_WINDOWS, 320),
+    "banana": AnnotatedSource(readers.read_bananas, BANANAS, None, GENERAL_WINDOWS, 320),
 }
 
 
@@ -98,11 +87,11 @@ class Split:
         classes: names; a label is an index into them.
         paths: of the N pictures.
         sizes: (height, width) of each, as read.
-        pictures: uint8 (H, W, 3) each; None where they would not fit `CACHE_BUDGET`.
+        pictures: uint8 (H, W, 3) each; None where they would not fit in memory.
         boxes: float64 (n, 4) of each picture: left, top, right, bottom in its pixels, inside it.
         labels: int64 (n,) of each.
         ignored: bool (n,) of each.
-        longest: see `Source`.
+        longest: see `AnnotatedSource`.
     """
 
     classes: tuple[str, ...]
@@ -145,17 +134,26 @@ def read_split(
 
 def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) -> Split:
     """Decode the pictures of a listing and judge their boxes; errors as in `read_split`."""
-    decoded, problems = decode(listing, longest)
-    folder = listing.source if listing.source.is_dir() else listing.source.parent
-    say_left_out(folder, len(listing.pictures), problems)
+
+    def read(picture: Annotated) -> tuple[np.ndarray, tuple[int, int]]:
+        if picture.problem:
+            raise OSError(picture.problem)
+        image = open_image(picture.path)
+        whole = image.height, image.width
+        if picture.size not in (None, whole):
+            said = "x".join(map(str, reversed(picture.size)))
+            raise OSError(f"is {image.width}x{image.height}, but annotated as {said}")
+        return shrink(image, longest), whole
+
+    decoded, pictures = decode_listing(read, listing)
     left_out = Complaints()
     if listing.orphans:
         left_out["of pictures that are not listed"] = [""] * listing.orphans
+    sizes = [shrunk(whole, longest) for _, whole in decoded]
     boxes, labels, ignored = [], [], []
-    for picture, kept in decoded:
-        whole = kept.whole
-        clear = judge(picture, whole, classes, left_out)
-        scale = np.array([kept.size[1] / whole[1], kept.size[0] / whole[0]] * 2)
+    for (picture, whole), size in zip(decoded, sizes, strict=True):
+        clear = usable_boxes(picture, whole, classes, left_out)
+        scale = np.array([size[1] / whole[1], size[0] / whole[0]] * 2)
         boxes.append(np.array([box.corners for box in clear], float).reshape(-1, 4) * scale)
         labels.append(np.array([classes.index(box.name) for box in clear], np.int64))
         ignored.append(np.array([box.ignored for box in clear], bool))
@@ -163,24 +161,8 @@ def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) 
         say(f"{listing.source}: left out {left_out}")
     if all(hidden.all() for hidden in ignored):
         raise LabError(f"{listing.source} leaves nothing to find: no good box in a good picture")
-    pictures = [kept.pixels for _, kept in decoded]
-    if pictures[-1] is None:
-        say(
-            f"{folder}: {len(pictures):,} pictures would take more than "
-            f"{CACHE_BUDGET / 2**30:.1f} GiB of memory, so they are read from disk batch by batch "
-            "(see --num_workers)"
-        )
-        pictures = None
-    return Split(
-        tuple(map(printable, classes)),
-        [picture.path for picture, _ in decoded],
-        [kept.size for _, kept in decoded],
-        pictures,
-        boxes,
-        labels,
-        ignored,
-        longest,
-    )
+    paths, classes = [picture.path for picture, _ in decoded], tuple(map(printable, classes))
+    return Split(classes, paths, sizes, pictures, boxes, labels, ignored, longest)
 
 
 class Complaints(dict[str, list[str]]):
@@ -195,7 +177,7 @@ class Complaints(dict[str, list[str]]):
         return f"{sum(map(len, self.values())):,} boxes: {', '.join(kinds[:4])}{more}"
 
 
-def judge(
+def usable_boxes(
     picture: Annotated, size: tuple[int, int], classes: Sequence[str], complaints: Complaints
 ) -> list[Box]:
     """Return the boxes that can be used, cut off at the picture's border; note the others."""
@@ -219,58 +201,6 @@ def judge(
     return clear
 
 
-# ---------------------------------------------------------------- files to pixels
-
-
-class Decoded(NamedTuple):
-    """A picture as read: (height, width) in its file and as kept, and its pixels if they are."""
-
-    whole: tuple[int, int]
-    size: tuple[int, int]
-    pixels: np.ndarray | None
-
-
-def decode(
-    listing: Listing, longest: int | None
-) -> tuple[list[tuple[Annotated, Decoded]], dict[Path, str]]:
-    """Decode the pictures of a listing.
-
-    Returns:
-        The readable ones, with pixels as long as `CACHE_BUDGET` lasts; and what is wrong with the
-        others.
-    """
-
-    def read(picture: Annotated) -> Decoded | str:
-        if picture.problem:
-            return picture.problem
-        try:
-            image = open_image(picture.path)
-        except OSError as error:
-            return error.strerror or str(error)
-        whole = image.height, image.width
-        if picture.size not in (None, whole):
-            said = "x".join(map(str, reversed(picture.size)))
-            return f"is {image.width}x{image.height}, but annotated as {said}"
-        pixels = shrink(image, longest)
-        return Decoded(whole, pixels.shape[:2], pixels)
-
-    decoded, problems, room = [], {}, CACHE_BUDGET
-    pictures = listing.pictures
-    # Threads suffice: Pillow decodes and resizes outside the interpreter's lock.
-    with ThreadPoolExecutor() as pool:
-        results = pool.map(read, pictures)
-        label = f"reading {listing.source}"
-        for picture, result in progress(
-            zip(pictures, results, strict=True), total=len(pictures), label=label
-        ):
-            if isinstance(result, str):
-                problems[picture.path] = result
-                continue
-            room -= 3 * math.prod(result.size)
-            decoded.append((picture, result if room >= 0 else result._replace(pixels=None)))
-    return decoded, problems
-
-
 # ---------------------------------------------------------------- the loader
 
 
@@ -292,25 +222,35 @@ class DetectionDataset(WindowDataset):
             here = share > 0
             sides = moved[:, 2:] - moved[:, :2]
             unclear = ignored | (share < SEEN_SHARE) | (sides.max(1, initial=0) < SMALLEST)
-            targets.append(self._target(moved[here], split.labels[index][here], unclear[here]))
+            target = target_of(moved[here], split.labels[index][here], unclear[here])
+            targets.append(self._on_device(target))
         return pixels, targets
 
     def vary(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return vary_windows(images, generator)
 
     def whole(self, indices: Sequence[int]) -> tuple[Tensor, list[Target]]:
+        targets = [self._on_device(self.truth(index)) for index in indices]
+        return self.whole_images(indices), targets
+
+    def truth(self, index: int) -> Target:
         split = self.split
-        return self.whole_images(indices), [
-            self._target(split.boxes[index], split.labels[index], split.ignored[index])
-            for index in indices
-        ]
+        return target_of(split.boxes[index], split.labels[index], split.ignored[index])
 
-    def _target(self, boxes: np.ndarray, labels: np.ndarray, ignored: np.ndarray) -> Target:
-        return {
-            "boxes": torch.from_numpy(boxes).float().to(self.device),
-            "labels": torch.from_numpy(labels).to(self.device),
-            "ignored": torch.from_numpy(ignored).to(self.device),
-        }
+    def shows(self, index: int) -> int:
+        return len(self.split.boxes[index])
+
+    def _on_device(self, target: Target) -> Target:
+        return {name: value.to(self.device) for name, value in target.items()}
 
 
-make_loader = DetectionDataset.loader
+def target_of(boxes: np.ndarray, labels: np.ndarray, ignored: np.ndarray) -> Target:
+    """Return what is to be found in an image."""
+    return {
+        "boxes": torch.from_numpy(boxes).float(),
+        "labels": torch.from_numpy(labels),
+        "ignored": torch.from_numpy(ignored),
+    }
+
+
+make_loader, test_loader = DetectionDataset.loader, load_test

@@ -1,7 +1,7 @@
 """How good a detector is: COCO's average precision, and that of the sign detection benchmark.
 
     meter = DetectionMeter(classes)
-    meter.update(model, images, targets)    # by model.detect(images), see below
+    meter.update(network, images, targets)  # by network.detect(images), see below
     meter.compute(runtime)                  # {"ap": 0.61, "ap50": 0.83, ...}
     meter.by_class                          # average precision of each class, by name
 
@@ -22,18 +22,21 @@ The last three kinds are of signs alone. A figure of which there is no box is le
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchmetrics.detection import MeanAveragePrecision
 
+from lab.runtime import Runtime
 from world.faces import FACES, category
 
-if TYPE_CHECKING:
-    from lab.runtime import Runtime
-
 SIZES = ("small", "medium", "large")
+
+
+def are_signs(classes: Sequence[str]) -> bool:
+    """True where all classes are traffic signs of `world.faces`."""
+    return set(classes) <= FACES.keys()
 
 
 class DetectionMeter:
@@ -61,19 +64,19 @@ class DetectionMeter:
         self.by_class: dict[str, float] = {}
         self.curves: dict[str, np.ndarray] = {}
 
-    def update(self, model: nn.Module, images: Tensor, targets: list[dict[str, Tensor]]) -> None:
+    def update(self, network: nn.Module, images: Tensor, targets: list[dict[str, Tensor]]) -> None:
         """Search a batch of pictures."""
-        self.detections += [_on_cpu(found) for found in model.detect(images)]
+        self.detections += [_on_cpu(detections) for detections in network.detect(images)]
         self.targets += [_on_cpu(target) for target in targets]
 
-    def compute(self, runtime: "Runtime") -> dict[str, float]:
+    def compute(self, runtime: Runtime) -> dict[str, float]:
         """Return the figures by name, over the pictures of all processes."""
-        parts = runtime.gather((self.detections, self.targets))
-        self.detections = [found for detections, _ in parts for found in detections]
-        self.targets = [target for _, targets in parts for target in targets]
+        shares = runtime.gather((self.detections, self.targets))
+        self.detections = [own for detections, _ in shares for own in detections]
+        self.targets = [target for _, targets in shares for target in targets]
         every = torch.arange(len(self.classes))
         figures, self.by_class, self.curves = self._measure(every, self.classes)
-        if set(self.classes) <= FACES.keys():
+        if are_signs(self.classes):
             signs, _, curves = self._measure(torch.zeros_like(every), ("a sign",), at50=True)
             categories = [category(name) for name in self.classes]
             names = sorted(set(categories))
@@ -95,9 +98,6 @@ class DetectionMeter:
             names: of what they count as.
             at50: at an IoU of 0.5 alone.
         """
-        # Here, because it takes a second that training does not have to wait for.
-        from torchmetrics.detection import MeanAveragePrecision
-
         metric = MeanAveragePrecision(
             backend="faster_coco_eval",
             iou_thresholds=[0.5] if at50 else None,
@@ -106,17 +106,12 @@ class DetectionMeter:
             sync_on_compute=False,  # all processes have gathered all
         )
         metric.warn_on_many_detections = False
-        metric.update(
-            [found | {"labels": labels[found["labels"]]} for found in self.detections],
-            [
-                {
-                    "boxes": target["boxes"],
-                    "labels": labels[target["labels"]],
-                    "iscrowd": target["ignored"].long(),
-                }
-                for target in self.targets
-            ],
+        detections, targets = (
+            [own | {"labels": labels[own["labels"]]} for own in every]
+            for every in (self.detections, self.targets)
         )
+        targets = [own | {"iscrowd": own["ignored"].long()} for own in targets]
+        metric.update(detections, targets)
         result = metric.compute()
         figures = {"ap": result["map"], "ap50": result["map_50"], "ap75": result["map_75"]}
         figures |= {f"ap_{size}": result[f"map_{size}"] for size in SIZES}
@@ -124,14 +119,11 @@ class DetectionMeter:
         each = zip(present, result["map_per_class"].reshape(-1).tolist(), strict=True)
         # (IoU thresholds, recalls, classes, sizes, most detections): at 0.5, any size, the most
         precision = result["precision"][0, :, :, 0, -1].numpy()
+        curves = {names[label]: precision[:, k] for k, label in enumerate(present)}
         return (
             {name: float(value) for name, value in figures.items() if value >= 0},
             {names[label]: value for label, value in each if value >= 0},
-            {
-                names[label]: precision[:, k]
-                for k, label in enumerate(present)
-                if precision[0, k] >= 0
-            },
+            {name: curve for name, curve in curves.items() if curve[0] >= 0},
         )
 
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.detection.boxes import multibox_detection, multibox_prior, multibox_target
-from tasks.detection.detector import Detections, Detector, Targets, as_rows, inside, part
+from tasks.detection.detector import Detections, Detector, Target, in_any_box, split_targets
 
-SIDE = 256  # height in pixels of the pictures that sizes are shares of
-STRIDES = (8, 16, 32, 64, SIDE)  # pixels from one position of each map to the next
+HEIGHT = 256  # pixels, of the pictures that sizes are shares of
+STRIDES = (8, 16, 32, 64, HEIGHT)  # pixels from one position of each map to the next
 RATIOS = (1.0, 2.0, 0.5)
 # Of the anchors on each map. The book's suit an object that fills a quarter of the picture or more.
 BOOK_SIZES = ((0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961))
@@ -96,6 +96,7 @@ class TinySSD(Detector):
     """
 
     stride = 32
+    outputs = tuple(f"cls_{index}" for index in range(len(STRIDES)))
 
     def __init__(self, num_classes: int, sizes: Sequence[Sequence[float]] = BOOK_SIZES):
         super().__init__()
@@ -115,10 +116,9 @@ class TinySSD(Detector):
             self.add_module(f"bbox_{index}", bbox_predictor(channels, num_anchors))
 
     def forward(
-        self, images: Tensor, targets: Sequence[Targets] | None = None
+        self, images: Tensor, targets: Sequence[Target] | None = None
     ) -> tuple[Tensor, Tensor, Tensor] | dict[str, Tensor]:
-        class_maps, offset_maps = [], []
-        maps = self.maps(images)
+        maps, class_maps, offset_maps = self.maps(images), [], []
         for index, features in enumerate(maps):
             class_maps.append(self.get_submodule(f"cls_{index}")(features))
             offset_maps.append(self.get_submodule(f"bbox_{index}")(features))
@@ -144,7 +144,7 @@ class TinySSD(Detector):
         anchors = []
         for features, stride, sizes in zip(maps, STRIDES, self.config.sizes, strict=True):
             covered = [stride * side for side in features.shape[-2:]]  # pixels
-            own = multibox_prior(features, [size * SIDE / covered[0] for size in sizes], RATIOS)
+            own = multibox_prior(features, [size * HEIGHT / covered[0] for size in sizes], RATIOS)
             scale = (covered[1] / width, covered[0] / height)
             anchors.append(own * own.new_tensor(scale * 2))
         return anchors
@@ -152,7 +152,7 @@ class TinySSD(Detector):
     def _features(self, images: Tensor) -> Tensor:
         return self.blk_0(images)
 
-    def _find(self, images: Tensor, threshold: float) -> list[Detections]:
+    def _detect(self, images: Tensor, threshold: float) -> list[Detections]:
         anchors, classes, offsets = self(images)
         probabilities = classes.float().softmax(2)
         height, width = images.shape[-2:]
@@ -164,25 +164,32 @@ class TinySSD(Detector):
             rows = multibox_detection(
                 shares[best].T[None], offset.view(-1, 4)[best].view(1, -1), anchors[:, best]
             )[0]
-            rows = rows[rows[:, 0] >= 0]
-            detections.append(
-                {
-                    "boxes": rows[:, 2:] * rows.new_tensor([width, height, width, height]),
-                    "scores": rows[:, 1],
-                    "labels": rows[:, 0].long(),
-                }
-            )
+            labels, scores, boxes = rows[rows[:, 0] >= 0].split((1, 1, 4), 1)
+            boxes = boxes * rows.new_tensor([width, height] * 2)
+            own = {"boxes": boxes, "scores": scores[:, 0], "labels": labels[:, 0].long()}
+            detections.append(own)
         return detections
 
 
+def multibox_labels(targets: Sequence[Target], height: int, width: int) -> Tensor:
+    """Return the boxes of targets as `multibox_target` takes them, (N, B, 5).
+
+    Args:
+        height, width: of the images in pixels; the boxes become shares of them.
+    """
+    most = max(len(target["labels"]) for target in targets)
+    rows = torch.full((len(targets), most, 5), -1.0, device=targets[0]["boxes"].device)
+    for row, target in zip(rows, targets, strict=True):
+        count = len(target["labels"])
+        row[:count, 0] = target["labels"]
+        row[:count, 1:] = target["boxes"] / row.new_tensor([width, height, width, height])
+    return rows
+
+
 def multibox_loss(
-    anchors: Tensor,
-    classes: Tensor,
-    offsets: Tensor,
-    targets: Sequence[Targets],
-    height: int,
+    anchors: Tensor, classes: Tensor, offsets: Tensor, targets: Sequence[Target], height: int,
     width: int,
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor]:  # fmt: skip
     """Return SSD's losses (its section 2.2), means over the images.
 
     Nearly all anchors are background, and most of them are easy: of those only the ones count that
@@ -197,11 +204,11 @@ def multibox_loss(
         of anchors with an object.
     """
     with torch.no_grad():
-        sought, ignored = part(targets)
-        truth = multibox_target(anchors, as_rows(sought, height, width))
-        offset_truth, mask, class_truth = truth
+        sought, ignored = split_targets(targets)
+        labels = multibox_labels(sought, height, width)
+        offset_truth, mask, class_truth = multibox_target(anchors, labels)
         middles = (anchors[0, :, :2] + anchors[0, :, 2:]) / 2 * anchors.new_tensor([width, height])
-        unclear = torch.stack([inside(middles, boxes) for boxes in ignored])  # (N, A)
+        unclear = torch.stack([in_any_box(middles, boxes) for boxes in ignored])  # (N, A)
         has_object = class_truth > 0  # (N, A)
         count = has_object.sum(1).clamp(min=1)  # (N,)
     each = F.cross_entropy(classes.float().mT, class_truth, reduction="none")  # (N, A)

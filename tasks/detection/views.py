@@ -1,107 +1,76 @@
 """What visualize.py shows of a detector: truth and found, anchors, and what happens to a region."""
 
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou, roi_align, roi_pool
 
 from lab.console import LabError, say
+from lab.images import as_input
 from lab.pictures import Colours, Grid, Picture, Tile, frame, shorten
+from lab.registry import build
 from lab.runtime import Runtime
-from networks import fold
-from tasks.detection import test_loader
+from tasks import ViewFlags
+from tasks.annotated import chosen_pictures
 from tasks.detection.boxes import assign_anchor_to_bbox
 from tasks.detection.detector import Detector
-from tasks.detection.found import SURE, as_input, sure_ones
-from tasks.detection.published import Published
+from tasks.detection.networks import NETWORKS, folded
+from tasks.detection.results import SHOWN_SCORE, shown_of
 from tasks.detection.ssd import RATIOS, TinySSD
-from tasks.windows import choose_shown, own_picture
+from tasks.trained import Trained
 
-PICTURES = 4  # of the test split
 SHOWN_REGIONS = 30  # proposals drawn; R-CNN looked at 2,000
 TIMED_REGIONS = 100
 BINS = 7  # of a region, a side
 WARPED = 64  # pixels a side that R-CNN's crops are resized to
 FASTER = "fasterrcnn_mobilenet_v3_large_320_fpn"
-Shown = tuple[np.ndarray, dict[str, Tensor] | None, str]  # pixels, target where known, name
-
-
-def chosen_pictures(
-    args: Namespace, state: dict[str, Any], runtime: Runtime, most: int
-) -> list[Shown]:
-    """Return the picture that `--image` or `--image_idx` names; else some of the test split."""
-    if args.image is not None:
-        picture, name = own_picture(args)
-        return [(picture, None, name)]
-    dataset = test_loader(state, args.data_root, 1, runtime).dataset
-    shown = []
-    for index in choose_shown(args, [len(boxes) for boxes in dataset.split.boxes], most):
-        _, (target,) = dataset.__getitems__([index])
-        target = {name: value.cpu() for name, value in target.items()}
-        shown.append((dataset.picture(index), target, dataset.split.paths[index].name))
-    return shown
-
-
-# ---------------------------------------------------------------- boxes
 
 
 @torch.inference_mode()
-def view_boxes(
-    args: Namespace, state: dict[str, Any], model: Detector, runtime: Runtime
-) -> Iterator[Picture]:
+def view_boxes(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     """Truth and found side by side; of what is found, the IoU with the nearest true box."""
-    classes, rows = state["class_names"], []
-    for picture, target, name in chosen_pictures(args, state, runtime, PICTURES):
-        (found,) = model.detect(as_input(picture).to(runtime.device))
-        truth = [] if target is None else zip(
-            target["boxes"].tolist(), target["labels"].tolist(), strict=True
-        )  # fmt: skip
-        there = tuple(frame(box, "lime", shorten(classes[label])) for box, label in truth)
+    classes, network, rows = trained.classes, folded(trained.network), []
+    for picture, target, name in chosen_pictures(flags, trained):
+        (detections,) = network.detect(as_input(picture).to(trained.runtime.device))
         marks = []
-        for box, score, label in sure_ones(found):
+        for box, score, label in shown_of(detections):
             text = f"{shorten(classes[label])} {score:.0%}"
             if target is not None and len(target["boxes"]):
                 overlap = box_iou(torch.tensor([box]), target["boxes"]).max()
                 text += f", IoU {overlap:.2f}"
             marks.append(frame(box, "magenta", text))
-        rows.append(
-            [Tile(picture, shorten(name), marks=there), Tile(picture, marks=tuple(marks))]
-            if target is not None
-            else [Tile(picture, shorten(name), marks=tuple(marks))]
-        )
-    columns = ["what is there", f"what is found (score {SURE} and above)"] if target else []
-    yield Picture("boxes/boxes.jpg", "True boxes and found ones",
-                  (Grid(rows, columns=columns, side=3.2),))  # fmt: skip
-
-
-# ---------------------------------------------------------------- anchors
+        tiles = [Tile(picture, "" if target else shorten(name), marks=tuple(marks))]
+        if target is not None:
+            truth = zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
+            there = tuple(frame(box, "lime", shorten(classes[label])) for box, label in truth)
+            tiles.insert(0, Tile(picture, shorten(name), marks=there))
+        rows.append(tiles)
+    columns = ["what is there", f"what is found (score {SHOWN_SCORE} and above)"] if target else []
+    grid = Grid(rows, columns=columns, side=3.2)
+    yield Picture("boxes/boxes.jpg", "True boxes and found ones", (grid,))
 
 
 @torch.inference_mode()
-def view_anchors(
-    args: Namespace, state: dict[str, Any], model: Detector, runtime: Runtime
-) -> Iterator[Picture]:
+def view_anchors(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     """The anchors of each scale in the middle of a picture, and those that have an object."""
-    if not isinstance(model, TinySSD):
-        raise LabError(f"{state['network']} has no anchors of ours to show: train tiny_ssd")
-    ((picture, target, name),) = chosen_pictures(args, state, runtime, 1)
-    images = as_input(picture).to(runtime.device)
-    filled, tiles = model.fill(images), []
+    if not isinstance(trained.network, TinySSD):
+        raise LabError(f"{trained.state['network']} has no anchors of ours to show: train tiny_ssd")
+    ((picture, target, name),) = chosen_pictures(flags, trained, 1)
+    network, images = folded(trained.network), as_input(picture).to(trained.runtime.device)
+    filled, tiles = network.fill(images), []
     middle = torch.tensor([images.shape[3], images.shape[2]]) / 2
     scale = torch.tensor([filled.shape[3], filled.shape[2]] * 2, dtype=torch.float32)
     truth = torch.zeros(0, 4) if target is None else target["boxes"][~target["ignored"]]
-    maps = model.anchors(model.maps(filled), *filled.shape[2:])
+    maps = network.anchors(network.maps(filled), *filled.shape[2:])
     boxes = [anchors[0].cpu() * scale for anchors in maps]
     assigned = assign_anchor_to_bbox(truth, torch.cat(boxes)).split([len(each) for each in boxes])
-    for anchors, own, sizes in zip(boxes, assigned, model.config.sizes, strict=True):
+    for anchors, own, sizes in zip(boxes, assigned, network.config.sizes, strict=True):
         places = anchors.view(-1, len(sizes) + len(RATIOS) - 1, 4)
-        away = (places[:, 0, :2] + places[:, 0, 2:]) / 2 - middle
-        nearest = places[away.square().sum(1).argmin()]
+        distances = (places[:, 0, :2] + places[:, 0, 2:]) / 2 - middle
+        nearest = places[distances.square().sum(1).argmin()]
         marks = [frame(box, "white") for box in nearest.tolist()]
         marks += [frame(box, "yellow") for box in anchors[own >= 0].tolist()]
         marks += [frame(box, "lime") for box in truth.tolist()]
@@ -112,56 +81,48 @@ def view_anchors(
     yield Picture("anchors/anchors.jpg", title, (Grid(tiles, side=3.2),))
 
 
-# ---------------------------------------------------------------- regions
-
-
 @torch.inference_mode()
-def view_regions(
-    args: Namespace, state: dict[str, Any], model: Detector, runtime: Runtime
-) -> Iterator[Picture]:
+def view_regions(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     """The R-CNN family: proposals, one region pooled and aligned, seconds a photograph."""
-    ((picture, _, name),) = chosen_pictures(args, state, runtime, 1)
-    images = as_input(picture).to(runtime.device)
-    (found,) = model.detect(images, threshold=0.0)
-    boxes = found["boxes"][:SHOWN_REGIONS]
+    ((picture, _, name),) = chosen_pictures(flags, trained, 1)
+    network, images = folded(trained.network), as_input(picture).to(trained.runtime.device)
+    (detections,) = network.detect(images, threshold=0.0)
+    boxes = detections["boxes"][:SHOWN_REGIONS]
     if not len(boxes):
         raise LabError("the network proposes no region in this picture")
-    features, stride = model.features(images)
+    features, stride = network.features(images)
     rois = [boxes[:1].float()]
     pooled = roi_pool(features.float(), rois, BINS, 1 / stride)[0]
     aligned = roi_align(features.float(), rois, BINS, 1 / stride, 2, aligned=True)[0]
     channel = int(aligned.std((1, 2)).argmax())  # the map that has most to say about it
     whole = features[0, channel].float().cpu().numpy()
-    parts = [part[channel].cpu().numpy() for part in (pooled, aligned)]
+    bins = [values[channel].cpu().numpy() for values in (pooled, aligned)]
     high = max(float(whole.max()), 1e-6)
     marks = [frame(box, "cyan") for box in boxes[1:].tolist()]
     marks.append(frame(boxes[0].tolist(), "magenta", "the likeliest"))
     on_map = frame([edge / stride for edge in boxes[0].tolist()], "magenta")
-    seconds = time_family(model, images, found["boxes"], runtime)
+    seconds = time_family(network, images, detections["boxes"], trained.runtime)
     for method, value in seconds.items():
         say(f"{method:70s} {value:7.3f} s a photograph")
     table = "\n".join(f"{method}: {value:.3f} s" for method, value in seconds.items())
     values = Grid(
         [[Tile(whole, f"map {channel}, stride {stride}", marks=(on_map,)),
-          Tile(parts[0], "RoI pooling\nwhole positions"),
-          Tile(parts[1], "RoIAlign\nbetween positions")]],
+          Tile(bins[0], "RoI pooling\nwhole positions"),
+          Tile(bins[1], "RoIAlign\nbetween positions")]],
         side=2.5, colours=Colours("viridis", min(0.0, float(whole.min())), high, "activation"),
     )  # fmt: skip
     title = f"{shorten(name)}: regions proposed, the likeliest on a feature map\n{table}"
-    yield Picture(
-        "regions/regions.jpg",
-        title,
-        (Grid([[Tile(picture, marks=tuple(marks))]], side=4), values),
-    )
+    proposed = Grid([[Tile(picture, marks=tuple(marks))]], side=4)
+    yield Picture("regions/regions.jpg", title, (proposed, values))
 
 
 def time_family(
-    model: Detector, images: Tensor, boxes: Tensor, runtime: Runtime
+    network: Detector, images: Tensor, boxes: Tensor, runtime: Runtime
 ) -> dict[str, float]:
     """Return seconds that ways to find objects take for a photograph, by name.
 
-    R-CNN and Fast R-CNN take the features of `model` at as many regions as a proposal method would
-    give them; the time of proposing is not counted. Faster R-CNN is torchvision's, untrained.
+    R-CNN and Fast R-CNN take the features of `network` at as many regions as a proposal method
+    would give them; the time of proposing is not counted. Faster R-CNN is torchvision's, untrained.
 
     Args:
         images: (1, 3, H, W).
@@ -173,23 +134,23 @@ def time_family(
     def r_cnn() -> None:
         # Every crop through the whole network. roi_align cuts and resizes them at once.
         crops = roi_align(images, regions, WARPED, aligned=True)
-        for part in crops.split(25):
-            model.features(part)
+        for some in crops.split(25):
+            network.features(some)
 
     def fast_r_cnn() -> None:
-        features, stride = model.features(images)
+        features, stride = network.features(images)
         roi_align(features.float(), regions, BINS, 1 / stride, 2, aligned=True)
 
-    tiny = fold(TinySSD(1)).to(runtime.device, memory_format=torch.channels_last)
-    faster = Published(FASTER, 1).to(runtime.device).eval()
+    tiny = folded(TinySSD(1)).to(runtime.device, memory_format=torch.channels_last)
+    faster = build(NETWORKS, FASTER, {"num_classes": 1}).to(runtime.device).eval()
     ways: dict[str, Callable[[], Any]] = {
         f"R-CNN ({TIMED_REGIONS} regions, each through the network)": r_cnn,
         f"Fast R-CNN (one pass, RoIAlign of {TIMED_REGIONS} regions)": fast_r_cnn,
         "Faster R-CNN (torchvision's mobilenet_v3_large_320_fpn)": lambda: faster.detect(images),
         "TinySSD": lambda: tiny.detect(images),
     }
-    if not isinstance(model, TinySSD):
-        ways[f"this network, {type(model).__name__}"] = lambda: model.detect(images)
+    if not isinstance(network, TinySSD):
+        ways[f"this network, {type(network).__name__}"] = lambda: network.detect(images)
     return {name: seconds_of(way, runtime) for name, way in ways.items()}
 
 
@@ -203,10 +164,3 @@ def seconds_of(way: Callable[[], Any], runtime: Runtime) -> float:
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - began)
     return min(taken[1:])
-
-
-VIEWS: dict[str, Callable[..., Iterator[Picture]]] = {
-    "boxes": view_boxes,
-    "anchors": view_anchors,
-    "regions": view_regions,
-}

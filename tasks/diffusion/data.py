@@ -1,9 +1,8 @@
 """Pictures with sentences: read once, as pixels or as the latents that an autoencoder makes.
 
-    captioned = read_captioned(Path("data/captions"), "train", size=64)
-    loader = datasets.make_loader(captioned.split, captioned.preprocess, 64)   # images, labels
-    dataset = LatentDataset(captioned, latents, encode_sentences(captioned, tokenizer))
-    loader = lab.batches.load_batches(dataset, 128)      # latents, tokens of a sentence
+    captioned = read_captioned(Path("data/captions"), "train")
+    loader = datasets.make_loader(captioned.split, PREPROCESS, 64)         # images, labels
+    loader = make_latent_loader(captioned, latents, tokenizer, 128)        # latents, tokens
 
 A folder of them is laid out as `world.captions` draws it: a folder of pictures a class in each
 split, and beside them captions.json, as COCO has it. Of a picture's sentences, each epoch sees one
@@ -13,25 +12,29 @@ drawn anew; val and test see the first.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+from transformers import CLIPTokenizer
 
-from datasets import Split, read_split
+from datasets import Split, make_loader, modes_of, read_split
+from lab.batches import load_batches
 from lab.console import LabError, progress
-from lab.folders import DATA_ROOT, near, printable
+from lab.files import attempt
+from lab.folders import DATA_ROOT, printable
 from lab.images import Preprocess
+from lab.runtime import Runtime
+from tasks.diffusion.words import encode_prompts, restore_tokenizer
+from tasks.loaders import Source, find_made, root_of, val_share_of
+from tasks.trained import Trained
+from world.captions import PIXELS
+from world.missing import DRAWN, draw_missing
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
-    from transformers import CLIPTokenizer
-
-    from lab.runtime import Runtime
-
-FOLDER = DATA_ROOT / "captions"
+PREPROCESS = Preprocess((PIXELS, PIXELS))  # from pixels to a network's input, in [-1, 1]
 ENCODED = 64  # pictures at a time
 
 
@@ -42,21 +45,14 @@ class Captioned:
     Attributes:
         split: classes, paths, labels and pixels.
         sentences: of each picture, at least one.
-        preprocess: from pixels to a network's input, in [-1, 1].
     """
 
     split: Split
     sentences: list[list[str]]
-    preprocess: Preprocess
 
 
-def find_data(data_root: Path | None) -> Path:
-    """Return the folder that captioned pictures are read from: the one given, or the drawn one."""
-    return data_root or near(FOLDER)
-
-
-def read_captioned(root: Path, mode: str, size: int, val_share: float = 0.0) -> Captioned:
-    """Read a split, pictures at `size` pixels a side.
+def read_captioned(root: Path, mode: str, val_share: float = 0.0) -> Captioned:
+    """Read a split, pictures of PIXELS a side.
 
     Args:
         val_share: of train, held out as val where there is no val.
@@ -64,8 +60,7 @@ def read_captioned(root: Path, mode: str, size: int, val_share: float = 0.0) -> 
     Raises:
         LabError: no such split, no captions, or a picture without one.
     """
-    preprocess = Preprocess((size, size))
-    split = read_split(root, mode, preprocess, val_share)
+    split = read_split(root, mode, PREPROCESS, val_share)
     if split.images is None:
         raise LabError(f"{root} holds more pictures than memory: diffusion reads fewer")
     sentences: dict[Path, list[str]] = {}
@@ -73,12 +68,11 @@ def read_captioned(root: Path, mode: str, size: int, val_share: float = 0.0) -> 
         sentences |= read_sentences(folder)
     missing = [path for path in split.paths if path not in sentences]
     if missing:
-        name = printable(str(missing[0].relative_to(missing[0].parent.parent)))
-        raise LabError(
-            f"{missing[0].parent.parent / 'captions.json'} has no sentence for {name}"
-            + f" and {len(missing) - 1:,} more" * (len(missing) > 1)
-        )
-    return Captioned(split, [sentences[path] for path in split.paths], preprocess)
+        folder = missing[0].parent.parent
+        text = f"{folder / 'captions.json'} has no sentence for "
+        text += printable(str(missing[0].relative_to(folder)))
+        raise LabError(text + f" and {len(missing) - 1:,} more" * (len(missing) > 1))
+    return Captioned(split, [sentences[path] for path in split.paths])
 
 
 def read_sentences(folder: Path) -> dict[Path, list[str]]:
@@ -89,25 +83,37 @@ def read_sentences(folder: Path) -> dict[Path, list[str]]:
     """
     path = folder / "captions.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
+        with attempt(f"read {path}"):
+            if not path.exists():
+                raise LabError(f"no {path}: diffusion learns from pictures with captions")
+            content = json.loads(path.read_text("utf-8"))
         files = {entry["id"]: folder / entry["file_name"] for entry in content["images"]}
-        found: dict[Path, list[str]] = {}
+        sentences: dict[Path, list[str]] = {}
         for entry in content["annotations"]:
-            found.setdefault(files[entry["image_id"]], []).append(str(entry["caption"]))
-    except FileNotFoundError as error:
-        raise LabError(f"no {path}: diffusion learns from pictures with captions") from error
-    except OSError as error:
-        raise LabError(f"cannot read {path}: {error.strerror or error}") from error
+            sentences.setdefault(files[entry["image_id"]], []).append(str(entry["caption"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabError(f"{path} holds no captions as COCO has them") from error
-    return found
+    return sentences
 
 
-# ---------------------------------------------------------------- latents
+draw_captions = partial(draw_missing, DRAWN["captions"])
+SOURCES = {"captions": Source(read_captioned, DATA_ROOT / "captions", draw_captions)}
+
+
+def test_loader(trained: Trained, data_root: Path | None, batch_size: int) -> DataLoader:
+    """Return the captioned pictures, or their latents, that a network can be tried on."""
+    root = find_made(SOURCES, "captions", root_of(trained, data_root), trained.runtime)
+    captioned = read_captioned(root, modes_of("folder", root)[-1], val_share_of(trained))
+    network, runtime = trained.network, trained.runtime
+    if trained.state["network"] == "autoencoder":
+        return make_loader(captioned.split, PREPROCESS, batch_size, device=runtime.device)
+    latents = encode(network.vae, captioned, runtime) * network.config.scaling_factor
+    tokenizer = restore_tokenizer(trained.state["tokenizer"])
+    return make_latent_loader(captioned, latents, tokenizer, batch_size)
 
 
 @torch.no_grad()
-def encode(vae: "AutoencoderKL", captioned: Captioned, runtime: "Runtime") -> Tensor:
+def encode(vae: AutoencoderKL, captioned: Captioned, runtime: Runtime) -> Tensor:
     """Return the latents of pictures, float32 (N, C, h, w), not yet scaled: their Gaussians' means.
 
     Args:
@@ -116,7 +122,7 @@ def encode(vae: "AutoencoderKL", captioned: Captioned, runtime: "Runtime") -> Te
     chunks = captioned.split.images.split(ENCODED)
     latents = []
     for pixels in progress(chunks, label="encoding"):
-        images = captioned.preprocess.normalize(pixels.to(runtime.device))
+        images = PREPROCESS.normalize(pixels.to(runtime.device))
         with runtime.autocast():
             latents.append(vae.encode(images).latent_dist.mode().float())
     return torch.cat(latents)
@@ -126,8 +132,7 @@ class LatentDataset(Dataset):
     """Latents of pictures with their sentences; asked for a batch at a time (`__getitems__`).
 
     Args:
-        captioned: the pictures.
-        latents: what the UNet sees of them, scaled, (N, C, h, w).
+        latents: what the UNet sees of the pictures, scaled, (N, C, h, w).
         ids: tokens of each picture's sentences, int64 (N, most sentences, LENGTH); of a picture
             with fewer, some come again.
         vary: draw one of a picture's sentences; else take the first.
@@ -153,10 +158,24 @@ class LatentDataset(Dataset):
         return latents[0], ids[0]
 
 
-def encode_sentences(captioned: Captioned, tokenizer: "CLIPTokenizer") -> Tensor:
-    """Return the tokens of all sentences, int64 (N, most sentences of a picture, LENGTH)."""
-    from tasks.diffusion.words import encode_prompts
+def make_latent_loader(
+    captioned: Captioned, latents: Tensor, tokenizer: CLIPTokenizer, batch_size: int,
+    training: bool = False, **options: int,
+) -> DataLoader:  # fmt: skip
+    """Return a loader of latents with the tokens of a sentence.
 
+    Args:
+        latents: scaled; batches are made where they live.
+        training: shuffle, and draw the sentences.
+        options: seed, rank and world_size of `load_batches`.
+    """
+    ids = encode_sentences(captioned, tokenizer)
+    dataset = LatentDataset(captioned, latents, ids, vary=training)
+    return load_batches(dataset, batch_size, training, **options)
+
+
+def encode_sentences(captioned: Captioned, tokenizer: CLIPTokenizer) -> Tensor:
+    """Return the tokens of all sentences, int64 (N, most sentences of a picture, LENGTH)."""
     most = max(map(len, captioned.sentences))
     filled = [own[k % len(own)] for own in captioned.sentences for k in range(most)]
     return encode_prompts(tokenizer, filled).unflatten(0, (-1, most))

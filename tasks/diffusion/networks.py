@@ -1,17 +1,17 @@
 """The three networks of latent diffusion (Rombach et al. 2022), from diffusers and transformers.
 
-    model = LatentDiffusion(DiffusionConfig(AutoencoderConfig(), tokens=260))
-    prediction = model(noisy, timesteps, ids)     # (N, C, h, w): the noise, or the velocity
-    pipeline = make_pipeline(model, tokenizer)    # StableDiffusionPipeline
+    network = LatentDiffusion(DiffusionConfig(AutoencoderConfig(), tokens=260))
+    prediction = network(noisy, timesteps, ids)     # (N, C, h, w): the noise, or the velocity
+    pipeline = make_pipeline(network, tokenizer)    # StableDiffusionPipeline
 
 All sizes are here. Stable Diffusion 1.5's are beside them for comparison, as its model card's
 configuration has them.
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import diffusers.utils.logging
 import torch
@@ -19,28 +19,24 @@ import transformers.utils.logging
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from lab.console import LabError
+from lab.files import attempt
 from lab.folders import unfinished
+from lab.registry import Design
+from tasks.diffusion import FACTOR, PREDICTIONS
 from tasks.diffusion.words import LENGTH
-
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+from world.captions import PIXELS
 
 for library in (diffusers, transformers):  # what is to be said, the scripts say
     library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
 
-SIZE = 64  # pixels a side
-FACTORS = (4, 8)  # pixels a side of one place of the latents
-PREDICTIONS = ("v_prediction", "epsilon")
 WORDS_FILE = "words.txt"  # in a pipeline's folder: the words that it has learned
 
 # Matrix products and softmax, one after the other: of as few positions as here, the backward pass
 # of the fused attention that the libraries take by themselves is several times slower on a CPU.
 PLAIN_ATTENTION = "eager"
-
 # What diffusers' UNet2DConditionModel is given for Stable Diffusion 1.5; the rest are its defaults.
 STABLE_DIFFUSION = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 
@@ -53,14 +49,9 @@ LOG_NOTHING = -30.0  # the smallest logarithm of a variance that diffusers knows
 # picture may be dark or bright as a whole, and sampling begins where training ended (Lin et al.
 # 2024, "Common diffusion noise schedules and sample steps are flawed").
 NOISE = {
-    "num_train_timesteps": 1000,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "timestep_spacing": "trailing",
-    "steps_offset": 1,
-    "clip_sample": False,
-}
+    "num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+    "beta_end": 0.012, "timestep_spacing": "trailing", "steps_offset": 1, "clip_sample": False,
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------- sizes
@@ -79,7 +70,7 @@ class AutoencoderConfig:
         groups: of group norm; divides all channels.
     """
 
-    factor: int = 8
+    factor: int = FACTOR
     latent_channels: int = 16
     channels: tuple[int, ...] = (16, 32, 64, 64)
     layers: int = 1
@@ -91,7 +82,7 @@ class DiffusionConfig:
     """Sizes of text encoder and UNet, with the autoencoder's.
 
     Attributes:
-        autoencoder: of the latents.
+        autoencoder: of the latents; as a dict in checkpoints.
         tokens: that the tokenizer knows.
         scaling_factor: brings the latents' standard deviation to 1.
         prediction: what the UNet predicts, of PREDICTIONS.
@@ -105,7 +96,7 @@ class DiffusionConfig:
     autoencoder: AutoencoderConfig
     tokens: int
     scaling_factor: float = 1.0
-    prediction: str = "v_prediction"
+    prediction: str = PREDICTIONS[0]
     channels: tuple[int, ...] = (64, 128)
     layers: int = 1
     heads: int = 4
@@ -114,21 +105,20 @@ class DiffusionConfig:
     text_layers: int = 2
     text_heads: int = 4
 
+    def __post_init__(self) -> None:
+        if isinstance(self.autoencoder, Mapping):
+            object.__setattr__(self, "autoencoder", AutoencoderConfig(**self.autoencoder))
+
 
 # ---------------------------------------------------------------- networks
 
 
 class Autoencoder(nn.Module):
-    """Pictures to latents and back, with a Gaussian about each latent while it trains.
-
-    Attributes:
-        vae: diffusers' AutoencoderKL.
-    """
+    """Pictures to latents and back, with a Gaussian about each latent while it trains."""
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
-        self.config = config
-        self.vae = build_vae(config)
+        self.config, self.vae = config, build_vae(config)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return images (N, 3, H, W) as decoded, with mean and log variance of their latents.
@@ -165,59 +155,50 @@ class LatentDiffusion(nn.Module):
         return self.unet(noisy, timesteps, self.text_encoder(ids).last_hidden_state).sample
 
 
+NETWORKS = {
+    "autoencoder": Design(AutoencoderConfig, Autoencoder),
+    "latent_diffusion": Design(DiffusionConfig, LatentDiffusion),
+}
+
+
 def build_vae(config: AutoencoderConfig) -> AutoencoderKL:
     """Build an untrained autoencoder."""
     scales = config.factor.bit_length()  # a factor of 2 ** k halves k times
     return AutoencoderKL(
-        block_out_channels=config.channels[:scales],
+        block_out_channels=config.channels[:scales], layers_per_block=config.layers,
         down_block_types=("DownEncoderBlock2D",) * scales,
         up_block_types=("UpDecoderBlock2D",) * scales,
-        layers_per_block=config.layers,
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.groups,
+        latent_channels=config.latent_channels, norm_num_groups=config.groups,
         mid_block_add_attention=False,  # all of a picture is near all of it here
-        sample_size=SIZE,
-        force_upcast=False,
-    )
+        sample_size=PIXELS, force_upcast=False,
+    )  # fmt: skip
 
 
 def build_text_encoder(config: DiffusionConfig) -> CLIPTextModel:
     """Build an untrained text encoder; start, end and padding are the tokens 0, 1 and 1."""
-    model = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=config.tokens,
-            hidden_size=config.text_width,
-            intermediate_size=4 * config.text_width,
-            projection_dim=config.text_width,
-            num_hidden_layers=config.text_layers,
-            num_attention_heads=config.text_heads,
-            max_position_embeddings=LENGTH,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-        )
-    )
-    model.set_attn_implementation(PLAIN_ATTENTION)
-    return model
+    width = config.text_width
+    encoder = CLIPTextModel(CLIPTextConfig(
+        vocab_size=config.tokens, max_position_embeddings=LENGTH, hidden_size=width,
+        intermediate_size=4 * width, projection_dim=width, num_hidden_layers=config.text_layers,
+        num_attention_heads=config.text_heads, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    ))  # fmt: skip
+    encoder.set_attn_implementation(PLAIN_ATTENTION)
+    return encoder
 
 
 def build_unet(config: DiffusionConfig) -> UNet2DConditionModel:
     """Build an untrained UNet, with attention to the words at every scale."""
-    scales = len(config.channels)
-    model = UNet2DConditionModel(
-        sample_size=SIZE // config.autoencoder.factor,
-        in_channels=config.autoencoder.latent_channels,
-        out_channels=config.autoencoder.latent_channels,
-        block_out_channels=config.channels,
+    scales, latents = len(config.channels), config.autoencoder
+    unet = UNet2DConditionModel(
+        sample_size=PIXELS // latents.factor, in_channels=latents.latent_channels,
+        out_channels=latents.latent_channels, block_out_channels=config.channels,
         down_block_types=("CrossAttnDownBlock2D",) * scales,
         up_block_types=("CrossAttnUpBlock2D",) * scales,
-        layers_per_block=config.layers,
-        cross_attention_dim=config.text_width,
-        attention_head_dim=config.heads,
-        norm_num_groups=config.groups,
-    )
-    model.set_attn_processor(AttnProcessor())
-    return model
+        layers_per_block=config.layers, cross_attention_dim=config.text_width,
+        attention_head_dim=config.heads, norm_num_groups=config.groups,
+    )  # fmt: skip
+    unet.set_attn_processor(AttnProcessor())
+    return unet
 
 
 def stable_diffusion_unet() -> UNet2DConditionModel:
@@ -262,38 +243,16 @@ def decorrelate(vae: AutoencoderKL, latents: Tensor) -> None:
     post.weight[:, :, 0, 0] = weight @ back
 
 
-# ---------------------------------------------------------------- checkpoints and pipelines
+# ---------------------------------------------------------------- pipelines
 
 
-def build_network(name: str, configs: dict[str, Any]) -> Autoencoder | LatentDiffusion:
-    """Build an untrained network from a checkpoint's configs.
-
-    Raises:
-        LabError: no such network, or the configs are not its own.
-    """
-    try:
-        if name == "autoencoder":
-            return Autoencoder(AutoencoderConfig(**configs))
-        if name == "latent_diffusion":
-            autoencoder = AutoencoderConfig(**configs["autoencoder"])
-            return LatentDiffusion(DiffusionConfig(**configs | {"autoencoder": autoencoder}))
-    except (TypeError, KeyError, ValueError) as error:
-        raise LabError(f"the configs do not fit the network {name!r}: {error}") from error
-    raise LabError(f"unknown network of diffusion {name!r}")
-
-
-def make_pipeline(model: LatentDiffusion, tokenizer: "CLIPTokenizer") -> StableDiffusionPipeline:
+def make_pipeline(network: LatentDiffusion, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
     """Return diffusers' pipeline of a network; it shares the weights."""
     return StableDiffusionPipeline(
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=tokenizer,
-        unet=model.unet,
-        scheduler=make_scheduler(model.config.prediction),
-        safety_checker=None,
-        feature_extractor=None,
+        network.vae, network.text_encoder, tokenizer, network.unet,
+        make_scheduler(network.config.prediction), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
-    )
+    )  # fmt: skip
 
 
 def save_pipeline(pipeline: StableDiffusionPipeline, words: list[str], folder: Path) -> None:
@@ -305,12 +264,9 @@ def save_pipeline(pipeline: StableDiffusionPipeline, words: list[str], folder: P
     Raises:
         LabError: the folder cannot be written.
     """
-    try:
-        with unfinished(folder) as making:
-            pipeline.save_pretrained(making)
-            (making / WORDS_FILE).write_text("".join(f"{word}\n" for word in words), "utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
-            making.rename(folder)
-    except OSError as error:
-        raise LabError(f"cannot write {folder}: {error.strerror or error}") from error
+    with attempt(f"write {folder}"), unfinished(folder) as making:
+        pipeline.save_pretrained(making)
+        (making / WORDS_FILE).write_text("".join(f"{word}\n" for word in words), "utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        making.rename(folder)

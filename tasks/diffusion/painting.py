@@ -1,5 +1,6 @@
 """Pictures from words, or from a picture and words, by any pipeline of Stable Diffusion's kind.
 
+paint_prompt(DiffuseFlags(prompt="a stop sign"))      # what diffuse.py does
 pipeline = load_pipeline("checkpoints/default", runtime)
 set_scheduler(pipeline, "dpm")
 painted = paint(pipeline, ["a stop sign"] * 4, range(4), runtime)
@@ -7,7 +8,7 @@ painted = paint(pipeline, ["a stop sign"], [0], runtime, images=[photo], strengt
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,39 +18,35 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from lab import checkpoint
 from lab.console import LabError, command, progress, say
+from lab.drawing import draw, publish
+from lab.fetching import image_path
+from lab.files import attempt
+from lab.flags import as_name, as_words, asked_for, plain_name
+from lab.images import read_image
 from lab.pictures import Grid, Picture, Tile, sheet, shorten
-from lab.runtime import Runtime
+from lab.runtime import Runtime, start
+from tasks.diffusion import GUIDANCE, PUBLISHED_GUIDANCE, SCHEDULERS, STEPS, STRENGTH, DiffuseFlags
 from tasks.diffusion.networks import WORDS_FILE
+from tasks.diffusion.words import unknown_words, words_of
 
-STEPS, GUIDANCE, STRENGTH = 25, 4.5, 0.75
-PUBLISHED_GUIDANCE = 7.5  # of Stable Diffusion: its words are many, and mean less each
 SHOWN = 10  # pictures of a course
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",  # Song et al. 2021
-    "dpm": "DPMSolverMultistepScheduler",  # Lu et al. 2022
-    "euler": "EulerDiscreteScheduler",  # Karras et al. 2022
-    "ddpm": "DDPMScheduler",  # Ho et al. 2020: with noise in every step
-}
 TOGETHER = 32  # pictures at a time of 64x64; of larger ones, so many that they have as many pixels
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# Flags by which the same words are painted in another way.
+WAYS = ("model", "image", "strength", "guidance_scale", "steps", "scheduler")
 PIPELINE = "model_index.json"  # what makes a folder one of diffusers'
 
 
 class Painted(NamedTuple):
-    """What has been painted.
+    """What has been painted."""
 
-    Attributes:
-        pictures: uint8 (N, H, W, 3).
-        course: the first picture's latents after each step, decoded, uint8 (S, H, W, 3); none
-            unless asked for.
-    """
-
-    pictures: np.ndarray
-    course: np.ndarray | None = None
+    pictures: np.ndarray  # uint8 (N, H, W, 3)
+    course: np.ndarray | None = None  # the first one's latents after each step, decoded, likewise
 
 
 # ---------------------------------------------------------------- pipelines
@@ -70,11 +67,9 @@ def load_pipeline(name: str, runtime: Runtime) -> StableDiffusionPipeline:
         pipeline = StableDiffusionPipeline.from_pretrained(folder or name, dtype=dtype)
     except Exception as error:  # the libraries raise nearly anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        if folder is not None:
-            raise LabError(f"{folder} cannot be loaded: {reason}") from error
-        raise LabError(
-            f"there is no folder {name}, and no model of that name could be downloaded ({reason})"
-        ) from error
+        wrong = f"there is no folder {name}, and no model of that name could be downloaded"
+        wrong = f"{folder} cannot be loaded: {reason}" if folder else f"{wrong} ({reason})"
+        raise LabError(wrong) from error
     return prepared(pipeline.to(runtime.device))
 
 
@@ -89,8 +84,7 @@ def find_pipeline(name: str) -> Path | None:
         for folder in (path, path / "pipeline"):
             if (folder / PIPELINE).is_file():
                 return folder
-        unfinished = checkpoint.epochs(path) or any(map(checkpoint.epochs, path.iterdir()))
-        if unfinished:
+        if checkpoint.epochs(path) or any(map(checkpoint.epochs, path.iterdir())):
             going_on = command("train.py", "--resume", path)
             raise LabError(f"{path} has no pipeline yet: its training has not ended; {going_on}")
         raise LabError(f"{path} holds no pipeline of diffusers: no {PIPELINE}")
@@ -136,18 +130,10 @@ def cut_off(pipeline: StableDiffusionPipeline, prompt: str) -> str:
 
 @torch.inference_mode()
 def paint(
-    pipeline: StableDiffusionPipeline,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    runtime: Runtime,
-    *,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    images: Sequence[Image.Image] | None = None,
-    strength: float = STRENGTH,
-    course: bool = False,
-    watch: Callable[[int], None] | None = None,
-) -> Painted:
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int],
+    runtime: Runtime, *, steps: int = STEPS, guidance: float = GUIDANCE,
+    images: Sequence[Image.Image] | None = None, strength: float = STRENGTH, course: bool = False,
+) -> Painted:  # fmt: skip
     """Paint a picture for each prompt.
 
     Args:
@@ -157,49 +143,44 @@ def paint(
         images: to begin with, one a prompt; cut to a square of the pipeline's size.
         strength: how much noise images get, from 0, for what the autoencoder makes of them, to 1.
         course: keep what the first one looked like after each step.
-        watch: told the number of each step, of each batch, after it.
     """
-    kind = pipeline
+    kind, taken = pipeline, steps
     if images is not None:
-        if int(steps * strength) == 0:
+        taken = int(steps * strength)
+        if taken == 0:
             return Painted(reconstruct(pipeline, images, runtime))
-        kind = prepared(
-            StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
-        )
+        parts = pipeline.components
+        kind = prepared(StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False))
     side = side_of(pipeline)
     together = max(1, TOGETHER * 64 * 64 // side**2)
     kept: list[Tensor] = []
 
     def after_step(_: Any, step: int, time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
         bar.update()
-        if watch is not None:
-            watch(step)
         if course and first == 0:
             kept.append(values["latents"][:1].clone())
         return values
 
     pictures = []
-    taken = steps if images is None else int(steps * strength)
+    options: dict[str, Any] = {
+        "num_inference_steps": steps, "guidance_scale": guidance, "output_type": "np",
+        "callback_on_step_end": after_step,
+    }  # fmt: skip
     with progress(total=taken * -(-len(prompts) // together), label="painting") as bar:
         for first in range(0, len(prompts), together):
             own = slice(first, first + together)
-            options: dict[str, Any] = {}
             if images is not None:
-                fitted = [fit(image, side) for image in images[own]]
-                options = {"image": fitted, "strength": strength}
+                squares = [cut_square(image, side) for image in images[own]]
+                options |= {"image": squares, "strength": strength}
             generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[own]]
             with precision_of(pipeline, runtime):
-                painted = kind(
-                    list(prompts[own]), num_inference_steps=steps, guidance_scale=guidance,
-                    generator=generators, output_type="np", callback_on_step_end=after_step,
-                    **options,
-                ).images  # fmt: skip
+                painted = kind(list(prompts[own]), generator=generators, **options).images
             pictures.append(as_bytes(painted))
     shown = np.concatenate([decode(pipeline, z, runtime) for z in kept]) if kept else None
     return Painted(np.concatenate(pictures), shown)
 
 
-def fit(image: Image.Image, side: int) -> Image.Image:
+def cut_square(image: Image.Image, side: int) -> Image.Image:
     """Return the middle of an image, `side` pixels a side."""
     return ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
 
@@ -215,13 +196,13 @@ def reconstruct(
 ) -> np.ndarray:
     """Return what the autoencoder makes of images, uint8 (N, H, W, 3)."""
     side, vae = side_of(pipeline), pipeline.vae
-    found = []
+    pictures = []
     for image in images:
-        pixels = pipeline.image_processor.preprocess(fit(image, side))
+        pixels = pipeline.image_processor.preprocess(cut_square(image, side))
         with precision_of(pipeline, runtime):
             latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
-        found.append(decode(pipeline, latents * vae.config.scaling_factor, runtime))
-    return np.concatenate(found)
+        pictures.append(decode(pipeline, latents * vae.config.scaling_factor, runtime))
+    return np.concatenate(pictures)
 
 
 @torch.inference_mode()
@@ -238,20 +219,57 @@ def as_bytes(pictures: np.ndarray) -> np.ndarray:
     return (pictures * 255).round().astype(np.uint8)
 
 
-# ---------------------------------------------------------------- showing
+# ---------------------------------------------------------------- what diffuse.py does
 
 
-def save(picture: np.ndarray, path: Path) -> None:
-    """Save a picture, uint8 (H, W, 3), as a file, and say where.
+def paint_prompt(flags: DiffuseFlags) -> None:
+    """Paint, and save the pictures, a sheet of them and the course of the first one."""
+    image = None
+    if flags.image is not None:
+        image = read_image(image_path(flags.image, flags.save_dir / "images"))
+    runtime = start(flags.device)
+    words = known_words(flags.model)
+    pipeline = load_pipeline(flags.model, runtime)
+    set_scheduler(pipeline, flags.scheduler)
+    if words is not None and (unknown := unknown_words(flags.prompt, words)):
+        all_of_it = len(unknown) == len(set(words_of(flags.prompt)))
+        none = ", that is all of it: anything may be painted" if all_of_it else ""
+        say(f"Never learned, so without a meaning: {', '.join(unknown)}{none}")
+    if beyond := cut_off(pipeline, flags.prompt):
+        say(f"The prompt is too long; left out is: {beyond}")
+    guidance = flags.guidance_scale
+    if guidance is None:
+        guidance = PUBLISHED_GUIDANCE if words is None else GUIDANCE
+    seeds = range(flags.seed, flags.seed + flags.num_images)
+    painted = paint(
+        pipeline, [flags.prompt] * len(seeds), seeds, runtime, steps=flags.steps,
+        guidance=guidance, images=None if image is None else [image] * len(seeds),
+        strength=STRENGTH if flags.strength is None else flags.strength, course=True,
+    )  # fmt: skip
+    # Files of other words, or painted in another way, are others'.
+    name = plain_name(flags.prompt) or "no_words"
+    folder = flags.save_dir / "diffuse" / (name + as_name(asked_for(flags, *WAYS)))
+    for number, picture in zip(seeds, painted.pictures, strict=True):
+        settings = asked_for(flags, "prompt", *WAYS) | {"seed": number}
+        save(picture, folder / f"seed_{number}.png", flags.prompt, as_words(settings))
+    which = as_name(asked_for(flags, "seed", "num_images"))
+    for picture in show(flags.prompt, seeds, painted, image):
+        path = folder / picture.path
+        publish(draw(picture), path.with_stem(path.stem + which))
+
+
+def save(picture: np.ndarray, path: Path, prompt: str, settings: str) -> None:
+    """Save a picture, uint8 (H, W, 3), as a PNG that says how it was made, and say where.
 
     Raises:
         LabError: it cannot be written.
     """
-    try:
+    text = PngInfo()
+    text.add_itxt("prompt", prompt)
+    text.add_itxt("settings", settings)
+    with attempt(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
-    except OSError as error:
-        raise LabError(f"cannot write {path}: {error.strerror or error}") from error
+        Image.fromarray(picture).save(path, pnginfo=text)
     say(f"Saved {path}")
 
 
@@ -266,13 +284,10 @@ def show(
     title = f'"{shorten(prompt, 80)}"' if prompt else "no words"
     pictures, captions = list(painted.pictures), [f"seed {seed}" for seed in seeds]
     if image is not None:
-        pictures = [np.asarray(fit(image, painted.pictures.shape[1])), *pictures]
+        pictures = [np.asarray(cut_square(image, painted.pictures.shape[1])), *pictures]
         captions = ["the picture given", *captions]
-    shown = [
-        Picture(
-            "pictures.jpg", title, (sheet(pictures, captions, 4 + (image is not None), side=1.8),)
-        )
-    ]
+    columns = 4 + (image is not None)
+    shown = [Picture("pictures.jpg", title, (sheet(pictures, captions, columns, side=1.8),))]
     if painted.course is not None:
         count = len(painted.course)
         steps = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int))

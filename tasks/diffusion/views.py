@@ -1,46 +1,38 @@
 """What visualize.py shows of diffusion: the U, where words look, how much of a picture stays."""
 
-from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
+from PIL import Image
 from torch import Tensor
 
-from lab.console import LabError, UsageError
-from lab.images import image_path, open_image
+from lab.console import UsageError
+from lab.fetching import image_path
+from lab.images import read_image
 from lab.pictures import Colours, Grid, Picture, Tile, shorten
 from lab.runtime import Runtime
+from tasks import ViewFlags
+from tasks.diffusion import STEPS
 from tasks.diffusion.census import Diagram, census, say_census
 from tasks.diffusion.networks import stable_diffusion_unet
-from tasks.diffusion.painting import (
-    GUIDANCE,
-    STEPS,
-    cut_off,
-    fit,
-    paint,
-    reconstruct,
-    side_of,
-)
+from tasks.diffusion.painting import cut_off, cut_square, paint, reconstruct, side_of
+from tasks.diffusion.results import pipeline_of
+from tasks.trained import Trained
+from world.captions import Facts, draw_picture
 
 PROMPT = "a stop sign at night in front of trees"
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 PUBLISHED = "Stable Diffusion 1.5"
 
 
-# ---------------------------------------------------------------- the U
-
-
-def view_unet(args: Namespace, state: dict[str, Any] | None, runtime: Runtime) -> Iterator[Picture]:
+def view_unet(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     """The blocks of our UNet, where there is one, and of Stable Diffusion's."""
-    from tasks.diffusion import load_trained
-
-    unets = {PUBLISHED: stable_diffusion_unet()}
-    if state is not None:
-        unets = {"Ours": load_trained(state).unet} | unets
+    unets = {} if trained is None else {"Ours": trained.network.unet}
+    unets[PUBLISHED] = stable_diffusion_unet()
     diagrams = []
     for name, unet in unets.items():
         blocks = census(unet)
@@ -48,9 +40,6 @@ def view_unet(args: Namespace, state: dict[str, Any] | None, runtime: Runtime) -
         diagrams.append(Diagram(name, blocks))
     title = "UNet2DConditionModel: yellow blocks attend to the words, blue ones do not"
     yield Picture("unet/unet.jpg", title, tuple(diagrams))
-
-
-# ---------------------------------------------------------------- where words look
 
 
 class Watching(AttnProcessor):
@@ -73,7 +62,7 @@ class Watching(AttnProcessor):
 
 
 def attention_of_words(
-    pipeline: Any, prompt: str, runtime: Runtime, seed: int, steps: int
+    pipeline: StableDiffusionPipeline, prompt: str, runtime: Runtime, seed: int, steps: int
 ) -> tuple[np.ndarray, Tensor]:
     """Paint a picture, and watch where it attends to its words.
 
@@ -86,7 +75,7 @@ def attention_of_words(
     watching = {name: Watching(seen) if ".attn2." in name else own for name, own in plain.items()}
     unet.set_attn_processor(watching)
     try:
-        painted = paint(pipeline, [prompt], [seed], runtime, steps=steps, guidance=GUIDANCE)
+        painted = paint(pipeline, [prompt], [seed], runtime, steps=steps)
     finally:
         unet.set_attn_processor(plain)
     picture = painted.pictures[0]
@@ -98,15 +87,14 @@ def attention_of_words(
     return picture, total / len(seen)
 
 
-def view_words(args: Namespace, state: dict[str, Any], runtime: Runtime) -> Iterator[Picture]:
+def view_words(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     """Where in the picture each word of a prompt looks."""
-    pipeline = pipeline_for(args, state, runtime)
-    prompt = args.prompt or PROMPT
+    pipeline, prompt = pipeline_for(flags, trained), flags.prompt or PROMPT
     if cut_off(pipeline, prompt):
         raise UsageError("--prompt has more words than the text encoder takes")
     ids = pipeline.tokenizer(prompt).input_ids
     picture, maps = attention_of_words(
-        pipeline, prompt, runtime, args.seed or 0, args.steps or STEPS
+        pipeline, prompt, trained.runtime, flags.seed or 0, flags.steps or STEPS
     )
     names = ["(start)", *(pipeline.tokenizer.decode([k]).strip() for k in ids[1:-1]), "(end)"]
     # Each against its own mean: most attention goes to start and end, whatever is painted.
@@ -129,54 +117,38 @@ def view_words(args: Namespace, state: dict[str, Any], runtime: Runtime) -> Iter
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------- strength
-
-
-def view_strength(args: Namespace, state: dict[str, Any], runtime: Runtime) -> Iterator[Picture]:
+def view_strength(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     """One picture, image to image, at strengths from 0.2 to 1."""
-    pipeline = pipeline_for(args, state, runtime)
-    prompt = args.prompt or PROMPT
-    image, name = picture_to_turn(args, state)
-    side = side_of(pipeline)
-    made = [Tile(np.asarray(fit(image, side)), name)]
+    pipeline, prompt = pipeline_for(flags, trained), flags.prompt or PROMPT
+    runtime = trained.runtime
+    image, name = picture_to_turn(flags)
+    made = [Tile(np.asarray(cut_square(image, side_of(pipeline))), name)]
     made.append(Tile(reconstruct(pipeline, [image], runtime)[0], "0: the autoencoder's"))
     for strength in STRENGTHS:
         painted = paint(
-            pipeline, [prompt], [args.seed or 0], runtime, steps=args.steps or STEPS,
-            guidance=GUIDANCE, images=[image], strength=strength,
+            pipeline, [prompt], [flags.seed or 0], runtime, steps=flags.steps or STEPS,
+            images=[image], strength=strength,
         )  # fmt: skip
         made.append(Tile(painted.pictures[0], f"strength {strength:g}"))
     title = f'Image to image, "{shorten(prompt, 60)}": how much noise the picture gets'
     yield Picture("strength/strength.jpg", title, (Grid([made], side=1.5),))
 
 
-def picture_to_turn(args: Namespace, state: dict[str, Any]) -> tuple[Any, str]:
+def picture_to_turn(flags: ViewFlags) -> tuple[Image.Image, str]:
     """Return the picture that `--image` names, else a drawn one, and what to call it."""
-    from world.captions import Facts, draw_picture
-
-    if args.image is None:
-        return draw_picture(
-            Facts(0, "day", "clear", "sky", False), np.random.default_rng(0)
-        ), "drawn"
-    path = image_path(args.image, args.save_dir / "images")
-    try:
-        return open_image(path), shorten(path.name, 18)
-    except OSError as error:
-        raise LabError(f"{path}: {error.strerror or error}") from error
+    if flags.image is None:
+        facts = Facts(0, "day", "clear", "sky", False)
+        return draw_picture(facts, np.random.default_rng(0)), "drawn"
+    path = image_path(flags.image, flags.save_dir / "images")
+    return read_image(path), shorten(path.name, 18)
 
 
-def pipeline_for(args: Namespace, state: dict[str, Any] | None, runtime: Runtime) -> Any:
+def pipeline_for(flags: ViewFlags, trained: Trained | None) -> StableDiffusionPipeline:
     """Return the pipeline of the run that is looked into.
 
     Raises:
         UsageError: there is none.
     """
-    from tasks.diffusion import load_trained
-    from tasks.diffusion.found import pipeline_of
-
-    if state is None:
-        raise UsageError(f"--type {args.type} needs weights: give --ckpt_path")
-    return pipeline_of(state, load_trained(state), runtime)
-
-
-VIEWS = {"unet": view_unet, "words": view_words, "strength": view_strength}
+    if trained is None:
+        raise UsageError(f"--type {flags.type} needs weights: give --ckpt_path")
+    return pipeline_of(trained)

@@ -8,13 +8,12 @@ pieces that were never trained, and means nothing: `unknown_words` names them.
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer
 
 LENGTH = 32  # tokens of a prompt, start and end included; CLIP's are 77
 END_OF_WORD = "</w>"
@@ -32,22 +31,12 @@ def unknown_words(prompt: str, words: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(word for word in words_of(prompt) if word not in known))
 
 
-def make_tokenizer(captions: Iterable[str]) -> "CLIPTokenizer":
+def make_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
     """Return a tokenizer to which each word of the captions is one token."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
-
     blank = CLIPTokenizer()
     backend = blank.backend_tokenizer
-    pieces = sorted(
-        {
-            piece
-            for caption in set(captions)
-            for piece, _ in backend.pre_tokenizer.pre_tokenize_str(
-                backend.normalizer.normalize_str(caption)
-            )
-        }
-    )
+    texts, parted = map(backend.normalizer.normalize_str, set(captions)), backend.pre_tokenizer
+    pieces = sorted({piece for text in texts for piece, _ in parted.pre_tokenize_str(text)})
     letters = sorted(set("".join(pieces)))
     learner = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -56,31 +45,27 @@ def make_tokenizer(captions: Iterable[str]) -> "CLIPTokenizer":
     numbered = [blank.bos_token, blank.eos_token, *letters, *(c + END_OF_WORD for c in letters)]
     trainer = trainers.BpeTrainer(
         vocab_size=2**20,  # as many as there are: until nothing is left to merge
-        min_frequency=0,
-        special_tokens=numbered,
-        end_of_word_suffix=END_OF_WORD,
+        min_frequency=0, special_tokens=numbered, end_of_word_suffix=END_OF_WORD,
         show_progress=False,
-    )
+    )  # fmt: skip
     learner.train_from_iterator([" ".join(pieces)], trainer)
     model = json.loads(learner.to_str())["model"]
     return restore_tokenizer({"vocab": model["vocab"], "merges": model["merges"]})
 
 
-def tokenizer_state(tokenizer: "CLIPTokenizer") -> dict[str, Any]:
+def tokenizer_state(tokenizer: CLIPTokenizer) -> dict[str, Any]:
     """Return plain values from which `restore_tokenizer` makes the same tokenizer."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     return {"vocab": model["vocab"], "merges": [list(pair) for pair in model["merges"]]}
 
 
-def restore_tokenizer(state: dict[str, Any]) -> "CLIPTokenizer":
+def restore_tokenizer(state: dict[str, Any]) -> CLIPTokenizer:
     """Return the tokenizer that `tokenizer_state` described."""
-    from transformers import CLIPTokenizer
-
     merges = [tuple(pair) for pair in state["merges"]]
     return CLIPTokenizer(vocab=state["vocab"], merges=merges, model_max_length=LENGTH)
 
 
-def encode_prompts(tokenizer: "CLIPTokenizer", prompts: Sequence[str]) -> Tensor:
+def encode_prompts(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
     """Return the tokens of prompts, int64 (N, LENGTH), as diffusers' pipelines encode them."""
     encoded = tokenizer(
         list(prompts), padding="max_length", max_length=LENGTH, truncation=True

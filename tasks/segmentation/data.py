@@ -1,70 +1,63 @@
 """Pictures with labels: every source by name, and the one way from a folder of them to a loader.
 
     source = SOURCES["street"]
-    root = datasets.find_folder(SOURCES, "street", None)      # data/street
     splits = {mode: read_split("street", root, mode) for mode in source.modes(root)}
     train = make_loader(splits["train"], 16, source.windows, seed=0)
     val = make_loader(splits["val"], 4)
 
 A loader yields images, float32 (N, 3, H, W) in [-1, 1], and labels, int64 (N, H, W): classes from 0
 to C - 1 of loader.dataset.classes, and IGNORED. Training images are windows cut out of the pictures
-(`augment`), of one size. Those of val and test are whole pictures, in order; where pictures of a
+(`windows`), of one size. Those of val and test are whole pictures, in order; where pictures of a
 batch differ in size, the smaller ones have zeros at their right and bottom, and labels to be
 ignored. `loader.batch_sampler` is a lab.batches.BatchSampler, as `engine.fit` needs for an exact
 resume. Pictures are decoded once, into uint8 arrays.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from datasets import (
-    CACHE_BUDGET,
-    MODES,
-    VAL_SHARE,
-    check_classes,
-    download,
-    draw_missing_street,
-)
-from lab.console import LabError, progress, say
+import tasks.segmentation.annotations as readers
+from lab.console import LabError
 from lab.folders import DATA_ROOT, printable
-from lab.images import open_image, say_left_out
-from tasks.segmentation.augment import DRAWS, Windows, choose_window, cut_both, vary_camera
-from tasks.segmentation.labels import IGNORED, read_label
-from tasks.segmentation.listings import (
-    Listing,
-    Pair,
-    read_camvid,
-    read_folder,
-    read_street,
-    read_voc,
+from lab.image_folder import MODES, check_classes
+from lab.images import open_image
+from lab.settings import TrainSettings
+from tasks.annotated import (
+    AnnotatedSource,
+    decode_listing,
+    download_missing_voc,
+    find_annotated,
+    load_test,
+    shrink,
+    shrunk,
 )
-from tasks.windows import Source, WindowDataset, find_annotated, shrink, shrunk
+from tasks.segmentation.annotations import LabelledPicture, Listing
+from tasks.segmentation.labels import IGNORED, read_label
+from tasks.segmentation.windows import DRAWS, Windows, choose_window, cut_window, vary_camera
+from tasks.trained import Trained
+from tasks.windows import WindowDataset
+from world.missing import DRAWN, draw_missing
 
-# ---------------------------------------------------------------- data sets by name
-
-
-def download_missing_voc(root: Path) -> None:
-    """Have torchvision download VOC 2012 into the project's own folder, unless it is there."""
-    if root.resolve() == DATA_ROOT.resolve():
-        download("VOCSegmentation", "VOCdevkit", "street", root)
-
-
+draw_street = partial(draw_missing, DRAWN["street"])
+download_voc = partial(download_missing_voc, "VOCSegmentation")
+# A drawn picture is a part of a frame 640 to 1,408 pixels wide. What is learned from it is wanted
+# at its own size, and in photographs of half of it: a window is then just full.
+STREET_WINDOWS, CAMVID_WINDOWS = Windows(zoom=(0.52, 1.4)), Windows(zoom=(0.6, 1.8), each=4)
 SOURCES = {
-    # A drawn picture is a part of a frame 640 to 1,408 pixels wide. What is learned from it is
-    # wanted at its own size, and in photographs of half of it: a window is then just full.
-    "street": Source(
-        read_street, DATA_ROOT / "street", Windows(zoom=(0.52, 1.4)), prepare=draw_missing_street
+    "street": AnnotatedSource(
+        readers.read_street, DATA_ROOT / "street", draw_street, STREET_WINDOWS
     ),
-    "camvid": Source(read_camvid, DATA_ROOT / "camvid", Windows(zoom=(0.6, 1.8), each=4)),
-    "voc": Source(read_voc, DATA_ROOT, Windows(), prepare=download_missing_voc),
-    "folder": Source(read_folder, None, Windows(), 1024),
+    "camvid": AnnotatedSource(readers.read_camvid, DATA_ROOT / "camvid", None, CAMVID_WINDOWS),
+    "voc": AnnotatedSource(readers.read_voc, DATA_ROOT, download_voc, Windows()),
+    "folder": AnnotatedSource(readers.read_folder, None, None, Windows(), 1024),
 }
 
 
@@ -85,9 +78,9 @@ class Split:
     Attributes:
         classes: names; a label is an index into them, or IGNORED.
         paths: of the N pictures.
-        pictures: uint8 (H, W, 3) each; None where they would not fit `CACHE_BUDGET`.
+        pictures: uint8 (H, W, 3) each; None where they would not fit in memory.
         labels: uint8 (H, W) of each: a third of the pictures' bytes, always in memory.
-        longest: see `Source`.
+        longest: see `AnnotatedSource`.
     """
 
     classes: tuple[str, ...]
@@ -102,7 +95,7 @@ def read_split(
     root: Path,
     mode: str,
     classes: Sequence[str] | None = None,
-    val_share: float = VAL_SHARE,
+    val_share: float = TrainSettings.val_share,
 ) -> Split:
     """Read a split of a data set; pictures that cannot be used are named and left out.
 
@@ -128,46 +121,23 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
     """Decode the pictures and labels of a listing; errors as in `read_split`."""
     count = IGNORED if classes is None else len(classes)
 
-    def read(pair: Pair) -> tuple[np.ndarray, np.ndarray] | str:
+    def read(pair: LabelledPicture) -> tuple[np.ndarray, np.ndarray]:
         try:
-            picture = shrink(open_image(pair.picture), longest)
+            picture = shrink(open_image(pair.path), longest)
             labels = read_label(pair.label, count, listing.ignored, listing.colours)
         except FileNotFoundError as error:
-            return f"no {printable(Path(error.filename).name)}"
-        except OSError as error:
-            return error.strerror or str(error)
+            raise OSError(f"no {printable(Path(error.filename).name)}") from error
         if longest is not None:
             labels = shrink_labels(labels, longest)
         if labels.shape != picture.shape[:2]:
             (tall, wide), (height, width) = labels.shape, picture.shape[:2]
-            return f"is {width}x{height}, but its labels are {wide}x{tall}"
+            raise OSError(f"is {width}x{height}, but its labels are {wide}x{tall}")
         return picture, labels
 
-    paths, pictures, labels, problems, room = [], [], [], {}, CACHE_BUDGET
-    # Threads suffice: Pillow decodes outside the interpreter's lock.
-    with ThreadPoolExecutor() as pool:
-        results = zip(listing.pictures, pool.map(read, listing.pictures), strict=True)
-        label = f"reading {listing.source}"
-        for pair, result in progress(results, total=len(listing.pictures), label=label):
-            if isinstance(result, str):
-                problems[pair.picture] = result
-                continue
-            room -= result[0].nbytes
-            if room < 0:
-                pictures = None
-            if pictures is not None:
-                pictures.append(result[0])
-            paths.append(pair.picture)
-            labels.append(result[1])
-    folder = listing.source if listing.source.is_dir() else listing.source.parent
-    say_left_out(folder, len(listing.pictures), problems)
+    decoded, pictures = decode_listing(read, listing)
+    paths, labels = [pair.path for pair, _ in decoded], [labels for _, labels in decoded]
     if all((each == IGNORED).all() for each in labels):
         raise LabError(f"{listing.source} leaves nothing to learn: no pixel of it is labelled")
-    if pictures is None:
-        say(
-            f"{folder}: {len(paths):,} pictures would take more than {CACHE_BUDGET / 2**30:.1f} GiB"
-            " of memory, so they are read from disk batch by batch (see --num_workers)"
-        )
     if classes is None:
         highest = max(int(each[each != IGNORED].max(initial=0)) for each in labels)
         classes = tuple(str(number) for number in range(highest + 1))
@@ -211,7 +181,7 @@ class SegmentationDataset(WindowDataset):
         for k, (index, own) in enumerate(zip(indices, draws, strict=True)):
             known = self.split.labels[index]
             chosen = choose_window(known.shape, windows, own)
-            pixels[k], labels[k] = cut_both(self.picture(index), known, chosen, size)
+            pixels[k], labels[k] = cut_window(self.picture(index), known, chosen, size)
         return pixels, labels.to(self.device).long()
 
     def vary(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -225,5 +195,23 @@ class SegmentationDataset(WindowDataset):
             marked[: known.shape[0], : known.shape[1]] = known
         return images, labels
 
+    def truth(self, index: int) -> np.ndarray:
+        return self.split.labels[index]
+
+    def shows(self, index: int) -> int:
+        return len(np.unique(self.split.labels[index]))
+
 
 make_loader = SegmentationDataset.loader
+
+
+def test_loader(trained: Trained, data_root: Path | None, batch_size: int) -> DataLoader:
+    """Return the whole pictures that a network can be tried on, as `load_test` does.
+
+    A folder that is given may be laid out as any data set: a network of the drawn street is tested
+    on CamVid's photographs.
+    """
+    dataset = trained.state["dataset"]
+    if data_root is not None:
+        dataset = recognised(dataset, data_root)
+    return load_test(trained, data_root, batch_size, dataset)

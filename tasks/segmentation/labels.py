@@ -73,9 +73,7 @@ def read_label(path: Path, count: int, ignored: int, colours: Sequence[Colour]) 
         raise OSError(f"damaged image ({type(error).__name__})") from error
     numbers = numbers_of(pixels, colours, path) if coloured else pixels
     present = np.bincount(numbers.ravel().astype(np.intp).clip(0, IGNORED + 1)).nonzero()[0]
-    unknown = [number for number in present if number >= count]
-    unknown = [number for number in unknown if number not in (ignored, IGNORED)]
-    if unknown:
+    if unknown := sorted(set(present[present >= count]) - {ignored, IGNORED}):
         raise LabError(
             f"{path} labels class {unknown[0]}, but the {count} classes are 0 to {count - 1}"
         )

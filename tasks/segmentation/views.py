@@ -1,8 +1,6 @@
 """What visualize.py shows of a network of pixels: its labels, and how they became so large."""
 
-from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,65 +8,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.console import LabError
+from lab.images import as_input
 from lab.pictures import Colours, Grid, Legend, Picture, Tile, shorten
-from lab.runtime import Runtime
-from tasks.segmentation import test_loader
-from tasks.segmentation.fcn import FCN, enlarging
-from tasks.segmentation.found import (
-    LONGEST,
-    WRONG,
-    as_input,
-    cover,
-    label_picture,
-    legend,
-    mark_wrong,
-)
+from tasks import ViewFlags
+from tasks.annotated import chosen_pictures
+from tasks.blocks import fill
+from tasks.segmentation import FCNS
 from tasks.segmentation.labels import IGNORED, colours_of
-from tasks.segmentation.segmenter import Segmenter
+from tasks.segmentation.networks import FCN, enlarging
+from tasks.segmentation.results import LONGEST, WRONG, label_picture, legend, mark_wrong, overlay
 from tasks.segmentation.upsampling import overlaps
-from tasks.windows import choose_shown, own_picture
+from tasks.trained import Trained
 
-PICTURES = 4  # of the test split
 BOARDS = ((2, 2), (3, 2), (4, 2), (5, 3))  # kernel and stride of transposed convolutions
 BOARD = 6  # inputs along an axis of those
-Shown = tuple[np.ndarray, np.ndarray | None, str]  # pixels, labels where known, name
 
 
-def chosen_pictures(
-    args: Namespace, state: dict[str, Any], runtime: Runtime, most: int
-) -> list[Shown]:
-    """Return the picture that `--image` or `--image_idx` names; else some of the test split."""
-    if args.image is not None:
-        picture, name = own_picture(args, LONGEST)
-        return [(picture, None, name)]
-    dataset = test_loader(state, args.data_root, 1, runtime).dataset
-    split = dataset.split
-    kinds = [len(np.unique(labels)) for labels in split.labels]
-    chosen = choose_shown(args, kinds, most)
-    return [(dataset.picture(k), split.labels[k], split.paths[k].name) for k in chosen]
-
-
-# ---------------------------------------------------------------- masks
-
-
-def view_masks(
-    args: Namespace, state: dict[str, Any], model: Segmenter, runtime: Runtime
-) -> Iterator[Picture]:
+def view_masks(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     """Picture, truth, what is found, and where they differ."""
-    classes, rows, seen = state["class_names"], [], []
+    classes, rows, seen = trained.classes, [], []
     colours = colours_of(classes)
-    for picture, labels, name in chosen_pictures(args, state, runtime, PICTURES):
-        found = label_picture(model, picture, runtime)
-        seen.append(found)
-        shown = Tile(cover(picture, found, colours))
+    for picture, labels, name in chosen_pictures(flags, trained, longest=LONGEST):
+        predicted = label_picture(trained, picture)
+        seen.append(predicted)
+        shown = Tile(overlay(picture, predicted, colours))
         if labels is None:
             rows.append([Tile(picture, shorten(name)), shown])
             continue
         seen.append(labels)
         known = labels != IGNORED
-        right = (labels == found)[known].mean() if known.any() else 0.0
-        wrong = Tile(mark_wrong(picture, labels, found), note=f"{right:.1%} of the pixels right")
-        truth = Tile(cover(picture, labels, colours))
+        right = (labels == predicted)[known].mean() if known.any() else 0.0
+        note = f"{right:.1%} of the pixels right"
+        wrong = Tile(mark_wrong(picture, labels, predicted), note=note)
+        truth = Tile(overlay(picture, labels, colours))
         rows.append([Tile(picture, note=shorten(name)), truth, shown, wrong])
     columns = ["picture", "truth", "found", "where they differ"] if len(rows[0]) > 2 else []
     meanings = legend(classes, *seen).colours
@@ -78,24 +50,19 @@ def view_masks(
     yield Picture("masks/masks.jpg", "What every pixel shows", parts)
 
 
-# ---------------------------------------------------------------- upsampling
-
-
 @torch.inference_mode()
-def view_upsampling(
-    args: Namespace, state: dict[str, Any], model: Segmenter, runtime: Runtime
-) -> Iterator[Picture]:
+def view_upsampling(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     """Four ways from a small map to a large one, their kernels, and the checkerboard."""
-    if not isinstance(model, FCN):
-        raise LabError(f"{state['network']} has no transposed convolution: train fcn_32s")
-    ((picture, _, name),) = chosen_pictures(args, state, runtime, 1)
-    images = model.fill(as_input(picture).to(runtime.device))
-    scores = model.scores[0](model.maps(images)[0])
-    learned = model.upsample[0]
+    network, device = trained.network, trained.runtime.device
+    if not isinstance(network, FCN):
+        raise LabError(f"{trained.state['network']} has no transposed convolution: train {FCNS[0]}")
+    ((picture, _, name),) = chosen_pictures(flags, trained, 1, LONGEST)
+    scores = network.scores[0](network.maps(fill(as_input(picture).to(device), network.stride))[0])
+    learned = network.upsample[0]
     label = int(scores[0].flatten(1).std(1).argmax())  # the class that has most to say about it
     small = scores[:, label : label + 1]
     factor = learned.stride[0]
-    initial = enlarging(1, factor).to(runtime.device)
+    initial = enlarging(1, factor).to(device)
     own = learned.weight[label : label + 1, label : label + 1]
     ways = {
         "nearest": F.interpolate(small, scale_factor=factor),
@@ -123,25 +90,18 @@ def view_upsampling(
         Tile(overlaps(BOARD, kernel, stride).numpy(), f"kernel {kernel}, stride {stride}")
         for kernel, stride in BOARDS
     ]
-    title = f"{shorten(name)}: scores of {state['class_names'][label]}, {factor} times as large"
-    yield Picture(
-        "upsampling/upsampling.jpg",
-        title,
-        (
-            Grid([maps], side=1.9, colours=Colours("viridis", low, high, "score")),
-            Grid([kernels], title="The kernels: what becomes of a single score", side=1.7,
-                 colours=Colours("viridis", min(0.0, float(own.min())), most, "weight")),
-            Grid([boards], title="Inputs that an output is made from: even where the stride "
-                 "divides the kernel, else a checkerboard", side=1.7,
-                 colours=Colours("viridis", 0, float(max(b.image.max() for b in boards)),
-                                 "inputs")),
-        ),
+    title = f"{shorten(name)}: scores of {trained.classes[label]}, {factor} times as large"
+    parts = (
+        Grid([maps], side=1.9, colours=Colours("viridis", low, high, "score")),
+        Grid([kernels], title="The kernels: what becomes of a single score", side=1.7,
+             colours=Colours("viridis", min(0.0, float(own.min())), most, "weight")),
+        Grid([boards], title="Inputs that an output is made from: even where the stride divides "
+             "the kernel, else a checkerboard", side=1.7,
+             colours=Colours("viridis", 0, float(max(b.image.max() for b in boards)), "inputs")),
     )  # fmt: skip
+    yield Picture("upsampling/upsampling.jpg", title, parts)
 
 
 def as_map(values: Tensor) -> np.ndarray:
     """Return the values of a single map, (1, 1, H, W), for drawing."""
     return values[0, 0].float().cpu().numpy()
-
-
-VIEWS = {"masks": view_masks, "upsampling": view_upsampling}

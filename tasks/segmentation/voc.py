@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lab.console import LabError, say
-from lab.images import Preprocess, open_image
-from lab.pretrained import preprocess_of
+from lab.imagenet import preprocess_of
+from lab.images import Preprocess, read_image
+from tasks.segmentation.annotations import read_voc
 from tasks.segmentation.labels import IGNORED, VOC_COLORMAP, VOC_OPEN
-from tasks.segmentation.listings import read_voc
 
 UNKNOWN = -1  # of a colour that is in no palette
 
@@ -41,11 +41,8 @@ def read_voc_images(
         raise LabError(f"{voc_dir} holds no ImageSets/Segmentation/{mode}.txt: no VOC of pixels")
     features, labels = [], []
     for pair in listing.pictures:
-        for path, images in ((pair.picture, features), (pair.label, labels)):
-            try:
-                pixels = np.array(open_image(path).convert("RGB"))
-            except OSError as error:
-                raise LabError(f"{path}: {error.strerror or error}") from error
+        for path, images in ((pair.path, features), (pair.label, labels)):
+            pixels = np.array(read_image(path).convert("RGB"))
             images.append(torch.from_numpy(pixels).permute(2, 0, 1))
     return features, labels
 
@@ -77,8 +74,8 @@ def voc_rand_crop(feature: Tensor, label: Tensor, height: int, width: int) -> tu
     """Return one part, cut at random, of a picture (C, H, W) and of its label, (..., H, W)."""
     top = int(torch.randint(feature.shape[-2] - height + 1, ()))
     left = int(torch.randint(feature.shape[-1] - width + 1, ()))
-    part = (..., slice(top, top + height), slice(left, left + width))
-    return feature[part], label[part]
+    crop = (..., slice(top, top + height), slice(left, left + width))
+    return feature[crop], label[crop]
 
 
 class VOCSegDataset(Dataset):

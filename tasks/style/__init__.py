@@ -1,11 +1,25 @@
 """Style transfer: the content of one picture in the manner of another.
 
-`losses` compares pictures by a network's features, `picture` varies one picture until they fit,
-`network` trains a network that paints in one pass. Nothing of torch is imported here, so that flags
-are read before it is.
+    python train.py --task style --style painting.jpg --data_root FOLDER
+    python style.py --ckpt_path checkpoints/default --content photo.jpg     # one pass
+    python style.py --content photo.jpg --style painting.jpg                # optimise one picture
+
+`losses` compares pictures by a network's features, `picture` varies one picture until they fit; a
+network that learns a style by the same losses paints in one pass.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lab import flags
+from lab.flags import flag, non_negative_float, positive_float, positive_int, seed
+from lab.settings import TrainSettings
+from tasks import Task, TrainFlags
 
 
 @dataclass(frozen=True)
@@ -49,4 +63,83 @@ RECIPES = {
         1e-3, (2e5, 5e4, 5e4, 1e4), 3e-2, 192, 192,
     ),
 }  # fmt: skip
-OPTIMIZERS = {"lbfgs": 1.0, "adam": 0.1}  # with the learning rates they start at
+MODELS = ("squeezenet1_1", "vgg19")  # torchvision's that are compared by
+OPTIMIZERS = {"lbfgs": 1.0, "adam": 0.1}  # of one picture, with the rates they start at
+
+
+PAINTING = "a painting, as a file or an http(s) address"
+PHOTOGRAPHS = "a folder of photographs, searched to any depth"
+_loss = partial(flag, group="losses")
+_picture = partial(flag, group="one picture")
+_network = partial(flag, group="a network for one style")
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Those of the losses, and of a network that is trained on them."""
+
+    style: str | None = _loss(None, str, PAINTING)
+    model: str = _loss("squeezenet1_1", MODELS, "network whose features are compared")
+    weights: Path | None = _loss(
+        None, Path, "of --model; default: torchvision's download", metavar="FILE"
+    )
+    preset: str = _loss("composition", PRESETS, "sizes and weights for squeezenet1_1")
+    size: int | None = _loss(
+        None, positive_int, "shorter side of what is painted (default: preset's)"
+    )
+    style_size: int | None = _loss(None, positive_int, "shorter side of the style picture")
+    content_weight: float | None = _loss(None, non_negative_float, "of the content loss")
+    style_weights: list[float] | None = _loss(
+        None, non_negative_float, "one a style layer", nargs="+"
+    )
+    tv_weight: float | None = _loss(None, non_negative_float, "of total variation")
+    width: int = _network(32, positive_int, "channels of the first layer")
+
+
+_RATES = ", ".join(f"{name} {rate}" for name, rate in OPTIMIZERS.items())
+
+
+@dataclass(frozen=True)
+class StyleFlags(Flags):
+    """What style.py is asked for."""
+
+    content: str | None = flag(
+        None, str, "file or http(s) address (default: scikit-learn's china.jpg)"
+    )
+    ckpt_path: Path | None = flags.ckpt_path(
+        "with --train: folder of the run (default checkpoints/style); without --style: a run to "
+        "paint with; else a sign network whose features --style is compared in",
+        None,
+    )
+    device: str | None = flags.device()
+    save_dir: Path = flags.save_dir()
+    no_show: bool = flags.no_show()
+    lr: float | None = flag(
+        None, positive_float, f"learning rate (default: {_RATES}; --train {TrainSettings.lr})"
+    )
+    seed: int = flag(TrainSettings.seed, seed, "of noise, weights and order")
+    steps: int = _picture(200, positive_int, "of the optimizer")
+    start: str = _picture("content", ("content", "noise"), "picture to vary")
+    optim_type: str = _picture("lbfgs", OPTIMIZERS, "optimizer")
+    train: bool = _network(False, bool, "train one", undone=False)
+    data_root: Path | None = _network(None, Path, PHOTOGRAPHS)
+    resume: Path | None = _network(
+        None, Path, "checkpoint or folder of a run to go on from", metavar="PATH"
+    )
+
+
+class Style(Task):
+    name = "style"
+    Flags = Flags
+    defaults = {"epoch": 2, "batch_size": 4}
+    network = "transform"
+    views = ("painted",)
+    measured = False
+
+    def next_commands(
+        self, flags: TrainFlags, identity: Mapping[str, Any]
+    ) -> Iterator[tuple[str, ...]]:
+        yield "style.py", "--ckpt_path", str(flags.ckpt_path), "--content", "FILE"
+
+
+TASK = Style()

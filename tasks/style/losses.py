@@ -4,7 +4,6 @@ Sources: Gatys et al. 2016 (the losses), CS231n's assignment (their signatures).
 """
 
 import copy
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,14 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab import checkpoint
 from lab.console import LabError, UsageError
 from lab.features import outputs_of, total_variation
-from lab.images import Preprocess, read_picture
-from networks import load_network, load_pretrained
-from tasks.style import PRESETS, RECIPES, Recipe
-
-# ---------------------------------------------------------------- losses
+from lab.imagenet import load_pretrained
+from lab.images import Preprocess, read_image, whole_picture
+from tasks.style import PRESETS, RECIPES, Flags, Recipe
+from tasks.trained import Trained
 
 
 def content_loss(content_weight: float, current: Tensor, original: Tensor) -> Tensor:
@@ -47,12 +44,7 @@ class _Gram(torch.autograd.Function):
 def gram_matrix(features: Tensor, normalize: bool = True) -> Tensor:
     """Return the products of every two channels, summed over positions (Gatys 2016, equation 3).
 
-    Args:
-        features: (N, C, H, W).
-        normalize: divide by C * H * W.
-
-    Returns:
-        (N, C, C).
+    Of features (N, C, H, W): (N, C, C), divided by C * H * W if `normalize`.
     """
     gram = _Gram.apply(features.flatten(2))
     return gram / features[0].numel() if normalize else gram
@@ -69,14 +61,12 @@ def style_loss(
     Args:
         feats: (N, C, H, W) each.
         style_layers: which of `feats` count.
-        style_targets: Gram matrix of the style picture in each of these layers.
-        style_weights: a factor for each of these layers.
+        style_targets, style_weights: the style picture's Gram matrix and a factor for each of them.
     """
-    triples = zip(style_layers, style_targets, style_weights, strict=True)
-    return sum(
-        weight * (gram_matrix(feats[layer]) - target).square().sum()
-        for layer, target, weight in triples
-    )
+    loss = 0
+    for layer, target, weight in zip(style_layers, style_targets, style_weights, strict=True):
+        loss = loss + weight * (gram_matrix(feats[layer]) - target).square().sum()
+    return loss
 
 
 def tv_loss(img: Tensor, tv_weight: float) -> Tensor:
@@ -84,15 +74,8 @@ def tv_loss(img: Tensor, tv_weight: float) -> Tensor:
     return tv_weight * total_variation(img, mean=False).sum()
 
 
-# ---------------------------------------------------------------- features
-
-
 class FeatureExtractor(nn.Module):
-    """A frozen copy of a network, from images to a dict of what some of its layers put out.
-
-    Args:
-        model: any network; it stays as it is.
-        layers: names of modules in it.
+    """A frozen copy of a network, from images to a dict of what some layers, by name, put out.
 
     Raises:
         LabError: no such layer; names those there are.
@@ -118,7 +101,6 @@ class StyleLosses:
 
     Args:
         extractor: from images to a dict that holds the recipe's layers.
-        recipe: layers and weights.
         style_image: network input, (1, 3, H, W).
     """
 
@@ -162,58 +144,47 @@ class StyleLosses:
             ])  # fmt: skip
 
 
-# ---------------------------------------------------------------- as the flags ask
-
-
 def make_losses(
-    args: Namespace, style_file: Path, device: torch.device
+    flags: Flags, style_file: Path, device: torch.device, trained: Trained | None = None
 ) -> tuple[StyleLosses, Preprocess]:
-    """Build the losses that style.py's flags ask for.
+    """Return the losses that flags ask for, and how the compared network wants its pictures.
 
-    Returns:
-        Them, and how the compared network wants its pictures.
+    Args:
+        trained: whose features are compared; None for torchvision's network of `--model`.
     """
-    name, network, preprocess = compared_network(args)
-    recipe = RECIPES.get(name) or PRESETS[args.preset]
-    given = {
-        field.name: getattr(args, field.name)
-        for field in fields(Recipe)
-        if getattr(args, field.name, None) is not None
-    }
-    recipe = replace(recipe, **given)
+    if trained is None:
+        published = load_pretrained(flags.model, flags.weights)
+        name, network, preprocess = flags.model, published.network, published.preprocess
+    else:
+        name, network, preprocess = compared_network(trained)
+    recipe = RECIPES.get(name) or PRESETS[flags.preset]
+    given = {entry.name: getattr(flags, entry.name, None) for entry in fields(Recipe)}
+    recipe = replace(recipe, **{name: v for name, v in given.items() if v is not None})
     if len(recipe.style_weights) != len(recipe.style_layers):
         raise UsageError(
             f"--style_weights takes {len(recipe.style_layers)} numbers, one for each of "
             f"{', '.join(recipe.style_layers)}; {len(recipe.style_weights)} are given"
         )
     extractor = FeatureExtractor(network, (recipe.content_layer, *recipe.style_layers))
-    style = read_picture(style_file, recipe.style_size, preprocess)
+    style = whole_picture(read_image(style_file), recipe.style_size, preprocess)
     return StyleLosses(extractor.to(device), recipe, style.to(device)), preprocess
 
 
-def compared_network(args: Namespace) -> tuple[str, nn.Module, Preprocess]:
-    """Return the network whose features are compared, its name, and how it wants its pictures.
+def compared_network(trained: Trained) -> tuple[str, nn.Module, Preprocess]:
+    """Return what features a run has to compare by: name, network, how it wants its pictures.
 
     Raises:
         LabError: no recipe is for it.
     """
-    if args.ckpt_path is None or args.train:
-        loaded = load_pretrained(args.model, args.weights)
-        return args.model, loaded.model, loaded.preprocess
-    path = checkpoint.find(args.ckpt_path, "last")
-    state = checkpoint.load(path)
-    if state.get("task") == "style":
-        raise LabError(f"{path} paints in a style of its own; leave out --style")
-    name = state.get("network", "classifier")
-    known = (*RECIPES, "squeezenet1_1")
+    name, known = trained.state.get("network", trained.task.network), (*RECIPES, "squeezenet1_1")
     if name not in known:
         raise LabError(
-            f"{path} holds a {name}, and no recipe says which of its layers to compare; "
+            f"{trained.path} holds a {name}, and no recipe says which of its layers to compare; "
             f"take one of {', '.join(known)}"
         )
-    network, preprocess = load_network(state), Preprocess(**state.get("preprocess", {}))
+    preprocess = Preprocess(**trained.state.get("preprocess", {}))
     if len(preprocess.mean) != 3:
-        raise LabError(f"{path} looks at grey pictures; take a network for colour")
-    if name == "classifier":
-        network = network.conv_net  # the rest takes pictures of one size alone
-    return name, network, preprocess
+        raise LabError(f"{trained.path} looks at grey pictures; take a network for colour")
+    # Of a classifier of ours, the rest takes pictures of one size alone.
+    body = trained.network.conv_net if name == "classifier" else trained.network
+    return name, body, preprocess

@@ -6,7 +6,7 @@
 A loader yields float32 clips in [-1, 1], (N, 3, T, 32, 32), and int64 labels, (N,).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,16 +17,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import datasets
-from datasets import MODES, VAL_SHARE, track
+from datasets import VAL_SHARE
 from lab.augmentation import move, vary_light
 from lab.batches import load_batches
-from lab.console import LabError, progress, say
-from lab.folders import DATA_ROOT, near
-from lab.images import say_left_out
-from tasks.video.files import PREPROCESS, read_folder
+from lab.console import LabError
+from lab.decoding import budget, fits_in_memory
+from lab.folders import DATA_ROOT, printable
+from lab.holdout import group_of
+from lab.image_folder import MODES, File, check_classes, find_files
+from lab.images import centred, say_left_out
+from tasks.loaders import Source, find_made, root_of, val_share_of
+from tasks.trained import Trained
+from tasks.video.files import PREPROCESS, is_clip, read_clips
 from world import clips as drawn
+from world import missing
 
 DIRECTIONS = ("forwards", "backwards")
+TESTED = 64  # clips a batch, at the most: those of 64 frames are large
 # Of the augmentation: cameras shake less within a clip than photographs differ.
 ROTATION, SHIFT, SCALE, SHEAR = 0.1, 0.06, 0.1, 0.05
 
@@ -48,7 +55,7 @@ class Split:
     names: list[str]
 
 
-# ---------------------------------------------------------------- drawn clips
+# ---------------------------------------------------------------- sources
 
 
 def drawn_folder(kind: str, root: Path, frames: int) -> Path:
@@ -57,21 +64,8 @@ def drawn_folder(kind: str, root: Path, frames: int) -> Path:
 
 
 def draw_missing(kind: str, root: Path, frames: int) -> None:
-    """Draw a data set where there is none.
-
-    Raises:
-        LabError: the folder holds a part of one, or cannot be written.
-    """
-    folder = drawn_folder(kind, root, frames)
-    if (folder / "train").is_dir():
-        return
-    total = sum(drawn.KINDS[kind].counts.values())
-    say(f"No clips in {near(folder)}: drawing {total:,} of {frames} frames, once.")
-    try:
-        with progress(total=total, label="drawing") as bar:
-            drawn.draw_dataset(folder, kind, frames, progress=bar.update)
-    except OSError as error:
-        raise LabError(f"cannot draw into {folder}: {error.strerror or error}") from error
+    """Draw a data set where there is none; errors as of `world.missing`."""
+    missing.draw_missing(missing.drawn_clips(kind, frames), drawn_folder(kind, root, frames))
 
 
 def read_drawn(
@@ -88,9 +82,6 @@ def read_drawn(
     return Split(classes, torch.from_numpy(clips), torch.from_numpy(labels), names)
 
 
-# ---------------------------------------------------------------- tracks of photographs
-
-
 def read_tracks(root: Path, mode: str, frames: int, stride: int, val_share: float) -> Split:
     """Read photographs named TTTTT_FFFFF as clips: frames spread over each track.
 
@@ -101,17 +92,14 @@ def read_tracks(root: Path, mode: str, frames: int, stride: int, val_share: floa
         raise LabError(f"{root} holds more photographs than fit in memory")
     tracks: dict[tuple[int, str], list[int]] = {}
     for index, (path, label) in enumerate(zip(images.paths, images.labels.tolist(), strict=True)):
-        tracks.setdefault((label, track(path)), []).append(index)
+        tracks.setdefault((label, group_of(path)), []).append(index)
     long_enough = {key: own for key, own in tracks.items() if len(own) >= frames}
-    say_left_out(
-        root / mode,
-        len(tracks),
-        {
-            root / mode / images.classes[label] / name: f"{len(own)} photographs"
-            for (label, name), own in tracks.items()
-            if len(own) < frames
-        },
-    )
+    too_short = {
+        root / mode / images.classes[label] / name: f"{len(own)} photographs"
+        for (label, name), own in tracks.items()
+        if len(own) < frames
+    }
+    say_left_out(root / mode, len(tracks), too_short)
     if not long_enough:
         raise LabError(f"{root / mode} holds no track of {frames} photographs (TTTTT_FFFFF.jpg)")
     chosen = [
@@ -135,43 +123,52 @@ def read_directions(root: Path, mode: str, frames: int, stride: int, val_share: 
     return Split(DIRECTIONS, both, labels, names)
 
 
-# ---------------------------------------------------------------- clips of one's own
+def list_clips(folder: Path, classes: Sequence[str]) -> list[File]:
+    """Return the clips in the class folders of a split's folder, in the order of names."""
+    return [
+        File(path, label)
+        for label, name in enumerate(classes)
+        for path in sorted(filter(is_clip, (folder / name).iterdir()))
+    ]
 
 
 def read_own(root: Path, mode: str, frames: int, stride: int, val_share: float) -> Split:
-    """Read videos and folders of frames, a folder a class."""
-    classes, clips, labels, names = read_folder(root, mode, frames, stride, val_share)
-    return Split(classes, torch.from_numpy(clips), torch.tensor(labels), names)
+    """Read videos and folders of frames, a folder a class.
 
+    Broken and too short ones are named and left out.
 
-# ---------------------------------------------------------------- data sets by name
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set that the scripts know by name.
-
-    Attributes:
-        read: (folder, mode, frames, stride, val_share) to a `Split`.
-        folder: where it is unless told otherwise; None where it has to be told.
-        prepare: (folder, frames) makes what is missing; None where nothing can be made.
-        frames: of its clips, unless told otherwise.
+    Raises:
+        LabError: no such split, too many clips for memory, or a class without any.
     """
+    folder, classes, files, _ = find_files(root, mode, val_share, "clips", list_clips, str)
+    if not fits_in_memory(len(files), (frames, *PREPROCESS.shape)):
+        raise LabError(
+            f"{folder}: {len(files):,} clips of {frames} frames would take over {budget()}"
+        )
+    paths = [file.path for file in files]
+    clips, problems = read_clips(paths, frames, stride, f"reading {folder}")
+    say_left_out(folder, len(paths), problems)
+    kept = [file for file in files if file.path not in problems]
+    labels = [file.label for file in kept]
+    for label, name in enumerate(classes):
+        if mode != "val" and label not in labels:
+            raise LabError(f"{folder / name} holds no clip of {frames} frames, {stride} apart")
+    if not kept:
+        raise LabError(f"{folder} is too small to hold clips out of it; add {root / 'val'}")
+    names = [f"{file.path.parent.name}/{printable(file.path.name)}" for file in kept]
+    pixels = torch.from_numpy(np.stack(clips))
+    return Split(tuple(map(printable, classes)), pixels, torch.tensor(labels), names)
 
-    read: Callable[..., Split]
-    folder: Path | None
-    prepare: Callable[[Path, int], None] | None = None
-    frames: int = drawn.FRAMES
+
+def drawn_source(kind: str) -> Source:
+    """Return the source of a kind of clips that are drawn."""
+    folder = DATA_ROOT / "clips"
+    return Source(partial(read_drawn, kind), folder, partial(draw_missing, kind))
 
 
-CLIPS = DATA_ROOT / "clips"
-SOURCES = {
-    **{
-        kind: Source(partial(read_drawn, kind), CLIPS, partial(draw_missing, kind), frames)
-        for kind, frames in {"motion": 16, "order": 16, "memory": 64}.items()
-    },
-    "tracks_direction": Source(read_directions, DATA_ROOT / "gtsrb26", frames=15),
-    "tracks_sign": Source(read_tracks, DATA_ROOT / "gtsrb26", frames=15),
+SOURCES = {kind: drawn_source(kind) for kind in drawn.KINDS} | {
+    "tracks_direction": Source(read_directions, DATA_ROOT / "gtsrb26"),
+    "tracks_sign": Source(read_tracks, DATA_ROOT / "gtsrb26"),
     "clips": Source(read_own, None),
 }
 
@@ -183,12 +180,7 @@ def modes_of(dataset: str, root: Path) -> tuple[str, ...]:
 
 
 def read_split(
-    dataset: str,
-    root: Path,
-    mode: str,
-    frames: int,
-    stride: int = 1,
-    val_share: float = VAL_SHARE,
+    dataset: str, root: Path, mode: str, frames: int, stride: int = 1, val_share: float = VAL_SHARE
 ) -> Split:
     """Read a split of a data set.
 
@@ -211,7 +203,7 @@ def as_input(pixels: Tensor) -> Tensor:
 
     The memory stays in the order of the pixels.
     """
-    return pixels.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1)
+    return centred(pixels.permute(0, 4, 1, 2, 3))
 
 
 def augment_clips(clips: Tensor, generator: torch.Generator) -> Tensor:
@@ -230,8 +222,6 @@ class ClipDataset(Dataset):
     """Clips of one split; asked for a batch at a time (`__getitems__`).
 
     Args:
-        split: what `read_split` returned.
-        augment: vary the clips.
         device: where the clips live and batches are made.
     """
 
@@ -265,21 +255,33 @@ def make_loader(
     shuffle: bool = False,
     augment: bool = False,
     *,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     device: str | torch.device = "cpu",
+    **options: int,
 ) -> DataLoader:
     """Return a loader of a split, as this module's docstring says.
 
     Args:
-        split: what `read_split` returned.
         batch_size: clips a batch, over all processes.
         shuffle: draw the clips in another order each epoch.
-        augment: vary the clips.
-        seed: of the order and the augmentation.
-        rank, world_size: this process's share of each batch is every `world_size`-th clip.
-        device: where batches are made.
+        options: seed (of the order and the augmentation), rank and world_size of `load_batches`.
     """
-    dataset = ClipDataset(split, augment, device)
-    return load_batches(dataset, batch_size, shuffle, seed=seed, rank=rank, world_size=world_size)
+    return load_batches(ClipDataset(split, augment, device), batch_size, shuffle, **options)
+
+
+def frames_and_stride(trained: Trained) -> tuple[int, int]:
+    """Return how many frames of a clip a network has been trained on, and their stride."""
+    stride = trained.state.get("flags", {}).get("stride", 1)
+    return trained.state["configs"]["frames"], stride
+
+
+def test_loader(trained: Trained, data_root: Path | None, batch_size: int) -> DataLoader:
+    """Return the clips that a network can be tried on.
+
+    Those of test; of a data set without it, those of val.
+    """
+    dataset, (frames, stride) = trained.state["dataset"], frames_and_stride(trained)
+    root = find_made(SOURCES, dataset, root_of(trained, data_root), trained.runtime, frames)
+    mode = modes_of(dataset, root)[-1]
+    split = read_split(dataset, root, mode, frames, stride, val_share_of(trained))
+    check_classes(split.classes, trained.classes, root / mode, "the network")
+    return make_loader(split, min(batch_size, TESTED), device=trained.runtime.device)

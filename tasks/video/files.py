@@ -4,17 +4,18 @@ clip = read_clip(Path("jump.mp4"), frames=16, stride=2)    # (16, 32, 32, 3) uin
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
-from datasets import CACHE_BUDGET, MODES, class_folders, held_out
-from lab.console import LabError, progress, say
+from lab.console import LabError
+from lab.decoding import decode
+from lab.files import reason
 from lab.folders import printable
-from lab.images import Preprocess, open_image, say_left_out
+from lab.images import Preprocess, open_image
 
 PREPROCESS = Preprocess((32, 32))  # what a frame becomes, whatever its own shape
 VIDEOS = (".mp4", ".avi", ".webm", ".gif", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v")
@@ -42,10 +43,8 @@ def frames_of(path: Path, stride: int) -> Iterator[Image.Image]:
             try:
                 yield open_image(file)
             except OSError as error:
-                raise OSError(f"{printable(file.name)}: {error.strerror or error}") from error
+                raise OSError(f"{printable(file.name)}: {reason(error)}") from error
         return
-    import av
-
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -75,81 +74,12 @@ def read_clips(
 ) -> tuple[list[np.ndarray], dict[Path, str]]:
     """Read clips; return those that can be read, and what is wrong with the others."""
 
-    def read(path: Path) -> np.ndarray | str:
-        try:
-            return read_clip(path, frames, stride)
-        except OSError as error:
-            return error.strerror or str(error)
+    def read(path: Path) -> np.ndarray:
+        return read_clip(path, frames, stride)
 
-    # Threads suffice: PyAV decodes outside the interpreter's lock.
-    with ThreadPoolExecutor() as pool:
-        results = list(progress(pool.map(read, paths), total=len(paths), label=label))
-    pairs = list(zip(paths, results, strict=True))
-    clips = [result for _, result in pairs if not isinstance(result, str)]
-    return clips, {path: result for path, result in pairs if isinstance(result, str)}
-
-
-def find_clips(
-    root: Path, mode: str, val_share: float
-) -> tuple[Path, tuple[str, ...], list[Path], list[int]]:
-    """Find the clips of a split in `root/mode/CLASS/`.
-
-    Returns:
-        The folder they are in, the classes, the clips and their labels.
-
-    Raises:
-        LabError: no such split, or no class in it.
-    """
-    if not root.is_dir():
-        raise LabError(f"no data folder {root}; --data_root takes one with train/, val/, test/")
-    parted = mode != "test" and not (root / "val").is_dir()
-    folder = root / (MODES[0] if parted else mode)
-    if not folder.is_dir():
-        raise LabError(f"{root} has no {folder.name}/; it needs a folder of clips a class there")
-    try:
-        classes = class_folders(folder)
-        found = [sorted(filter(is_clip, (folder / name).iterdir())) for name in classes]
-    except OSError as error:
-        raise LabError(f"cannot read {error.filename}: {error.strerror}") from error
-    if not classes:
-        raise LabError(f"{folder} has no class folders; it needs a folder of clips a class")
-    paths = [path for own in found for path in own]
-    labels = [label for label, own in enumerate(found) for _ in own]
-    if parted:
-        held = held_out(labels, range(len(labels)), val_share)
-        chosen = [index for index, out in enumerate(held) if out == (mode == "val")]
-        paths, labels = [paths[index] for index in chosen], [labels[index] for index in chosen]
-        if mode == "val":
-            say(f"{root} has no val/: {len(paths):,} clips of train/ are held out (--val_share)")
-    return folder, classes, paths, labels
-
-
-def read_folder(
-    root: Path, mode: str, frames: int, stride: int, val_share: float
-) -> tuple[tuple[str, ...], np.ndarray, list[int], list[str]]:
-    """Read the clips of a split; broken and too short ones are named and left out.
-
-    Returns:
-        Classes, clips (N, T, H, W, 3) uint8, labels, and names.
-
-    Raises:
-        LabError: no such split, too many clips for memory, or a class without any.
-    """
-    folder, classes, paths, labels = find_clips(root, mode, val_share)
-    if len(paths) * frames * np.prod(PREPROCESS.shape) > CACHE_BUDGET:
-        limit = f"{CACHE_BUDGET / 2**30:.1f} GiB"
-        raise LabError(f"{folder}: {len(paths):,} clips of {frames} frames would take over {limit}")
-    clips, problems = read_clips(paths, frames, stride, f"reading {folder}")
-    say_left_out(folder, len(paths), problems)
-    kept = [(path, k) for path, k in zip(paths, labels, strict=True) if path not in problems]
-    for label, name in enumerate(classes):
-        if mode != "val" and label not in [own for _, own in kept]:
-            raise LabError(f"{folder / name} holds no clip of {frames} frames, {stride} apart")
-    if not kept:
-        raise LabError(f"{folder} is too small to hold clips out of it; add {root / 'val'}")
-    names = [f"{path.parent.name}/{printable(path.name)}" for path, _ in kept]
-    own = [label for _, label in kept]
-    return tuple(map(printable, classes)), np.stack(clips), own, names
+    decoded = list(decode(read, paths, label))
+    clips = [clip for _, clip, problem in decoded if not problem]
+    return clips, {path: problem for path, _, problem in decoded if problem}
 
 
 def clip_files(sources: Sequence[str]) -> list[Path]:

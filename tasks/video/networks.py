@@ -1,9 +1,9 @@
 """Ways for a network to see time: seven of them, of comparable size.
 
-    model = build_network("cnn_lstm", make_configs("cnn_lstm", num_classes=10, frames=16))
-    model(clips)          # (N, 3, T, 32, 32) to logits (N, 10)
-    model.features(clips) # (N, P, F): P parts of the clip, which are averaged
-    model.reach           # how many frames one part depends on
+    network = CNNLSTM(VideoConfig(num_classes=10, frames=16, width=12))
+    network(clips)          # (N, 3, T, 32, 32) to logits (N, 10)
+    network.features(clips) # (N, P, F): P parts of the clip, which are averaged
+    network.reach           # how many frames one part depends on
 
 | name | sees time by | source |
 |---|---|---|
@@ -19,14 +19,16 @@
 
 import copy
 import math
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from lab.console import LabError, UsageError
+from lab.console import UsageError
+from lab.registry import Design, new_config
 from networks import ConvBlock, NonLocalBlock, at_least_float32
 
 SIDE = 32  # height and width of a frame in pixels
@@ -43,11 +45,18 @@ class VideoConfig:
     Attributes:
         frames: T of its clips.
         width: channels of the first layer, by which all others are measured.
+
+    Raises:
+        UsageError: too few frames.
     """
 
     num_classes: int
     frames: int
     width: int
+
+    def __post_init__(self) -> None:
+        if self.frames < LEAST_FRAMES:
+            raise UsageError(f"--frames {self.frames}: the networks need at least {LEAST_FRAMES}")
 
 
 # ---------------------------------------------------------------- blocks
@@ -78,14 +87,13 @@ class FrameCNN(nn.Module):
         return self(images).unflatten(0, (len(clips), -1))
 
 
+Sizes = int | tuple[int, int, int]  # along T, H, W
+
+
 def conv_block(
-    in_channels: int,
-    out_channels: int,
-    kernel: int | tuple[int, int, int] = 3,
-    stride: int | tuple[int, int, int] = 2,
-    padding: int | tuple[int, int, int] = 1,
+    in_channels: int, out_channels: int, kernel: Sizes = 3, stride: Sizes = 2, padding: Sizes = 1
 ) -> nn.Sequential:
-    """Return a ConvBlock with batch norm of clips, whose sizes are along T, H, W."""
+    """Return a ConvBlock with batch norm of clips."""
     return nn.Sequential(
         nn.Conv3d(in_channels, out_channels, kernel, stride, padding),
         nn.BatchNorm3d(out_channels),
@@ -103,10 +111,13 @@ class VideoNetwork(nn.Module):
         features: number of them.
 
     Attributes:
+        outputs: names of the layers that tell classes apart.
         reach: frames that the features of one part depend on, at the most.
 
     Shape: (N, 3, T, 32, 32) to logits (N, num_classes).
     """
+
+    outputs = ("head",)
 
     def __init__(self, config: VideoConfig, features: int):
         super().__init__()
@@ -303,83 +314,50 @@ class NonLocal(VideoNetwork):
         return self.fc(moments.flatten(2))
 
 
-NETWORKS: dict[str, type[VideoNetwork]] = {
-    "single_frame": SingleFrame,
-    "early_fusion": EarlyFusion,
-    "late_fusion": LateFusion,
-    "late_fusion_mean": LateFusionMean,
-    "slow_fusion": SlowFusion,
-    "cnn3d": CNN3D,
-    "cnn_lstm": CNNLSTM,
-    "non_local": NonLocal,
+NETWORKS = {
+    "single_frame": Design(VideoConfig, SingleFrame),
+    "early_fusion": Design(VideoConfig, EarlyFusion),
+    "late_fusion": Design(VideoConfig, LateFusion),
+    "late_fusion_mean": Design(VideoConfig, LateFusionMean),
+    "slow_fusion": Design(VideoConfig, SlowFusion),
+    "cnn3d": Design(VideoConfig, CNN3D),
+    "cnn_lstm": Design(VideoConfig, CNNLSTM),
+    "non_local": Design(VideoConfig, NonLocal),
 }
 
 
-# ---------------------------------------------------------------- by name
+# ---------------------------------------------------------------- what a network costs
 
 
-def make_configs(
-    name: str, num_classes: int, frames: int, width: int | None = None
-) -> dict[str, Any]:
-    """Return the configs of a new network.
+def default_width(name: str, num_classes: int, frames: int) -> int:
+    """Return the width that makes a network's number of parameters nearest to `PARAMETERS`."""
 
-    Args:
-        width: None for the one whose number of parameters is nearest to `PARAMETERS`.
+    def distance(width: int) -> int:
+        known = {"num_classes": num_classes, "frames": frames, "width": width}
+        with torch.device("meta"):
+            network = NETWORKS[name].build(new_config(NETWORKS, name, **known))
+        return abs(count_parameters(network) - PARAMETERS)
 
-    Raises:
-        UsageError: no such network, or too few frames for it.
-    """
-    if name not in NETWORKS:
-        raise UsageError(f"--network {name}: there are {', '.join(NETWORKS)}")
-    if frames < LEAST_FRAMES:
-        raise UsageError(f"--frames {frames}: the networks need at least {LEAST_FRAMES}")
-    if width is None:
-        distance = partial(away, name, num_classes, frames)
-        width = min(range(4, 65), key=distance)
-    return asdict(VideoConfig(num_classes, frames, width))
+    return min(range(4, 65), key=distance)
 
 
-def away(name: str, num_classes: int, frames: int, width: int) -> int:
-    """Return how far a network's number of parameters is from `PARAMETERS`."""
-    with torch.device("meta"):
-        model = NETWORKS[name](VideoConfig(num_classes, frames, width))
-    return abs(count_parameters(model) - PARAMETERS)
-
-
-def count_parameters(model: nn.Module) -> int:
+def count_parameters(network: nn.Module) -> int:
     """Return the number of a network's parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
-def build_network(name: str, configs: dict[str, Any]) -> VideoNetwork:
-    """Build an untrained network.
-
-    Raises:
-        LabError: no such network, or the configs are not its own.
-    """
-    if name not in NETWORKS:
-        raise LabError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
-    try:
-        return NETWORKS[name](VideoConfig(**configs))
-    except TypeError as error:
-        raise LabError(f"the configs do not fit the network {name!r}: {error}") from error
-
-
-def count_multiply_adds(model: VideoNetwork) -> int:
+def count_multiply_adds(network: VideoNetwork) -> int:
     """Return the multiplications, each with an addition, that a network takes for a clip."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
 
     def of_lstm(frames: tuple, into: tuple, again: tuple, *_: Any, **__: Any) -> int:
         return 2 * math.prod(frames[:2]) * (math.prod(into) + math.prod(again))
 
-    model = copy.deepcopy(model).cpu().eval()
-    clip = torch.zeros(1, 3, model.config.frames, SIDE, SIDE)
+    network = copy.deepcopy(network).cpu().eval()
+    clip = torch.zeros(1, 3, network.config.frames, SIDE, SIDE)
     # Neither an LSTM's kernel nor those of attention that never hold the matrix of all pairs are
     # known to the counter.
-    counter = FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: of_lstm}
-    )
+    known = {torch.ops.aten.mkldnn_rnn_layer: of_lstm}
+    counter = FlopCounterMode(display=False, custom_mapping=known)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(clip)
+        network(clip)
     return counter.get_total_flops() // 2

@@ -1,9 +1,7 @@
 """What visualize.py shows of a network for clips: a clip, which frames sway it, where it looks."""
 
-from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,16 +10,16 @@ from torch import Tensor
 
 from lab.console import LabError
 from lab.features import inputs_of
-from lab.pictures import Film, Grid, Mark, Picture, Tile
-from lab.runtime import Runtime
-from looking.insight import non_local_blocks
-from looking.subject import check_index, class_index, spread_over_classes
-from looking.views import heat_of
-from tasks.video import test_loader
-from tasks.video.data import as_input
+from lab.files import reason
+from lab.pictures import Film, Grid, Mark, Picture, Tile, shorten
+from looking.choice import check_index, class_index, spread_over_classes
+from looking.insight import heat_of, non_local_blocks
+from tasks import ViewFlags
+from tasks.trained import Trained
+from tasks.video.data import as_input, frames_and_stride, test_loader
 from tasks.video.files import read_clip
-from tasks.video.found import row_label, spread, strips
-from tasks.video.networks import SIDE, VideoNetwork
+from tasks.video.networks import SIDE
+from tasks.video.results import row_label, spread, strips
 
 CLIPS = 10  # shown at the most
 ENLARGED = 4  # times, in a film
@@ -31,22 +29,19 @@ GAP = 8  # pixels between them
 Shown = tuple[np.ndarray, int | None, str]  # (T, H, W, 3) uint8, label where known, name
 
 
-def chosen_clips(
-    args: Namespace, state: dict[str, Any], runtime: Runtime, most: int
-) -> list[Shown]:
+def choose_clips(flags: ViewFlags, trained: Trained, most: int) -> list[Shown]:
     """Return the clip that `--image` or `--image_idx` names; else some of the test split."""
-    if args.image is not None:
-        path = Path(args.image)
-        frames, stride = state["configs"]["frames"], state["flags"]["stride"]
+    if flags.image is not None:
+        path = Path(flags.image)
         try:
-            return [(read_clip(path, frames, stride), None, path.name)]
+            return [(read_clip(path, *frames_and_stride(trained)), None, path.name)]
         except OSError as error:
-            raise LabError(f"{path}: {error.strerror or error}") from error
-    dataset = test_loader(state, args.data_root, 1, runtime).dataset
+            raise LabError(f"{path}: {reason(error)}") from error
+    dataset = test_loader(trained, flags.data_root, 1).dataset
     labels = dataset.labels.cpu().numpy()
-    if args.image_idx is not None:
-        check_index("--image_idx", args.image_idx, len(dataset), "clips")
-        chosen = [args.image_idx]
+    if flags.image_idx is not None:
+        check_index("--image_idx", flags.image_idx, len(dataset), "clips")
+        chosen = [flags.image_idx]
     else:
         every = spread_over_classes(labels, max(most, len(dataset.classes)))
         every = every[np.argsort(labels[every], kind="stable")]
@@ -54,31 +49,32 @@ def chosen_clips(
     return [(dataset.frames(k), int(labels[k]), dataset.split.names[k]) for k in chosen]
 
 
-def inputs_of_clips(shown: list[Shown], runtime: Runtime) -> Tensor:
+def inputs_of_clips(shown: list[Shown], trained: Trained) -> Tensor:
     """Return clips as network input, (N, 3, T, H, W)."""
-    return as_input(torch.from_numpy(np.stack([clip for clip, _, _ in shown]))).to(runtime.device)
+    pixels = torch.from_numpy(np.stack([clip for clip, _, _ in shown]))
+    return as_input(pixels).to(trained.runtime.device)
 
 
-def row_labels(shown: list[Shown], logits: Tensor, classes: list[str]) -> list[str]:
+def row_labels(shown: list[Shown], logits: Tensor, classes: Sequence[str]) -> list[str]:
     """Say of clips what they are and what the network takes them for."""
+    pairs = zip(shown, logits.argmax(1).tolist(), strict=True)
     return [
-        row_label(classes, label, read, name)
-        for (_, label, name), read in zip(shown, logits.argmax(1).tolist(), strict=True)
+        row_label(
+            shorten(name) if label is None else classes[label],
+            "" if label == read else classes[read],
+        )
+        for (_, label, name), read in pairs
     ]
 
 
-# ---------------------------------------------------------------- clip
-
-
 @torch.no_grad()
-def view_clip(
-    args: Namespace, state: dict[str, Any], model: VideoNetwork, runtime: Runtime
-) -> Iterator[Picture | Film]:
+def view_clip(flags: ViewFlags, trained: Trained) -> Iterator[Picture | Film]:
     """Clips as strips of frames, and moving."""
-    shown = chosen_clips(args, state, runtime, CLIPS)
-    texts = row_labels(shown, model(inputs_of_clips(shown, runtime)), state["class_names"])
+    shown = choose_clips(flags, trained, CLIPS)
+    logits = trained.network(inputs_of_clips(shown, trained))
+    texts = row_labels(shown, logits, trained.classes)
     clips = [clip for clip, _, _ in shown]
-    title = f"Clips of {len(clips[0])} frames, and what {state['network']} takes them for"
+    title = f"Clips of {len(clips[0])} frames, and what {trained.state['network']} takes them for"
     yield Picture("clip/clip.jpg", title, (strips(clips, texts),))
     yield Film("clip/clip.gif", film_of(clips))
 
@@ -89,29 +85,20 @@ def film_of(clips: list[np.ndarray]) -> np.ndarray:
     count, frames, height, width, _ = large.shape
     columns = min(count, COLUMNS)
     rows = -(-count // columns)
-    size = (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP)
-    film = np.full((frames, *size, 3), 255, np.uint8)
-    for index, clip in enumerate(large):
-        top = index // columns * (height + GAP)
-        left = index % columns * (width + GAP)
-        film[:, top : top + height, left : left + width] = clip
-    return film
+    film = np.full((rows * columns, frames, height + GAP, width + GAP, 3), 255, np.uint8)
+    film[:count, :, :height, :width] = large
+    film = film.reshape(rows, columns, *film.shape[1:]).transpose(2, 0, 3, 1, 4, 5)
+    return film.reshape(frames, rows * (height + GAP), -1, 3)[:, :-GAP, :-GAP]
 
 
-# ---------------------------------------------------------------- saliency
-
-
-def view_saliency(
-    args: Namespace, state: dict[str, Any], model: VideoNetwork, runtime: Runtime
-) -> Iterator[Picture]:
+def view_saliency(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     """Which pixels of which frames sway the score of a clip's class, a frame's share below it."""
-    shown = chosen_clips(args, state, runtime, CLIPS // 2)
-    classes = state["class_names"]
-    clips = inputs_of_clips(shown, runtime).requires_grad_()
+    shown, classes = choose_clips(flags, trained, CLIPS // 2), trained.classes
+    clips = inputs_of_clips(shown, trained).requires_grad_()
     with torch.enable_grad():
-        logits = model(clips)
-        if args.target:
-            labels = [class_index(args.target[0], classes)] * len(shown)
+        logits = trained.network(clips)
+        if flags.target:
+            labels = [class_index(flags.target[0], classes)] * len(shown)
         else:
             labels = [
                 read if label is None else label
@@ -138,27 +125,22 @@ def view_saliency(
     yield Picture("saliency/saliency.jpg", title, (grid,))
 
 
-# ---------------------------------------------------------------- attention
-
-
 @torch.no_grad()
-def view_attention(
-    args: Namespace, state: dict[str, Any], model: VideoNetwork, runtime: Runtime
-) -> Iterator[Picture]:
+def view_attention(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     """Where positions of the last, a middle and the first moment look in all others."""
-    blocks = list(non_local_blocks(model).items())
+    network = trained.network
+    blocks = list(non_local_blocks(network).values())
     if not blocks:
         raise LabError(
-            f"{args.ckpt_path} has no non-local block; train a network with one: "
+            f"{flags.ckpt_path} has no non-local block; train a network with one: "
             "python train.py --task video --network non_local --ckpt_path checkpoints/non_local"
         )
-    (shown,) = [chosen_clips(args, state, runtime, 1)]
-    clips = inputs_of_clips(shown, runtime)
-    ((name, block),) = blocks
-    features = inputs_of(model, block, clips)  # (1, C, T', H', W')
+    (block,), shown = blocks, choose_clips(flags, trained, 1)
+    clips = inputs_of_clips(shown, trained)
+    features = inputs_of(network, block, clips)  # (1, C, T', H', W')
     moments, height, width = features.shape[2:]
-    if args.position:
-        positions = [args.position]
+    if flags.position:
+        positions = [flags.position]
     else:  # of each moment, where the block adds the most
         added = (block(features) - features).norm(dim=1)[0]
         positions = [
@@ -182,14 +164,7 @@ def view_attention(
         tiles.append([looker, *looks])
         labels.append(f"from frame {kept[t]}")
     columns = ["the position", *(f"frame {kept[m]}" for m in places)]
-    (text,) = row_labels(shown, model(clips), state["class_names"])
+    (text,) = row_labels(shown, network(clips), trained.classes)
     title = "Where positions of the non-local block look, and how much of that goes to a frame\n"
     grid = Grid(tiles, labels, columns, side=1.0)
     yield Picture("attention/attention.jpg", title + text.replace("\n", " "), (grid,))
-
-
-VIEWS: dict[str, Callable[..., Iterator[Picture | Film]]] = {
-    "clip": view_clip,
-    "saliency": view_saliency,
-    "attention": view_attention,
-}

@@ -1,0 +1,124 @@
+"""The curves of trainings: of one, and of several in one picture."""
+
+from collections.abc import Iterable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, SymmetricalLogLocator
+
+from lab.drawing import plain
+from lab.pictures import shorten
+
+
+def draw_curves(history: Sequence[dict], ranks_by: str = "accuracy") -> Figure:
+    """Draw the losses, and the figure that ranks epochs, of training and of validation.
+
+    Args:
+        history: a row an epoch: `loss`, and where they were measured `val_loss`, the ranking
+            figure, and `val_` with its name.
+        ranks_by: name of that figure; drawn in % where it is a share.
+    """
+    figure, loss_axis = plt.subplots(figsize=(6.8, 4.6), layout="constrained")
+    lines = _plot_both(loss_axis, history, "loss", "C0")
+    loss_axis.set(xlabel="epoch", ylabel="loss", ylim=(min(0, loss_axis.get_ylim()[0]), None))
+    loss_axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    loss_axis.grid(alpha=0.3)
+    name, unit, scale = _how_shown([history], ranks_by)
+    if ranking := _plot_both(axis := loss_axis.twinx(), history, ranks_by, "C2", scale):
+        axis.set_ylabel(f"{name} ({unit})" if unit else name)
+    else:
+        axis.remove()
+    values = [value for value in _curve(history, f"val_{ranks_by}", scale)[1] if np.isfinite(value)]
+    if values:
+        best = f"{max(values):.2f} %" if unit else f"{max(values):.4g}"
+        loss_axis.set_title(f"best validation {name}: {best}")
+    figure.legend(handles=lines + ranking, loc="outside lower center", ncols=2)
+    return figure
+
+
+def draw_comparison(histories: dict[str, Sequence[dict]], ranks_by: str = "accuracy") -> Figure:
+    """Draw the losses of runs, and their validation by the figure that ranks epochs, a colour each.
+
+    A share has the logarithm of what it lacks for its axis: 98 and 99 % are as far apart as 80
+    and 90.
+
+    Arguments as of `draw_curves`, of each run by its name.
+    """
+    figure, (loss_axis, axis) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    name, unit, scale = _how_shown(histories.values(), ranks_by)
+    lines, losses, shown = [], [], []
+    for index, history in enumerate(histories.values()):
+        style = {"color": f"C{index % 10}", "marker": "osv^D"[index % 5], "markersize": 4}
+        for key, line in (("loss", "-"), ("val_loss", ":")):
+            epochs, values = _curve(history, key)
+            loss_axis.plot(epochs, values, line, **style)
+            losses += values
+        epochs, values = _curve(history, f"val_{ranks_by}", scale)
+        values = [100 - value for value in values] if unit else values
+        # Points at the edge are not cut; but without a point, the layout takes it for endless.
+        style["clip_on"] = not np.isfinite(values).any()
+        lines += axis.plot(epochs, values, **style)
+        shown += values
+    if min(losses, default=1.0) > 0:
+        loss_axis.set_yscale("log")
+        loss_axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        loss_axis.yaxis.set_major_formatter("{x:g}")
+    loss_axis.set_ylabel("cross-entropy loss" if ranks_by == "accuracy" else "loss")
+    kinds = [plt.Line2D([], [], color="black", linestyle=style) for style in "-:"]
+    loss_axis.legend(kinds, ["training", "validation"])
+    if unit:
+        _scale_by_lack(axis, shown)
+    axis.set_ylabel(f"validation {name} ({unit})" if unit else f"validation {name}")
+    for each in (loss_axis, axis):
+        each.set_xlabel("epoch")
+        each.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        each.minorticks_off()
+        each.grid(alpha=0.3)
+    names = [plain(shorten(name, 40)) for name in histories]
+    figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 5))
+    return figure
+
+
+def _scale_by_lack(axis: Axes, lacks: Sequence[float]) -> None:
+    """Have an axis of what values lack to 100 % show the values, spread by its logarithm.
+
+    0 has no logarithm: from the smallest lack that there is, the axis goes on linearly to it.
+    """
+    lacks = [lack for lack in lacks if np.isfinite(lack)]
+    smallest = min((lack for lack in lacks if lack > 0), default=1.0)
+    axis.set_yscale("symlog", linthresh=smallest, linscale=0.4)
+    ticks = SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 3, 5, 7))
+    axis.yaxis.set_major_locator(ticks)
+    axis.yaxis.set_major_formatter(lambda lack, _: f"{100 - lack:g}")
+    axis.set_ylim(1.1 * max([smallest, *lacks]), min([0.9 * smallest, *lacks]))
+
+
+def _curve(history: Sequence[dict], key: str, scale: float = 1.0) -> tuple[list, list]:
+    """Return the epochs that a figure was measured in, and its values."""
+    rows = [row for row in history if row.get(key) is not None]
+    return [row["epoch"] for row in rows], [scale * row[key] for row in rows]
+
+
+def _plot_both(
+    axis: Axes, history: Sequence[dict], key: str, colour: str, scale: float = 1.0
+) -> list:
+    """Plot a figure of training and, dashed, of validation; return the lines that there are."""
+    lines = []
+    for split, prefix, style in (("training", "", "o-"), ("validation", "val_", "s--")):
+        epochs, values = _curve(history, prefix + key, scale)
+        if epochs:
+            label = f"{split} {key.replace('_', ' ')}"
+            lines += axis.plot(epochs, values, style, color=colour, markersize=4, label=label)
+    return lines
+
+
+def _how_shown(histories: Iterable[Sequence[dict]], key: str) -> tuple[str, str, float]:
+    """Return what to call a figure, its unit, and the factor to it: a share is shown in %."""
+    values = [
+        value for history in histories for each in (key, f"val_{key}")
+        for value in _curve(history, each)[1]
+    ]  # fmt: skip
+    share = all(0 <= value <= 1 for value in values if np.isfinite(value))
+    return key.replace("_", " "), "%" if share else "", 100.0 if share else 1.0

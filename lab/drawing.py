@@ -1,0 +1,245 @@
+"""How each part of a picture is drawn, and how a figure is saved and opened.
+
+    publish(draw(picture), save_dir / picture.path)    # saved and said; its window waits
+    show_figures()                                     # opens the windows: a script's last act
+
+A task that has a part of its own says how it is drawn: `@draw_part.register`.
+"""
+
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.patches import Patch, Rectangle
+from PIL import Image
+
+from lab.console import say
+from lab.files import attempt
+from lab.pictures import (
+    GAP,
+    LEGEND_FONT,
+    LETTER,
+    SMALLEST_FONT,
+    TITLE_FONT,
+    Confusion,
+    Curves,
+    Film,
+    Grid,
+    Legend,
+    Part,
+    Picture,
+    Scatter,
+    Tile,
+    longest_line,
+    shorten,
+    text_height,
+)
+
+HEAD_FONT = 13  # points; of a picture's title
+LABEL_FONT = 6  # of what stands upon an image
+
+# ---------------------------------------------------------------- text
+
+
+def plain(text: str) -> str:
+    """Return a text so that matplotlib draws it as it is: `$` begins no mathematics.
+
+    What cannot be printed, bytes of a file's name that are no UTF-8 for instance, becomes a mark.
+    """
+    shown = (c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(shown).replace("$", r"\$")
+
+
+def _cut(text: str, width: float) -> str:
+    """Return a text to draw, lines cut to what `width` inches hold in the smallest font."""
+    most = max(12, int(72 * width / (LETTER * SMALLEST_FONT)))
+    return plain("\n".join(shorten(line, most) for line in text.split("\n")))
+
+
+# ---------------------------------------------------------------- parts
+
+
+@singledispatch
+def draw_part(part: Part, figure: FigureBase) -> None:
+    """Draw a part of a picture into a figure of its size."""
+    raise TypeError(f"nothing says how a {type(part).__name__} is drawn")
+
+
+@draw_part.register
+def _draw_grid(grid: Grid, figure: FigureBase) -> None:
+    """Draw all images into one axis whose unit is the inch: an axis each takes seconds."""
+    layout = grid.layout()
+    axis = figure.add_axes((0, 0, 1, 1))
+    for tiles, captions, top in zip(grid.tiles, grid.captions(), layout.tops, strict=True):
+        for tile, caption, left in zip(tiles, captions, layout.lefts, strict=False):
+            shown = _draw_tile(axis, grid, tile, left, top)
+            width = grid.width(tile)
+            text = {"x": left + width / 2, "ha": "center", "fontsize": layout.font}
+            axis.text(y=top - 0.03, s=_cut(caption, width), va="bottom", **text)
+            axis.text(y=top + grid.side + 0.03, s=_cut(tile.note, width), va="top", **text)
+    for label, top in zip(grid.rows, layout.tops, strict=False):
+        axis.text(
+            layout.lefts[0] - 0.05, top + grid.side / 2, _cut(label, grid.side), rotation=90,
+            fontsize=layout.row_font, ha="right", va="center", multialignment="center",
+        )  # fmt: skip
+    middle = (layout.lefts[0] + layout.right) / 2
+    axis.text(middle, GAP, plain(grid.title), ha="center", va="top", fontsize=TITLE_FONT)
+    width, height = grid.size
+    axis.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    axis.axis("off")
+    if grid.colours:
+        tall = min(layout.bottom - layout.tops[0], 3)
+        place = (layout.right + GAP, (layout.tops[0] + layout.bottom - tall) / 2, 0.12, tall)
+        bar = axis.inset_axes(place, transform=axis.transData)
+        values = [tile.image for row in grid.tiles for tile in row]
+        lower = min(image.min() for image in values) < grid.colours.low
+        higher = max(image.max() for image in values) > grid.colours.high
+        extend = ("neither", "min", "max", "both")[lower + 2 * higher]
+        axis.figure.colorbar(shown, cax=bar, label=plain(grid.colours.label), extend=extend)
+
+
+def _draw_tile(axis: Axes, grid: Grid, tile: Tile, left: float, top: float) -> Any:
+    image, options = tile.image, {}
+    if image.ndim == 2:
+        colours = grid.colours
+        options = {"cmap": colours.name, "vmin": colours.low, "vmax": colours.high}
+    elif image.dtype != np.uint8:
+        image = np.clip(image, 0, 1)  # sums may round to above 1
+    width, scale = grid.width(tile), grid.side / len(image)  # inches; inches a pixel
+    extent = (left, left + width, top + grid.side, top)
+    shown = axis.imshow(image, extent=extent, **options)
+    frame = Rectangle((left, top), width, grid.side, fill=False, ec="0.8", linewidth=0.5)
+    axis.add_patch(frame)
+    for mark in tile.marks:
+        x, y = ((np.asarray(mark.points) + 0.5) * scale + (left, top)).T
+        style = {"marker": "o", "markersize": 7, "markeredgecolor": "black"}
+        (line,) = axis.plot(x, y, color=mark.colour, **(style if len(x) == 1 else {}))
+        line.set_clip_path(frame)
+        if mark.label:
+            axis.text(
+                x[0], y[0] - 0.02, plain(mark.label), fontsize=LABEL_FONT, va="bottom",
+                bbox={"boxstyle": "square,pad=0.1", "fc": mark.colour, "ec": "none"},
+            )  # fmt: skip
+    return shown
+
+
+@draw_part.register
+def _draw_legend(legend: Legend, figure: FigureBase) -> None:
+    """Draw a patch of each colour with its name."""
+    colours = np.array(list(legend.colours.values())) / 255
+    patches = [Patch(facecolor=colour, edgecolor="0.5") for colour in colours]
+    style = {"ncols": legend.columns, "fontsize": LEGEND_FONT, "frameon": False}
+    figure.legend(patches, [*map(plain, legend.colours)], loc="center", **style)
+
+
+@draw_part.register
+def _draw_scatter(scatter: Scatter, figure: FigureBase) -> None:
+    """Draw the points, and each class's number in the middle of its own."""
+    axis = figure.subplots()
+    colours, markers = colormaps["tab10"].colors, "os^D"
+    for label, name in enumerate(scatter.classes):
+        own = scatter.points[scatter.labels == label]
+        axis.scatter(
+            *own.T, s=22, color=colours[label % 10], marker=markers[label // 10 % len(markers)],
+            edgecolors="black", linewidths=0.3, label=plain(name),
+        )  # fmt: skip
+        if len(own):
+            axis.annotate(
+                label, np.median(own, 0), ha="center", va="center", fontsize=9, weight="bold",
+                bbox={"boxstyle": "round,pad=0.15", "alpha": 0.8, "fc": "white"},
+            )  # fmt: skip
+    axis.set(xlabel=scatter.axes[0], ylabel=scatter.axes[1], xticks=[], yticks=[])
+    figure.legend(loc="outside right upper", fontsize=9, ncols=scatter.columns)
+
+
+@draw_part.register
+def _draw_lines(curves: Curves, figure: FigureBase) -> None:
+    """Draw the lines, from 0 to at least 1."""
+    axis = figure.subplots()
+    for index, (name, values) in enumerate(curves.lines.items()):
+        style = ("-", "--", ":", "-.")[index // 10 % 4]
+        axis.plot(curves.x, values, style, color=f"C{index % 10}", label=plain(name))
+    axis.set(xlabel=curves.axes[0], ylabel=curves.axes[1], xlim=(0, None), ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8, ncols=-(-len(curves.lines) // 22))
+
+
+@draw_part.register
+def _draw_confusion(confusion: Confusion, figure: FigureBase) -> None:
+    """Draw the counts; colour shows the share of a row."""
+    axis = figure.subplots()
+    # Hundreds of classes are written smaller.
+    scale = min(1, (confusion.size[0] - 2) / (0.3 * len(confusion.classes)))
+    shares = confusion.counts / np.maximum(confusion.counts.sum(1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    style = {"ha": "center", "va": "center", "fontsize": 7 * scale}
+    for true, predicted in zip(*np.nonzero(confusion.counts), strict=True):
+        colour = "white" if shares[true, predicted] > 0.5 else "black"
+        axis.text(predicted, true, confusion.counts[true, predicted], color=colour, **style)
+    names = [plain(shorten(name)) for name in confusion.classes]
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8 * scale)
+    axis.set_yticks(range(len(names)), names, fontsize=8 * scale)
+    axis.set(xlabel="predicted class", ylabel="true class")
+
+
+# ---------------------------------------------------------------- figures
+
+
+def draw(picture: Picture) -> Figure:
+    """Draw what a picture shows."""
+    widths, heights = zip(*(part.size for part in picture.parts), strict=True)
+    title = picture.title.split("\n")
+    width = max(*widths, LETTER * HEAD_FONT / 72 * longest_line(title) + 2 * GAP)
+    head = text_height([picture.title], HEAD_FONT) + GAP
+    figure = plt.figure(figsize=(width, sum(heights) + head), layout="constrained")
+    figure.suptitle(plain(picture.title), fontsize=HEAD_FONT)
+    places = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
+    for part, place in zip(picture.parts, places.flat, strict=True):
+        draw_part(part, place)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Save a figure; its folder is made. A LabError says why it cannot be written."""
+    with attempt(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=dpi, bbox_inches="tight", pil_kwargs={"quality": 90})
+
+
+def save_closed(figure: Figure, path: Path) -> None:
+    """Save a figure that no window is to show."""
+    save_figure(figure, path)
+    plt.close(figure)
+
+
+def publish(figure: Figure, path: Path) -> None:
+    """Save a figure (`save_figure`) and say where; its window, if there is a display, waits."""
+    save_figure(figure, path)
+    say(f"Saved {path}")
+    # Without a display, matplotlib falls back to a canvas that belongs to no window.
+    if figure.canvas.required_interactive_framework is None:
+        plt.close(figure)
+
+
+def publish_film(film: Film, path: Path) -> None:
+    """Save a film that plays over and over, and say where."""
+    first, *rest = map(Image.fromarray, film.frames)
+    duration = round(1000 * film.seconds)
+    with attempt(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
+    say(f"Saved {path}")
+
+
+def show_figures() -> None:
+    """Open the windows of what was published, and wait until they are closed.
+
+    A script's last act, after all is saved and said; without a display it does nothing.
+    """
+    if plt.get_fignums():
+        plt.show()

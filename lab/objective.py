@@ -1,0 +1,56 @@
+"""What is trained on: a loss, and a meter that says how good a network is.
+
+    class Regression:
+        ranks_by = "r2"
+
+        def loss(self, network, inputs, targets):
+            return F.mse_loss(network(inputs), targets["value"])
+
+        def meter(self):
+            return R2()
+
+Each of `tasks/` has one; `engine.fit` trains any network on any of them.
+"""
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from lab.runtime import Runtime
+
+Loss = Tensor | tuple[Tensor, dict[str, Tensor]]
+
+
+class Meter(Protocol):
+    """Adds up, batch by batch, how good a network is."""
+
+    def update(self, network: nn.Module, inputs: Any, targets: Any) -> None:
+        """Run the network, which is in evaluation mode, on a batch, and keep what counts."""
+
+    def compute(self, runtime: Runtime) -> dict[str, float]:
+        """Return the figures by name, over all processes; `loss` is drawn beside training's."""
+
+
+class Objective(Protocol):
+    """What is learned.
+
+    Attributes:
+        ranks_by: the meter's figure that tells good epochs from bad ones; higher is better. Empty
+            where there is nothing to measure: then none is best.
+    """
+
+    ranks_by: str
+
+    def loss(self, network: nn.Module, inputs: Any, targets: Any) -> Loss:
+        """Return the loss of a batch, a mean over its inputs; of a network in either mode.
+
+        Beside it may stand further figures to log by name, scalars and means over the inputs too.
+        """
+
+    def meter(self) -> Meter | None:
+        """Return a new meter; None where there is nothing to measure."""
+
+
+def loss_and_figures(result: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what `Objective.loss` returned as a loss and the figures beside it."""
+    return result if isinstance(result, tuple) else (result, {})

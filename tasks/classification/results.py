@@ -1,0 +1,139 @@
+"""What test.py prints, draws and saves of classified images, and what it says of one's own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets import ImageDataset
+from lab.console import say
+from lab.drawing import draw, publish
+from lab.fetching import given_images, name_of
+from lab.files import write_whole
+from lab.images import Preprocess, to_arrays
+from lab.pictures import Grid, Picture, confusion, sheet, shorten
+from lab.run import as_csv
+from tasks import TestFlags
+from tasks.classification.objective import ClassificationMeter
+from tasks.testing import save_results
+from tasks.trained import Trained
+
+LIKELIEST = 5  # classes named of each picture of one's own
+SHEET = 48  # pictures on a sheet
+READ_AT_ONCE = 256  # pictures of one's own in a batch
+
+
+def report(
+    trained: Trained, flags: TestFlags, meter: ClassificationMeter, dataset: ImageDataset
+) -> None:
+    """Print a table of classes and the accuracy, and draw what was confused with what."""
+
+    def pixels(indices: Sequence[int]) -> np.ndarray:
+        return dataset.pixels(indices).expand(-1, -1, -1, 3).cpu().numpy()  # grey as RGB
+
+    def lay_out(indices: list[int], pairs: list[tuple[str, str]]) -> Grid:
+        captions = [f"{shorten(name)}\nread as {shorten(read)}" for name, read in pairs]
+        return sheet(pixels(indices), captions)
+
+    def image(index: int) -> Image.Image:
+        return Image.fromarray(pixels([index])[0])
+
+    report_classes(flags, meter, dataset, "images", image, lay_out, SHEET)
+
+
+def report_classes(
+    flags: TestFlags, meter: ClassificationMeter, dataset: Dataset, inputs: str,
+    image: Callable[[int], Image.Image],
+    lay_out: Callable[[list[int], list[tuple[str, str]]], Grid], most: int,
+) -> None:  # fmt: skip
+    """Print, draw and save the same of whatever is classified.
+
+    What each input was taken for goes into `predictions.csv`, in the order of the split. `--save`
+    writes each as NNNN_correct_LABEL_PRED.jpg or NNNN_wrong_..., and a sheet of mistakes.
+
+    Args:
+        inputs: what they are, in the plural.
+        image: the input of an index as a picture.
+        lay_out: mistakes, at `most` so many, as a sheet: their indices, and of each the name of
+            its class and of what it was taken for.
+    """
+    labels, predictions = meter.labels.cpu().numpy(), meter.predictions.cpu().numpy()
+    classes, every = dataset.classes, range(len(dataset.classes))
+    table = precision_recall_fscore_support(labels, predictions, labels=every, zero_division=0)
+    width = max(5, *map(len, classes))
+    say(f"{'class':{width}}  precision   recall  {inputs:>7}")
+    for name, precision, recall, _, count in zip(classes, *table, strict=True):
+        say(f"{name:{width}}  {precision:9.2%}  {recall:7.2%}  {count:7d}")
+    wrong = np.flatnonzero(labels != predictions).tolist()
+    correct = len(labels) - len(wrong)
+    share = correct / len(labels)
+    say(f"accuracy on the test set: {share:.2%} ({correct:,} of {len(labels):,})")
+
+    pairs = [(classes[own], classes[read]) for own, read in zip(labels, predictions, strict=True)]
+    rows = [
+        {"input": index, "label": name, "prediction": read}
+        for index, (name, read) in enumerate(pairs)
+    ]
+    write_whole(flags.ckpt_path / "predictions.csv", as_csv(rows))
+    matrix = confusion_matrix(labels, predictions, labels=every)
+    publish(draw(confusion(matrix, classes)), flags.ckpt_path / "confusion_matrix.jpg")
+    if not flags.save:
+        return
+
+    def pictures() -> Iterator[tuple[str, Image.Image]]:
+        for index, (name, read) in enumerate(pairs):
+            verdict = "correct" if name == read else "wrong"
+            yield f"{index:04d}_{verdict}_{file_part(name)}_{file_part(read)}.jpg", image(index)
+
+    save_results(
+        flags, pictures(), len(pairs), "[0-9]*_correct_*.jpg", "[0-9]*_wrong_*.jpg",
+        inputs=inputs, quality=95, subsampling=0,
+    )  # fmt: skip
+    if wrong:
+        shown = wrong[:: -(-len(wrong) // most)]  # of all: the first ones would be of one class
+        title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} {inputs}"
+        parts = (lay_out(shown, [pairs[index] for index in shown]),)
+        picture = Picture("results/mistakes.jpg", title, parts)
+        publish(draw(picture), flags.ckpt_path / picture.path)
+
+
+def file_part(name: str) -> str:
+    """Return a class's name as a part of a file's name, of 80 bytes at the most."""
+    return name.encode(errors="surrogateescape")[:80].decode(errors="ignore")
+
+
+def read_pictures(trained: Trained, flags: TestFlags) -> None:
+    """Print the likeliest classes of pictures, and draw them on a sheet."""
+    preprocess = Preprocess(**trained.state.get("preprocess", {}))
+    runtime = trained.runtime
+    captions, pixels, given = [], [], given_images(flags.image)
+    while batch := list(islice(given, READ_AT_ONCE)):
+        width = max(len(path.name) for path, _ in batch)
+        fitted = np.stack([preprocess.fit(image) for _, image in batch])
+        images = preprocess.normalize(torch.from_numpy(fitted)).to(runtime.device)
+        with torch.inference_mode(), runtime.autocast():
+            confidences = trained.network(images).float().softmax(1)
+        for (path, _), own in zip(batch, confidences, strict=True):
+            named = say_likeliest(f"{path.name:{width}}", own, trained.classes)
+            captions.append("\n".join([shorten(path.name), *named[:2]]))
+        left = images[: SHEET - len(pixels)].cpu()
+        pixels.extend(to_arrays(preprocess.denormalize(left)))
+    shown = len(pixels)
+    title = f"What the network makes of {shown} of {len(captions)} pictures"
+    parts = (sheet(pixels, captions[:shown]),)
+    picture = Picture(f"images_{name_of(flags.image)}.jpg", title, parts)
+    publish(draw(picture), flags.ckpt_path / picture.path)
+
+
+def say_likeliest(name: str, confidences: Tensor, classes: Sequence[str]) -> list[str]:
+    """Print the likeliest classes of an input, by confidences (C,); return them with their own."""
+    shares, labels = confidences.topk(min(LIKELIEST, len(classes)))
+    pairs = zip(labels.tolist(), shares.tolist(), strict=True)
+    named = [f"{classes[label]} {share:.1%}" for label, share in pairs]
+    say(f"{name}  {', '.join(named)}")
+    return named

@@ -1,0 +1,140 @@
+"""What test.py prints and draws of what is found, and how a classifier reads it.
+
+The second of two stages, as in R-CNN (Girshick et al. 2014): each box is cut out of the picture,
+resized, and shown to a network that has learned to tell the classes apart and nothing else.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from lab.console import progress, say
+from lab.drawing import draw, publish
+from lab.fetching import given_images
+from lab.images import as_input
+from lab.pictures import Curves, Grid, Picture, Tile, frame, shorten
+from lab.runtime import Runtime
+from tasks import TestFlags
+from tasks.detection.data import DetectionDataset
+from tasks.detection.detector import Detections
+from tasks.detection.meter import DetectionMeter
+from tasks.detection.networks import folded
+from tasks.sign_reader import SignReader
+from tasks.testing import save_results
+from tasks.trained import Trained
+
+MARGIN = 0.1  # of a sign's sides, around it: what the classifier's photographs have
+SHOWN_SCORE = 0.3  # from which a picture shows what is found
+
+
+def as_read(reader: SignReader, picture: np.ndarray, detections: Detections) -> Detections:
+    """Return detections as read: each one's class, and its score times the certainty of that.
+
+    Args:
+        reader: of the detector's classes. Its classifier need not know all of them.
+        picture: uint8 (H, W, 3).
+    """
+    if not len(detections["boxes"]):
+        return detections
+    image = Image.fromarray(picture)
+    crops = [image.crop(widened(box)) for box in detections["boxes"].tolist()]
+    labels, certainty = reader.read(crops)
+    return detections | {"labels": labels, "scores": detections["scores"] * certainty}
+
+
+def widened(box: Sequence[float]) -> tuple[int, int, int, int]:
+    """Return a box with a margin around it, in whole pixels, as Pillow crops it."""
+    left, top, right, bottom = box
+    x, y = MARGIN * (right - left), MARGIN * (bottom - top)
+    return round(left - x), round(top - y), round(right + x), round(bottom + y)
+
+
+def report(
+    trained: Trained, flags: TestFlags, meter: DetectionMeter, dataset: DetectionDataset
+) -> None:
+    """Print average precision of each class and over all, and draw precision over recall."""
+    say_figures(meter)
+    if flags.read is not None:
+        reader = SignReader(flags, meter.classes)
+        read = DetectionMeter(meter.classes)
+        read.targets = meter.targets
+        read.detections = [
+            as_read(reader, dataset.picture(index), detections)
+            for index, detections in enumerate(progress(meter.detections, label="reading"))
+        ]
+        read.compute(Runtime(torch.device("cpu")))
+        say(f"Read by {flags.read}:")
+        say_figures(read)
+        meter = read
+    recalls = np.linspace(0, 1, 101)
+    curves = Curves(recalls, meter.curves, ("recall", "precision at an IoU of 0.5"))
+    picture = Picture("precision_recall.jpg", "Of what is there, found; of what is found, there",
+                      (curves,))  # fmt: skip
+    publish(draw(picture), flags.ckpt_path / picture.path)
+    if flags.save:
+        pictures = draw_boxes(dataset, meter)
+        save_results(flags, pictures, len(dataset), "[0-9]*.jpg", quality=90)
+
+
+def say_figures(meter: DetectionMeter) -> None:
+    """Print a meter's figures: a class a line, then all together."""
+    counts = torch.bincount(
+        torch.cat([target["labels"][~target["ignored"]] for target in meter.targets]),
+        minlength=len(meter.classes),
+    ).tolist()
+    width = max(5, *map(len, meter.classes))
+    say(f"{'class':{width}}       AP    boxes")
+    for name, count in zip(meter.classes, counts, strict=True):
+        if name in meter.by_class:
+            say(f"{name:{width}}  {meter.by_class[name]:7.2%}  {count:7d}")
+    for name, value in meter.figures.items():
+        say(f"{name.replace('_', ' '):{width}}  {value:7.2%}")
+
+
+def draw_boxes(
+    dataset: DetectionDataset, meter: DetectionMeter
+) -> Iterator[tuple[str, Image.Image]]:
+    """Yield every picture, and its file's name, with what is there in green, found in magenta."""
+    results = zip(meter.targets, meter.detections, strict=True)
+    for index, (target, detections) in enumerate(results):
+        image = Image.fromarray(dataset.picture(index))
+        pen = ImageDraw.Draw(image)
+        for box in target["boxes"].tolist():
+            pen.rectangle(box, outline="lime")
+        for box, score, label in shown_of(detections):
+            pen.rectangle(box, outline="magenta")
+            text = f"{meter.classes[label]} {score:.0%}"
+            pen.text((box[0], box[3]), text, fill="magenta")
+        yield f"{index:05d}.jpg", image
+
+
+def shown_of(detections: Detections) -> list[tuple[list[float], float, int]]:
+    """Return box, score and label of what is found with a score of at least `SHOWN_SCORE`."""
+    columns = (detections[name].tolist() for name in ("boxes", "scores", "labels"))
+    return [row for row in zip(*columns, strict=True) if row[1] >= SHOWN_SCORE]
+
+
+def read_pictures(trained: Trained, flags: TestFlags) -> None:
+    """Print what is found in pictures, and draw each with it into the run's folder."""
+    classes, runtime, network = trained.classes, trained.runtime, folded(trained.network)
+    reader = SignReader(flags, classes) if flags.read is not None else None
+    for number, (path, image) in enumerate(given_images(flags.image)):
+        picture = np.array(image.convert("RGB"))
+        with torch.inference_mode(), runtime.autocast():
+            (detections,) = network.detect(as_input(picture).to(runtime.device))
+        detections = {name: value.cpu() for name, value in detections.items()}
+        if reader is not None:
+            detections = as_read(reader, picture, detections)
+        rows = shown_of(detections)
+        marks = tuple(frame(b, "cyan", f"{classes[k]} {score:.0%}") for b, score, k in rows)
+        for box, score, label in rows:
+            place = ", ".join(f"{edge:.0f}" for edge in box)
+            say(f"{path.name}  {classes[label]} {score:.1%}  at {place}")
+        if not rows:
+            say(f"{path.name}  nothing")
+        grid = Grid([[Tile(picture, marks=marks)]], side=6)
+        title = f"{shorten(path.name, 60)}: {len(rows)} found"
+        shown = Picture(f"found_{number:03d}_{path.stem[:60]}.jpg", title, (grid,))
+        publish(draw(shown), flags.ckpt_path / shown.path)

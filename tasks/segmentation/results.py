@@ -1,0 +1,121 @@
+"""What test.py prints, draws and saves of labelled pixels, and what it says of one's own."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lab.console import say
+from lab.drawing import draw, publish
+from lab.fetching import given_images
+from lab.images import as_input
+from lab.pictures import Confusion, Grid, Legend, Picture, Tile, shorten
+from lab.runtime import to_device
+from tasks import TestFlags
+from tasks.annotated import shrink
+from tasks.blocks import fold
+from tasks.segmentation.data import SegmentationDataset
+from tasks.segmentation.labels import CAMVID_CLASSES, IGNORED, Colour, colours_of
+from tasks.segmentation.objective import SegmentationMeter
+from tasks.testing import save_results
+from tasks.trained import Trained
+
+LARGE = ("sky", "building", "road", "tree", "car")  # what a street mostly consists of
+OPACITY = 0.6  # of the colour of a class over what is below it
+LONGEST = 640  # pixels: to this a photograph of one's own is shrunk, as streets are drawn
+LEAST_SHARE = 0.005  # of the pixels, of a class that is said
+GREY, WRONG = (128, 128, 128), (255, 0, 255)  # of pixels labelled rightly and wrongly
+
+
+def report(
+    trained: Trained, flags: TestFlags, meter: SegmentationMeter, dataset: SegmentationDataset
+) -> None:
+    """Print IoU and accuracy of each class and over all, and draw what was taken for what."""
+    say_figures(meter)
+    counts = meter.matrix.numpy()
+    shares = (100 * counts / counts.sum(1, keepdims=True).clip(1)).round().astype(int)
+    title = "Of the pixels of each class, in %, what they were taken for"
+    picture = Picture("confusion_matrix.jpg", title, (Confusion(shares, meter.classes),))
+    publish(draw(picture), flags.ckpt_path / picture.path)
+    if flags.save:
+        pictures = draw_labels(trained, dataset)
+        save_results(flags, pictures, len(dataset), "[0-9]*.jpg", quality=90)
+
+
+def say_figures(meter: SegmentationMeter) -> None:
+    """Print a meter's figures: a class a line, then all together."""
+    true = meter.matrix.sum(1)
+    columns = meter.iou, meter.matrix.diag() / true, true / true.sum()
+    width = max(14, *map(len, meter.classes))
+    say(f"{'class':{width}}      IoU  accuracy  of pixels")
+    for name, *figures in zip(meter.classes, *(c.tolist() for c in columns), strict=True):
+        iou, accuracy, share = ("–" if f != f else f"{f:.2%}" for f in figures)
+        say(f"{name:{width}}  {iou:>7}   {accuracy:>7}    {share:>7}")
+    for name, value in meter.figures.items():
+        if name != "loss":
+            say(f"{name.replace('_', ' '):{width}}  {value:7.2%}")
+    if meter.classes == CAMVID_CLASSES:
+        large = meter.iou[[CAMVID_CLASSES.index(name) for name in LARGE]].nanmean()
+        say(f"mean IoU of {', '.join(LARGE)}: {large:.2%}")
+
+
+def draw_labels(
+    trained: Trained, dataset: SegmentationDataset
+) -> Iterator[tuple[str, Image.Image]]:
+    """Yield every picture, and its file's name, beside it in true and in predicted labels."""
+    colours = colours_of(dataset.classes)
+    for index, labels in enumerate(dataset.split.labels):
+        picture = dataset.picture(index)
+        predicted = label_picture(trained, picture)
+        row = [picture, *(overlay(picture, each, colours) for each in (labels, predicted))]
+        yield f"{index:05d}.jpg", Image.fromarray(np.concatenate(row, 1))
+
+
+@torch.inference_mode()
+def label_picture(trained: Trained, picture: np.ndarray) -> np.ndarray:
+    """Return the labels that a network gives a picture, uint8 (H, W)."""
+    with trained.runtime.autocast():
+        scores = trained.network.segment(to_device(as_input(picture), trained.runtime))
+    return scores[0].argmax(0).byte().cpu().numpy()
+
+
+def overlay(picture: np.ndarray, labels: np.ndarray, colours: Sequence[Colour]) -> np.ndarray:
+    """Return a picture (H, W, 3) in the colours of its labels; black where they are IGNORED."""
+    table = np.zeros((IGNORED + 1, 3))
+    table[: len(colours)] = colours
+    grey = picture.mean(2, keepdims=True)
+    mixed = OPACITY * table[labels] + (1 - OPACITY) * grey
+    mixed[labels == IGNORED] = 0
+    return mixed.round().astype(np.uint8)
+
+
+def mark_wrong(picture: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return a picture in grey, with what is labelled wrongly in WRONG, what is not in black."""
+    wrong = np.where(labels == IGNORED, IGNORED, labels != predicted)
+    return overlay(picture, wrong, (GREY, WRONG))
+
+
+def legend(classes: Sequence[str], *labels: np.ndarray) -> Legend:
+    """Return the colours of the classes that are among labels."""
+    present = sorted(set(np.unique(np.concatenate([each.ravel() for each in labels]))) - {IGNORED})
+    colours = colours_of(classes)
+    return Legend({shorten(classes[k]): colours[k] for k in present})
+
+
+def read_pictures(trained: Trained, flags: TestFlags) -> None:
+    """Print what pictures show, and draw it over each into the run's folder."""
+    classes = trained.classes
+    fold(trained.network)
+    for number, (path, image) in enumerate(given_images(flags.image)):
+        picture = shrink(image, LONGEST)
+        predicted = label_picture(trained, picture)
+        shares = np.bincount(predicted.ravel(), minlength=len(classes)) / predicted.size
+        order = [k for k in shares.argsort()[::-1] if shares[k] >= LEAST_SHARE]
+        say(f"{path.name}  " + ", ".join(f"{classes[k]} {shares[k]:.1%}" for k in order))
+        tiles = [[Tile(picture), Tile(overlay(picture, predicted, colours_of(classes)))]]
+        parts = Grid(tiles, side=4), legend(classes, predicted)
+        shown = Picture(
+            f"labelled_{number:03d}_{path.stem[:60]}.jpg", shorten(path.name, 60), parts
+        )
+        publish(draw(shown), flags.ckpt_path / shown.path)

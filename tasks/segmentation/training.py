@@ -1,0 +1,42 @@
+"""From flags to a network that is to be trained on pictures with labels."""
+
+from lab.registry import new_config
+from lab.runtime import Runtime
+from tasks import Job, State, TrainFlags
+from tasks.annotated import read_loaders
+from tasks.segmentation import BODY, COARSE_SHARE, FCNS, NETWORK, data
+from tasks.segmentation.data import class_shares
+from tasks.segmentation.networks import NETWORKS
+from tasks.segmentation.objective import SegmentationObjective, class_weights
+from tasks.starting import check_start, start_network
+
+
+def prepare(
+    flags: TrainFlags, runtime: Runtime, resumed: State | None, weights: State | None
+) -> Job:
+    """Read the data and build the network that flags ask for."""
+    own, settings, name = flags.own, flags.settings, flags.own.network or NETWORK
+    new_config(NETWORKS, name, num_classes=1)  # an unknown name is refused before data are read
+    check_start(name, flags, resumed, name in FCNS, ", ".join(FCNS))
+    coarse = own.coarse
+    if coarse is None:
+        coarse = 0.0 if own.pretrained or own.weights else COARSE_SHARE
+    epochs = int(coarse * settings.epoch)
+    root, loaders = read_loaders(flags, runtime, resumed, data, coarse=epochs)
+    classes = loaders["train"].dataset.classes
+
+    of_classes = None
+    if own.class_weights:
+        of_classes = class_weights(class_shares(loaders["train"].dataset.split))
+    earlier = resumed or weights or {}
+    known = earlier["configs"] if earlier.get("network") == name else {}
+    config = new_config(NETWORKS, name, **(known | {"num_classes": len(classes)}))
+
+    imagenet = (BODY, "ImageNet")
+    start = start_network(NETWORKS, name, config, flags, resumed, weights, imagenet)
+    subject = f"pictures, {len(classes)} classes of pixels, from {root}"
+    objective = SegmentationObjective(classes, of_classes)
+    kept = {"class_weights": own.class_weights, "coarse": coarse, "freeze": own.freeze}
+    return start.job(
+        objective, loaders, subject, own.dataset, root, flags=kept, class_weights=of_classes
+    )

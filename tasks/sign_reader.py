@@ -1,0 +1,71 @@
+"""A trained classifier of signs that says what is seen in pictures that others found or made."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lab import checkpoint
+from lab.console import LabError
+from lab.features import inputs_of
+from lab.images import Preprocess
+from tasks import DEFAULT, TestFlags
+from tasks.trained import load_trained
+
+TOGETHER = 256  # pictures at a time
+
+
+def plain_name(name: str) -> str:
+    """Return a class's name without the number that it is sorted by."""
+    return name.lstrip("0123456789").lstrip("_")
+
+
+class SignReader:
+    """A classifier, as `--read` names it: a checkpoint, or the folder of its run.
+
+    Args:
+        classes: plain names, of which all that the classifier knows have to be among.
+
+    Raises:
+        LabError: no classifier, or one of other classes.
+    """
+
+    def __init__(self, flags: TestFlags, classes: Sequence[str]):
+        path: Path = flags.read
+        path = checkpoint.best_or_last(path) if path.is_dir() else path
+        state = checkpoint.load(path)
+        if state.get("task", DEFAULT) != DEFAULT or "class_names" not in state:
+            raise LabError(f"--read {path} is no checkpoint of a classifier with named classes")
+        known = [plain_name(name) for name in state["class_names"]]
+        unknown = [name for name in known if name not in classes]
+        if unknown:
+            raise LabError(f"--read {path} knows {unknown[0]}, which the network it reads does not")
+        self.labels = torch.tensor([list(classes).index(name) for name in known])
+        trained = load_trained(path, flags.device, flags.precision)
+        self.network, self.runtime = trained.network, trained.runtime
+        self.preprocess = Preprocess(**state.get("preprocess", {}))
+
+    @torch.inference_mode()
+    def read(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Return what each image is read as, int64 (N,) of `classes`, and how surely, (N,)."""
+        logits = []
+        for batch in self._batches(images):
+            with self.runtime.autocast():
+                logits.append(self.network(batch).float().cpu())
+        certainty, read = torch.cat(logits).softmax(1).max(1)
+        return self.labels[read], certainty
+
+    @torch.inference_mode()
+    def features(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Return what the last linear layer of the classifier gets for images, (N, D)."""
+        last = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)][-1]
+        inputs = [inputs_of(self.network, last, batch).float() for batch in self._batches(images)]
+        return torch.cat(inputs).cpu().numpy()
+
+    def _batches(self, images: Sequence[Image.Image]) -> list[Tensor]:
+        pixels = np.stack([self.preprocess.fit(image) for image in images])
+        batches = torch.from_numpy(pixels).split(TOGETHER)
+        return [self.preprocess.normalize(batch).to(self.runtime.device) for batch in batches]

@@ -1,0 +1,70 @@
+"""What test.py does: a trained network on its test split, or on pictures of one's own."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from PIL import Image
+
+from lab import checkpoint, engine
+from lab.console import UsageError, progress, say
+from lab.files import attempt, write_whole
+from lab.folders import stored
+from tasks import TestFlags
+from tasks.trained import load_trained
+
+
+def test(flags: TestFlags) -> None:
+    """Do what flags ask for.
+
+    Raises:
+        UsageError: a flag has no use for the checkpoint's task.
+    """
+    path = checkpoint.find(flags.ckpt_path, flags.epoch)
+    trained = load_trained(path, flags.device, flags.precision)
+    task, runtime = trained.task, trained.runtime
+    if flags.read is not None and not task.reads:
+        raise UsageError(f"--read is for another task than that of {path}")
+    say(f"Testing {path} on {runtime.device.type} ({runtime.precision})")
+    if flags.image:
+        task.read_pictures(trained, flags)
+        return
+    if not task.measured:
+        raise UsageError(f"of {task.name} nothing is measured: give --image FILE")
+    meter = trained.objective.meter()
+    loader = task.test_loader(trained, flags.data_root, flags.batch_size)
+    figures = engine.evaluate(trained.network, meter, loader, runtime, "testing")
+    result = {
+        "task": task.name,
+        "checkpoint": path.name,
+        "data_root": flags.data_root and stored(flags.data_root),
+        "inputs": len(loader.dataset),
+        "figures": figures,
+    }
+    write_whole(flags.ckpt_path / "test.json", json.dumps(result, indent=2) + "\n")
+    task.report(trained, flags, meter, loader.dataset)
+
+
+def save_results(
+    flags: TestFlags, pictures: Iterable[tuple[str, Image.Image]], count: int, *old: str,
+    inputs: str = "pictures", **options: Any,
+) -> None:  # fmt: skip
+    """Write pictures, by name, into the run's `results/`, in place of those of an earlier test.
+
+    Args:
+        count: of the pictures.
+        old: patterns of the names of those.
+        inputs: what they are, in the plural.
+        options: as of Pillow's `save`.
+
+    Raises:
+        LabError: the folder cannot be written.
+    """
+    folder = flags.ckpt_path / "results"
+    with attempt(f"write to {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in [path for pattern in old for path in folder.glob(pattern)]:
+            path.unlink()
+        for name, image in progress(pictures, total=count, label="saving"):
+            image.save(folder / name, **options)
+    say(f"Saved {count:,} {inputs} in {folder}")

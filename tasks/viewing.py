@@ -1,0 +1,53 @@
+"""What visualize.py does: the pictures of a view, made and saved."""
+
+from dataclasses import replace
+
+import tasks
+from lab import checkpoint
+from lab.console import UsageError
+from lab.drawing import draw, publish, publish_film
+from lab.flags import as_name, as_words, asked_for
+from lab.pictures import Film
+from tasks import ViewFlags
+from tasks.trained import load_trained
+
+# Flags by which a picture of one view differs from another; its name and its title say them.
+NAMED = ("model", "image", "image_idx", "layer_idx", "target", "position", "prompt", "steps", "lr",
+         "seed")  # fmt: skip
+
+
+def view(flags: ViewFlags) -> None:
+    """Make the pictures that flags ask for, and save them.
+
+    Raises:
+        UsageError: the view is not for this network; says which are.
+    """
+    trained, task = None, tasks.load(tasks.DEFAULT)
+    if flags.model is None:
+        path = checkpoint.find(flags.ckpt_path, flags.epoch)
+        trained = load_trained(path, flags.device, "fp32")
+        task = trained.task
+    elif flags.type not in task.views:  # a published network of another task, or of torchvision's
+        every = map(tasks.load, tasks.TASKS)
+        task = next((other for other in every if flags.model in other.published), task)
+    if flags.type not in task.views:
+        whose, others = flags.model or path, ", ".join(task.views)
+        raise UsageError(
+            f"--type {flags.type} is not for {whose}: " + (f"try {others}" if others else "none is")
+        )
+    asked = asked_for(flags, *NAMED)
+    for name, value in task.shown_unasked.get(flags.type, {}).items():
+        if asked.get(name) == value:
+            del asked[name]
+    for picture in task.look(flags, trained):
+        # Some have the layer in their names already, as the course's scaffold does.
+        own = {
+            k: v for k, v in asked.items() if f"{k.removesuffix('_idx')}_{v}" not in picture.path
+        }
+        path = flags.save_dir / picture.path
+        path = path.with_stem(path.stem + as_name(own))
+        if isinstance(picture, Film):
+            publish_film(picture, path)
+            continue
+        title = f"{picture.title}\n{as_words(own)}" if own else picture.title
+        publish(draw(replace(picture, title=title)), path)

@@ -1,0 +1,103 @@
+"""Files that are written whole or not, and many that are decoded at once."""
+
+import errno
+import io
+import os
+import tempfile
+import threading
+import time
+import unittest
+from contextlib import redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from lab import decoding
+from lab.console import LabError
+from lab.decoding import decode, decode_pictures, fits_in_memory, say_read_from_disk
+from lab.files import attempt, reason, write_whole
+
+
+class WritingTest(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.root = Path(holder.name)
+
+    def test_reasons(self):
+        for error, words in (
+            (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "name"), "No space left on device"),
+            (OSError("empty file"), "empty file"),
+            (BrokenPipeError(), "BrokenPipeError"),
+        ):
+            self.assertEqual(reason(error), words)
+
+    def test_attempt(self):
+        """What the system refuses is said in one line; any other error stays what it is."""
+        place = self.root / "none" / "file"
+        with self.assertRaises(LabError) as caught, attempt(f"write {place}"):
+            place.write_text("")
+        self.assertEqual(str(caught.exception), f"cannot write {place}: No such file or directory")
+        with self.assertRaises(ValueError), attempt("write"):
+            raise ValueError
+
+    def test_whole_or_as_it_was(self):
+        path = self.root / "metrics.csv"
+        write_whole(path, "old\udcff")
+        self.assertEqual(path.read_bytes(), b"old\xff")
+        with (
+            mock.patch.object(Path, "replace", side_effect=OSError(errno.EIO, "gone")),
+            self.assertRaisesRegex(LabError, "cannot write .*metrics.csv: gone"),
+        ):
+            write_whole(path, "new")
+        self.assertEqual(path.read_bytes(), b"old\xff")
+        write_whole(path, "new")
+        self.assertEqual(path.read_text(), "new")
+
+
+class DecodingTest(unittest.TestCase):
+    def read(self, number):
+        time.sleep(0.01 * (number % 3))
+        if number % 4 == 2:
+            raise OSError(f"{number} is damaged")
+        return np.full((2, 3, 3), number, np.uint8), str(number)
+
+    def test_in_order(self):
+        """Each file in its place, whoever is done first; what is wrong does not stop others."""
+        threads = set()
+
+        def read(number):
+            threads.add(threading.get_ident())
+            return self.read(number)[1]
+
+        decoded = list(decode(read, range(8), "reading"))
+        expected = [(k, None, f"{k} is damaged") if k % 4 == 2 else (k, str(k), "") for k in
+                    range(8)]  # fmt: skip
+        self.assertEqual(decoded, expected)
+        self.assertNotIn(threading.get_ident(), threads)
+
+    def test_other_errors_are_raised(self):
+        with self.assertRaises(ZeroDivisionError):
+            list(decode(lambda number: 1 // number, [1, 0, 1], "reading"))
+
+    def test_all_pictures_or_none(self):
+        """Five of six can be read, of 18 bytes each."""
+        for limit, kept in ((90, True), (89, False)):
+            with mock.patch.object(decoding, "CACHE_BUDGET", limit):
+                readable, pictures, problems = decode_pictures(self.read, range(6), "reading")
+                self.assertEqual(fits_in_memory(5, (2, 3, 3)), kept)
+            self.assertEqual(readable, [(k, str(k)) for k in (0, 1, 3, 4, 5)])
+            self.assertEqual(problems, [(2, "2 is damaged")])
+            self.assertEqual(pictures is not None, kept)
+            if kept:
+                self.assertEqual([int(p[0, 0, 0]) for p in pictures], [0, 1, 3, 4, 5])
+
+    def test_what_is_said(self):
+        with redirect_stdout(io.StringIO()) as said:
+            say_read_from_disk(Path("data"), 1234, "pictures")
+        self.assertIn("data: 1,234 pictures would take more than 2.0 GiB of", said.getvalue())
+
+
+if __name__ == "__main__":
+    unittest.main()
