@@ -21,7 +21,6 @@ from tasks.detection.networks import folded
 from tasks.diffusion.networks import make_pipeline
 from tasks.diffusion.painting import paint, prepared
 from tasks.diffusion.words import restore_tokenizer
-from tasks.segmentation.results import label_picture
 from tasks.style.losses import gram_matrix
 from tasks.style.picture import transfer
 from world.street import draw_street
@@ -107,7 +106,8 @@ def frame(folder: Path, runtime: Runtime) -> dict[str, Turn]:
     ((name, case),) = cases_of("segmentation", folder, runtime).items()
     network = fold(tested(case.job, runtime))
     picture = np.random.default_rng(0).integers(0, 256, (*FRAME, 3), np.uint8)
-    return {name: one_by_one(partial(label_picture, network, picture, runtime), runtime)}
+    image = to_device(as_input(picture), runtime)
+    return {name: one_by_one(partial(network.segment, image), runtime)}
 
 
 def clip(folder: Path, runtime: Runtime) -> dict[str, Turn]:
