@@ -264,6 +264,19 @@ class QuestionsTest(unittest.TestCase):
             self.assertEqual(len(cells.pop(DETECTION[2 + language])), len(HEADINGS))
             self.assertFalse(cells)
 
+    def test_each_training_has_a_folder_of_its_own(self):
+        """No command of the page moves away what one before it has trained."""
+        for page in PAGES:
+            taken = {}
+            text = page.read_text(encoding="utf-8")
+            for flags in set(re.findall(r"python train\.py ((?!--help)[^`\n]*)", text)):
+                folder = re.search(r"--ckpt_path (\S+)", flags)
+                self.assertIsNotNone(folder, flags)
+                taken.setdefault(folder[1], []).append(set(flags.split()))
+            for folder, commands in taken.items():  # one may be said shorter in the first table
+                longest = max(commands, key=len)
+                self.assertTrue(all(words <= longest for words in commands), folder)
+
     def test_each_has_an_answer(self):
         for page in PAGES:
             for (section, heading), below in blocks_of(page).items():

@@ -581,8 +581,8 @@ class BlockTest(unittest.TestCase):
         code = Code("# no heading\n\n- no list\n    x = 1")
         expected = [Paragraph("Before"), code, Paragraph("After")]
         self.assertEqual(markdown.read(page), expected)
-        self.assertEqual(markdown.read(markdown.write(expected)), expected)
-        self.assertIn("<code># no heading", html.write([Heading("T", 1), code], Path(), "en"))
+        self.assertEqual(markdown.read(markdown.to_markdown(expected)), expected)
+        self.assertIn("<code># no heading", html.to_html([Heading("T", 1), code], Path(), "en"))
         self.assertEqual(markdown.read("```\nx = 1\n"), [Paragraph("``` x = 1")])
 
     def test_html_escapes(self):
@@ -604,7 +604,7 @@ class BlockTest(unittest.TestCase):
         """They go over several pages; long names may break at slashes and colons."""
         for count, kind in ((20, "tabularx"), (21, "longtable")):
             table = Table(("a", "b"), tuple(("1 ④", "`a/b.py:c`") for _ in range(count)))
-            text = latex.write([Heading("T", 1), table], "en")
+            text = latex.to_latex([Heading("T", 1), table], "en")
             self.assertEqual(text.count(rf"\begin{{{kind}}}"), 1)
             self.assertEqual(text.count(r"1 \textcircled{4} & \texttt{a/\allowbreak{}b.py:"), count)
 
