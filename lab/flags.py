@@ -176,6 +176,7 @@ def _number(kind: type, valid: Callable[[float], bool], expected: str) -> Callab
 
 
 positive_int = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+multiple_of_8 = _number(int, lambda value: value >= 8 and value % 8 == 0, "a multiple of 8")
 natural = _number(int, lambda value: value >= 0, "a whole number of at least 0")
 # What every generator takes.
 seed = _number(int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")

@@ -50,6 +50,10 @@ def chapters(flags: ReportFlags) -> list[Block]:
     page.blank(en, ("遇到的问题", "哪里出了问题？如何发现？怎样解决？"))
     en = ("What I would try next", "And by which figure to judge it.")
     page.blank(en, ("进一步的尝试", "以及用哪个指标来判断。"))
+    en = ("Comments on the assignment", "What was unclear, too long or too short?")
+    page.blank(en, ("对作业的意见与建议", "哪里不清楚？哪里太多或太少？"))
+    en = ("Use of language models", "For what were they asked, and what did they get wrong?")
+    page.blank(en, ("使用大模型的说明", "用它做了什么？它错在哪里？"))
     return page.blocks
 
 

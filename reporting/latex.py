@@ -1,5 +1,6 @@
 """LaTeX: for `pdflatex` in English, for `xelatex` or `tectonic` with ctex in Chinese."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -15,6 +16,7 @@ SPECIAL = {
     "×": r"\ensuremath{\times}", "−": r"\ensuremath{-}", "≤": r"\ensuremath{\le}",
     "≥": r"\ensuremath{\ge}", "→": r"\ensuremath{\to}", "²": r"\textsuperscript{2}",
     "é": r"\'e", "ᵀ": r"\textsuperscript{T}", "±": r"\ensuremath{\pm}",
+    **{circled: rf"\textcircled{{{number}}}" for number, circled in enumerate("①②③④⑤⑥⑦⑧⑨", 1)},
 }  # fmt: skip
 PREAMBLE = {
     "en": r"""% Compile with pdflatex, xelatex or tectonic, in this folder.
@@ -30,13 +32,14 @@ PREAMBLE = {
 """,
 }
 PACKAGES = r"""\usepackage[margin=2.4cm]{geometry}
-\usepackage{graphicx,booktabs,tabularx,array}
+\usepackage{graphicx,booktabs,tabularx,longtable,array}
 \usepackage[hidelinks]{hyperref}
 \newcolumntype{L}{>{\raggedright\arraybackslash}X}
 \setcounter{secnumdepth}{0}
 \emergencystretch=3em
 """
 LEVELS = {2: "section", 3: "subsection", 4: "subsubsection"}
+LONG_TABLE = 20  # rows; one of more goes over several pages
 
 
 def to_latex(blocks: Sequence[Block], language: str) -> str:
@@ -60,8 +63,8 @@ def escape(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Return typewriter text that may break at a slash; `--` stays two dashes."""
-    broken = escape(text).replace("-", "-{}").replace("/", r"/\allowbreak{}")
+    """Return typewriter text that may break at slashes and colons; `--` stays two dashes."""
+    broken = re.sub("([/:])", r"\1\\allowbreak{}", escape(text).replace("-", "-{}"))
     return rf"\texttt{{{broken}}}"
 
 
@@ -86,6 +89,18 @@ def _inside(environment: str, *lines: str, options: str = "") -> str:
     return "\n".join([rf"\begin{{{environment}}}{options}", *lines, rf"\end{{{environment}}}"])
 
 
+def _long_table(table: Table) -> str:
+    """Return a table that may end on another page; its columns are as wide as their cells ask."""
+    columns = zip(*table.rows, strict=True)
+    lengths = [max(8, sum(map(len, cells)) / len(cells)) ** 0.5 for cells in columns]
+    shares = (0.98 * length / sum(lengths) for length in lengths)
+    widths = (rf"p{{\dimexpr {share:.2f}\linewidth-2\tabcolsep\relax}}" for share in shares)
+    kinds = "".join(rf">{{\raggedright\arraybackslash}}{width}" for width in widths)
+    head, *rows = (" & ".join(map(_text, row)) + r" \\" for row in (table.head, *table.rows))
+    lines = (r"\toprule", head, r"\midrule", r"\endhead", *rows, r"\bottomrule")
+    return "\n".join([r"{\small", _inside("longtable", *lines, options=f"{{{kinds}}}"), "}"])
+
+
 def _block(block: Block) -> str:
     match block:
         case Heading(text, level):
@@ -99,6 +114,8 @@ def _block(block: Block) -> str:
             lines = (_spaced(line) for line in text.split("\n"))
             lines = (rf"\noindent\hangindent=2em\texttt{{{line}}}\par" for line in lines)
             return "\n".join([r"{\medskip\small\raggedright", *lines, r"\medskip}"])
+        case Table(_, rows) if len(rows) > LONG_TABLE:
+            return _long_table(block)
         case Table(head, rows):
             columns = "".join("r" if is_numeric else "L" for is_numeric in block.numeric())
             first, *others = (" & ".join(map(_text, row)) + r" \\" for row in (head, *rows))

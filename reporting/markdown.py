@@ -1,7 +1,7 @@
 """Markdown: of the pages in `docs/` the blocks that they use are read, and a report is written.
 
-Headings, paragraphs, lists without order, indented code, tables and pictures on a line of their
-own: whatever else Markdown has, the pages do without.
+Headings, paragraphs, lists without order, code (indented, or between fences of three backticks),
+tables and pictures on a line of their own: whatever else Markdown has, the pages do without.
 """
 
 import re
@@ -14,11 +14,12 @@ from reporting.blocks import Blank, Block, Bullets, Code, Figure, Heading, Parag
 BLOCK = re.compile(
     r"""^(?:
     (?P<marks>\#+)[ ](?P<heading>.*)\n
+    | ```.*\n(?P<fenced>(?:(?!```).*\n)*)```[ ]*\n
     | !\[(?P<alt>[^\]\n]*)\]\((?P<picture>[^)\n]+)\)\n
     | (?P<code>[ ]{4}.*\S.*\n(?:[ ]{4}.*\n|[ ]*\n)*)
     | (?P<table>(?:\|.*\n)+)
     | (?P<items>-[ ].*\n(?:(?:-[ ]|[ ]{2}).*\n)*)
-    | (?P<words>.*\S.*\n(?:(?![\#|]|-[ ]).*\S.*\n)*)
+    | (?P<words>.*\S.*\n(?:(?![\#|]|-[ ]|```).*\S.*\n)*)
     )""",
     re.VERBOSE | re.MULTILINE,
 )
@@ -39,6 +40,8 @@ def _read(match: re.Match, folder: Path, deeper: int) -> Block:
             return Figure(folder / text, Path(text).stem, match["alt"])
         case "code":
             return Code("\n".join(line[4:] for line in text.split("\n")).rstrip())
+        case "fenced":
+            return Code(text.rstrip())
         case "table":
             head, _, *rows = map(_cells, text.splitlines())
             return Table(head, tuple(rows))

@@ -681,7 +681,7 @@ class TestScripts(ScriptCase):
         self.report("--ckpt_path", folder, "--image", str(self.data / "test" / "0.png"))
         self.assertTrue((folder / "found_000_0.jpg").is_file())
 
-    @mock.patch("tasks.detection.views.TIMED_REGIONS", 4)  # of 100, for the sake of time
+    @mock.patch("tasks.detection.views.TIMED_REGIONS", 4)  # of 2,000, for the sake of time
     def test_views(self):
         for network, kinds in {
             "tiny_ssd": ("boxes", "anchors", "regions"),

@@ -11,14 +11,18 @@ from inspect import signature
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from PIL import Image
 from torch import nn
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from lab import checkpoint
 from lab.registry import Design
-from lab.runtime import start_as
+from lab.runtime import start, start_as
 from lab.settings import TrainSettings
 from networks import Classifier
 from tasks import TrainFlags
@@ -35,14 +39,17 @@ from tasks.diffusion import (
     painting,
     results,
 )
+from tasks.diffusion.words import make_tokenizer
 from tasks.trained import load_trained
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from tests.test_diffusion_parts import (
     CPU,
+    SENTENCES,
     TINY_AUTOENCODER,
     TINY_UNET,
     captions_picture,
     make_captioned,
+    tiny,
 )
 
 
@@ -284,7 +291,7 @@ class ScriptTest(ScriptCase):
                                  "--guidance_scale", 7.5, "--scheduler", "euler",
                                  "--num_images", 1, "--seed", 20)  # fmt: skip
         with Image.open(folder / "seed_20.png") as image:
-            self.assertEqual(image.size, (64, 64))
+            self.assertEqual(image.size, (80, 64))
 
     def test_prompts(self):
         """Each means something, or is said to mean nothing, in a line."""
@@ -373,6 +380,7 @@ class ScriptTest(ScriptCase):
             Image.fromarray(captions_picture()).resize((40, 50)).save(photos / f"{index}.png")
         said = self.shown("test.py", "--ckpt_path", self.run_folder, "--epoch", "best",
                           "--image", photos, "--read", self.reader())  # fmt: skip
+        self.assertIn("Cut to their middle: 3 of 3 pictures, by up to 20.0%", said)
         self.assertEqual(said.count("into roundabout, read as stop"), 3)
         self.assertIn("Read as what was asked for: 0.00%", said)
         self.assertTrue((self.run_folder / "turned_14_stop.jpg").is_file())
@@ -403,6 +411,109 @@ class ScriptTest(ScriptCase):
         done = script_here("visualize.py", "--type", "words", "--epoch", "last", "--ckpt_path",
                            self.run_folder, "--prompt", "sign " * 40, *seen)  # fmt: skip
         self.assert_refused(done, 2, "--prompt")
+        done = script_here("visualize.py", "--type", "strength", "--epoch", "last", "--ckpt_path",
+                           self.run_folder, "--steps", 1001, *seen)  # fmt: skip
+        self.assert_refused(done, 1, "1001 steps", "give fewer")
+
+
+# ---------------------------------------------------------------- published pipelines
+
+
+class PublishedTest(ScriptCase):
+    """Pipelines as others publish them: another scheduler, a safety checker, no list of words."""
+
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        tokenizer = make_tokenizer(SENTENCES)
+        own = networks.make_pipeline(tiny(len(tokenizer), prediction="epsilon"), tokenizer)
+        own.scheduler = EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        )
+        own.save_pretrained(cls.base / "plain")
+        text, vision = ({"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1,
+                         "num_hidden_layers": 1} for _ in range(2))  # fmt: skip
+        vision |= {"image_size": 32, "patch_size": 16}
+        config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+        checker = StableDiffusionSafetyChecker(config)
+        checker.concept_embeds_weights.data[:] = -2  # nothing is as far from a concept as that
+        size = {"height": 32, "width": 32}
+        strict = StableDiffusionPipeline(
+            **own.components | {
+                "safety_checker": checker,
+                "feature_extractor": CLIPImageProcessor(size=size, crop_size=size),
+            }
+        )  # fmt: skip
+        strict.save_pretrained(cls.base / "strict")
+
+    def diffuse(self, *flags, model="plain"):
+        """Paint one picture in 3 steps; return what is said, and it."""
+        with tempfile.TemporaryDirectory() as seen:
+            done = script_here("diffuse.py", "--model", self.base / model, "--prompt", SENTENCES[0],
+                               "--num_images", 1, "--steps", 3, "--no_show", "--save_dir", seen,
+                               *flags)  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertNotIn("outdated", done.stderr)  # as the library says of such settings
+            with Image.open(next(Path(seen).rglob("seed_0.png"))) as image:
+                return done.stdout, np.asarray(image)
+
+    def by_library(self, **options):
+        generator = torch.Generator().manual_seed(0)
+        pipeline = StableDiffusionPipeline.from_pretrained(self.base / "plain")
+        painting.prepared(pipeline)
+        with start("cpu").autocast():
+            painted = pipeline(SENTENCES[0], num_inference_steps=3, guidance_scale=7.5,
+                               generator=generator, output_type="np", **options)  # fmt: skip
+        return painting.as_bytes(painted.images)[0]
+
+    def test_its_own_scheduler(self):
+        """Unless another is asked for; what is painted is what the library paints."""
+        said, own = self.diffuse()
+        self.assertNotIn("learned", said)
+        self.assertLessEqual(np.abs(own.astype(int) - self.by_library()).max(), 1)
+        _, other = self.diffuse("--scheduler", "ddim")
+        self.assertGreater(np.abs(own.astype(int) - other).max(), 1)
+        self.assertGreater(other.std(), 0.5)
+
+    def test_size_and_what_is_not_to_be_seen(self):
+        flags = ("--height", 32, "--width", 72, "--negative_prompt", SENTENCES[1])
+        _, painted = self.diffuse(*flags)
+        self.assertEqual(painted.shape, (32, 72, 3))
+        expected = self.by_library(height=32, width=72, negative_prompt=SENTENCES[1])
+        self.assertLessEqual(np.abs(painted.astype(int) - expected).max(), 1)
+
+    def test_the_shape_of_a_picture_is_kept(self):
+        """And what is cut off is said."""
+        path = self.base / "photo.png"
+        for given, flags, expected, said in (
+            ((90, 60), (), (64, 96), "photo.png, 90x60, as 96x64"),
+            ((300, 20), (), (64, 128), "300x20, as 128x64, without 86.7% of it, at left and right"),
+            ((60, 90), ("--height", 64, "--width", 64), (64, 64), "33.3% of it, at top and bottom"),
+            ((64, 64), ("--strength", 0.1), (64, 64), "No step is left"),
+        ):
+            Image.new("RGB", given, "red").save(path)
+            output, painted = self.diffuse("--image", path, *flags)
+            self.assertEqual(painted.shape[:2], expected)
+            self.assertIn(said, output)
+
+    def test_what_the_safety_checker_has_blackened(self):
+        """It is said, and no step of it is shown."""
+        said, painted = self.diffuse("--seed", 0, model="strict")
+        self.assertEqual(painted.max(), 0)
+        self.assertIn("Seed 0: black, by the model's own safety checker", said)
+        self.assertNotIn("course", said)
+
+    def test_what_cannot_be_painted(self):
+        flags = ("--model", self.base / "plain", "--prompt", "a stop sign", "--no_show")
+        for own, code, *words in (
+            (("--steps", 1001), 1, "1001 steps", "give fewer"),
+            (("--height", 100), 2, "'100' is not a multiple of 8"), (("--width", 0), 2, "'0'"),
+            (("--height", 80000), 2, "5.1 million"),
+            (("--negative_prompt", "night", "--guidance_scale", 1), 2, "--guidance_scale"),
+        ):  # fmt: skip
+            self.assert_refused(script_here("diffuse.py", *flags, *own), code, *words)
 
 
 # ---------------------------------------------------------------- a network of one's own

@@ -8,14 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
+import diffusers
 import numpy as np
 import torch
 from PIL import Image
+from transformers import CLIPTokenizer
 
 from lab.console import LabError
 from lab.registry import build
 from lab.runtime import Runtime
-from tasks.diffusion import FACTORS, TASK, networks, painting, results
+from tasks.diffusion import FACTORS, TASK, DiffuseFlags, networks, painting, results
 from tasks.diffusion.census import census
 from tasks.diffusion.data import LatentDataset, encode_sentences, read_captioned
 from tasks.diffusion.networks import (
@@ -267,7 +269,8 @@ class ReconstructionTest(unittest.TestCase):
         after = posterior.mode()
         torch.testing.assert_close(vae.decode(after).sample, decoded)
         covariance = np.cov(after.movedim(1, -1).flatten(0, -2).numpy().T)
-        expected = np.diag(variances / (variances + networks.FLOOR))
+        # 0.05: about ten times the variance of the Gaussians that the autoencoder learns.
+        expected = np.diag(variances / (variances + 0.05))
         np.testing.assert_allclose(covariance, expected, atol=1e-9)
         np.testing.assert_allclose(after.mean((0, 2, 3)), 0, atol=1e-9)
         torch.testing.assert_close(posterior.sample(), after, atol=1e-5, rtol=0)
@@ -356,6 +359,27 @@ class WordsTest(unittest.TestCase):
             self.assertEqual(made.shape, (1500, 32))
             self.assertTrue(torch.equal(made, encode_prompts(restored, self.sentences)))
 
+    def test_files_of_transformers_4(self):
+        """Words and merges in files of their own, beside the one that transformers 5 writes."""
+        prompts = [*self.sentences[:50], "a Fantasy castle, 停车 éa 120 km/h"]
+        expected = encode_prompts(self.tokenizer, prompts)
+        with tempfile.TemporaryDirectory() as holder:
+            folder = Path(holder)
+            self.tokenizer.save_pretrained(folder)
+            networks.save_tokens(self.tokenizer, folder)
+            self.assertTrue(
+                torch.equal(
+                    encode_prompts(CLIPTokenizer.from_pretrained(folder), prompts), expected
+                )
+            )
+            vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
+            first, *merges = (folder / "merges.txt").read_text("utf-8").splitlines()
+            self.assertTrue(first.startswith("#version"))  # it is skipped, whatever it says
+            # As transformers 4 reads them; tried with 4.57.6, both of its tokenizers.
+            pairs = [tuple(merge.split()) for merge in merges]
+            alone = CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=32)
+            self.assertTrue(torch.equal(encode_prompts(alone, prompts), expected))
+
     def test_is_the_same_each_time(self):
         again = make_tokenizer(reversed(self.sentences))
         self.assertEqual(tokenizer_state(again), tokenizer_state(self.tokenizer))
@@ -398,9 +422,9 @@ class PaintingTest(unittest.TestCase):
         return ((image / 2 + 0.5).clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
 
     def test_guidance(self):
-        """1 is the prediction with the words, and above 1 it goes on in that direction."""
+        """0 is the prediction without the words, 1 with them; beyond, on in that direction."""
         pictures = []
-        for guidance in (1.0, 3.0):
+        for guidance in (0.0, 0.5, 1.0, 3.0):
             painted = self.paint(SENTENCES[0], guidance=guidance, seeds=[5]).pictures[0]
             expected = self.by_hand(SENTENCES[0], guidance, 5)
             self.assertLessEqual(np.abs(painted - expected).max(), 1)
@@ -440,11 +464,30 @@ class PaintingTest(unittest.TestCase):
         whole = self.paint(*SENTENCES).pictures
         self.assertLessEqual(np.abs(parts.astype(int) - whole).max(), 1)
 
+    def test_negative_prompt(self):
+        """Guidance goes away from it, instead of from nothing."""
+        plain, same, away = (
+            self.paint(SENTENCES[0], negative=words, seeds=[5]).pictures[0].astype(int)
+            for words in ("", SENTENCES[0], SENTENCES[1])
+        )
+        alone = self.paint(SENTENCES[0], guidance=1.0, seeds=[5]).pictures[0]
+        self.assertLessEqual(np.abs(same - alone).max(), 1)
+        self.assertGreater(np.abs(away - plain).max(), 1)
+
     def test_course(self):
-        """What is left after the last step is the picture."""
-        painted = self.paint(*SENTENCES[:2], course=True)
-        self.assertEqual(painted.course.shape, (4, 64, 64, 3))
-        self.assertLessEqual(np.abs(painted.course[-1].astype(int) - painted.pictures[0]).max(), 1)
+        """What is left after the last step is the picture; what is not shown is not decoded."""
+        whole = self.paint(*SENTENCES[:2], course=True)
+        self.assertTrue(np.array_equal(whole.course[-1], whole.pictures[0]))
+        for shown, steps in ((10, [1, 2, 3, 4]), (3, [1, 3, 4]), (2, [1, 4])):
+            with (
+                mock.patch.object(painting, "SHOWN", shown),
+                mock.patch.object(painting, "decode", wraps=painting.decode) as decode,
+            ):
+                painted = self.paint(*SENTENCES[:2], course=True)
+            self.assertEqual(list(painted.steps), steps)
+            self.assertEqual(decode.call_count, len(steps) - 1)
+            expected = whole.course[[step - 1 for step in steps]]
+            self.assertLessEqual(np.abs(painted.course.astype(int) - expected).max(), 1)
 
     def test_schedulers(self):
         plain = self.pipeline.scheduler
@@ -455,6 +498,77 @@ class PaintingTest(unittest.TestCase):
             for options in ({}, {"images": [Image.new("RGB", (80, 64))]}):
                 pictures = self.paint("a stop sign", **options).pictures
                 self.assertGreater(pictures.std(), 0.5, name)
+
+    def test_latents_are_not_clipped(self):
+        """By no scheduler, whatever the settings that it is made from leave open."""
+        plain = self.pipeline.scheduler
+        self.addCleanup(setattr, self.pipeline, "scheduler", plain)
+        for kind in (diffusers.EulerDiscreteScheduler, diffusers.DDPMScheduler):
+            for name in ("ddim", "ddpm"):
+                self.pipeline.scheduler = kind(prediction_type="v_prediction")
+                painting.set_scheduler(self.pipeline, name)
+                scheduler = self.pipeline.scheduler
+                scheduler.set_timesteps(4)
+                noisy, nothing = torch.full((1, 4, 8, 8), 5.0), torch.zeros(1, 4, 8, 8)
+                step = scheduler.step(nothing, scheduler.timesteps[-1], noisy)
+                self.assertGreater(float(step.pred_original_sample.min()), 2, (kind, name))
+
+    def test_steps_that_no_scheduler_has(self):
+        """More than it was trained with; of some that count from 1, as many too."""
+        plain = self.pipeline.scheduler
+        self.addCleanup(setattr, self.pipeline, "scheduler", plain)
+        counting = diffusers.PNDMScheduler(skip_prk_steps=True, steps_offset=1)
+        for scheduler, most in ((plain, 1000), (counting, 999)):
+            self.pipeline.scheduler = scheduler
+            painting.check_steps(self.pipeline, most)
+            for steps in (most + 1, 10**12):
+                with self.assertRaisesRegex(LabError, f"{steps} steps.*give fewer"):
+                    painting.check_steps(self.pipeline, steps)
+
+    def test_sizes(self):
+        """Those asked for; of a picture its own shape, of no more than 2 to 1, in steps of 8."""
+        own = (64, 64)
+        for asked, given, expected in (
+            ({}, None, (64, 64)), ({"height": 128}, None, (128, 64)),
+            ({}, (90, 60), (64, 96)), ({}, (60, 90), (96, 64)), ({}, (3000, 7), (64, 128)),
+            ({}, (7, 3000), (128, 64)), ({}, (1, 1), (64, 64)), ({}, (640, 427), (64, 96)),
+            ({"width": 32}, (60, 90), (48, 32)), ({"height": 32}, (90, 60), (32, 48)),
+            ({"height": 72, "width": 64}, (90, 60), (72, 64)),
+        ):  # fmt: skip
+            image = given and Image.new("RGB", given)
+            with self.subTest(asked=asked, given=given):
+                size = painting.size_for(DiffuseFlags(**asked), own, image)
+                self.assertEqual(size, expected)
+        image = Image.new("RGB", (768, 512))
+        self.assertEqual(painting.size_for(DiffuseFlags(), (512, 512), image), (512, 768))
+        painting.size_for(DiffuseFlags(height=2048, width=2048), own, None)
+        with self.assertRaisesRegex(LabError, "--height"):
+            painting.size_for(DiffuseFlags(height=2056, width=2048), own, None)
+
+    def test_paints_any_size(self):
+        image = Image.fromarray(captions_picture())
+        for options in ({}, {"images": [image]}, {"images": [image], "strength": 0.0}):
+            painted = self.paint("a stop sign", size=(32, 72), **options)
+            self.assertEqual(painted.pictures.shape, (1, 32, 72, 3))
+
+    def test_the_middle_is_taken(self):
+        """As much of it as has the shape that is asked for."""
+        pixels = np.zeros((20, 40, 3), np.uint8)
+        pixels[:, 10:30] = 200
+        image = Image.fromarray(pixels)
+        self.assertEqual(np.asarray(painting.cut_to(image, 20, 20)).min(), 200)
+        self.assertEqual(painting.cut_to(image, 16, 32).getpixel((0, 8)), (0, 0, 0))
+        for size, lost in (((20, 20), 0.5), ((16, 32), 0), ((16, 64), 0.5)):
+            self.assertAlmostEqual(painting.lost_by_cutting(image, *size), lost)
+
+    def test_what_are_no_numbers(self):
+        """Broken weights, or too little precision, are not handed out as black pictures."""
+        bias = self.model.vae.decoder.conv_out.bias
+        before = bias.detach().clone()
+        self.addCleanup(bias.data.copy_, before)
+        bias.data[0] = torch.nan
+        with self.assertRaisesRegex(LabError, "no numbers"):
+            self.paint(SENTENCES[0])
 
     def test_words_are_watched(self):
         """The probabilities that the network itself computes with: they sum to 1 in each place."""

@@ -575,6 +575,16 @@ class BlockTest(unittest.TestCase):
             rest = [block for block in blocks if not isinstance(block, Figure)]
             self.assertEqual(markdown.read(markdown.to_markdown(rest)), rest, page.name)
 
+    def test_fences(self):
+        """Code between fences is code, whatever is in it; a fence that nothing closes is text."""
+        page = "Before\n```python\n# no heading\n\n- no list\n    x = 1\n```\nAfter\n"
+        code = Code("# no heading\n\n- no list\n    x = 1")
+        expected = [Paragraph("Before"), code, Paragraph("After")]
+        self.assertEqual(markdown.read(page), expected)
+        self.assertEqual(markdown.read(markdown.to_markdown(expected)), expected)
+        self.assertIn("<code># no heading", html.to_html([Heading("T", 1), code], Path(), "en"))
+        self.assertEqual(markdown.read("```\nx = 1\n"), [Paragraph("``` x = 1")])
+
     def test_html_escapes(self):
         title = Heading("T", 1)
         text = html.to_html([title, *self.BLOCKS], Path(), "en")
@@ -589,6 +599,14 @@ class BlockTest(unittest.TestCase):
         self.assertIn(r"\texttt{x\_1} \textbf{5 \%}", text)
         self.assertIn(r"\href{https://example.org/a_b\#c}{here} \textless{}b", text)
         self.assertIn(r"\begin{tabularx}{\linewidth}{Lr}", text)
+
+    def test_latex_of_long_tables(self):
+        """They go over several pages; long names may break at slashes and colons."""
+        for count, kind in ((20, "tabularx"), (21, "longtable")):
+            table = Table(("a", "b"), tuple(("1 ④", "`a/b.py:c`") for _ in range(count)))
+            text = latex.to_latex([Heading("T", 1), table], "en")
+            self.assertEqual(text.count(rf"\begin{{{kind}}}"), 1)
+            self.assertEqual(text.count(r"1 \textcircled{4} & \texttt{a/\allowbreak{}b.py:"), count)
 
     def test_numeric_columns(self):
         table = Table(("a", "b", "c"), (("1 / 2", "x", ""), ("–", "1", "")))

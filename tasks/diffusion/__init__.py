@@ -88,11 +88,17 @@ class DiffuseFlags:
         f"(default {STRENGTH:g})",
     )  # fmt: skip
     guidance_scale: float | None = flag(
-        None, flags.non_negative_float, "how much more the words count; 1: no more (default: "
-        f"{GUIDANCE:g}, of --model NAME {PUBLISHED_GUIDANCE:g})",
+        None, flags.non_negative_float, "how much the words count; 1: as by themselves, 0: not at "
+        f"all (default: {GUIDANCE:g}, of --model NAME {PUBLISHED_GUIDANCE:g})",
     )  # fmt: skip
+    negative_prompt: str | None = flag(None, str, "what is not to be seen")
+    height: int | None = flag(
+        None, flags.multiple_of_8, "pixels, a multiple of 8 (default: the model's own; of --image, "
+        "by its shape)",
+    )  # fmt: skip
+    width: int | None = flag(None, flags.multiple_of_8, "likewise")
     steps: int = flag(STEPS, positive_int, "of denoising")
-    scheduler: str = flag("ddim", SCHEDULERS, "how it steps")
+    scheduler: str | None = flag(None, SCHEDULERS, "how it steps (default: as the model comes)")
     num_images: int = flag(4, positive_int, "pictures to paint")
     seed: int = flag(0, flags.seed, "of the first picture")
     device: str | None = flags.device()

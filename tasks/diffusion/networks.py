@@ -8,6 +8,7 @@ All sizes are here. Stable Diffusion 1.5's are beside them for comparison, as it
 configuration has them.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from lab.files import attempt
 from lab.folders import unfinished
 from lab.registry import Design
 from tasks.diffusion import FACTOR, PREDICTIONS
-from tasks.diffusion.words import LENGTH
+from tasks.diffusion.words import LENGTH, tokenizer_state
 from world.captions import PIXELS
 
 for library in (diffusers, transformers):  # what is to be said, the scripts say
@@ -255,6 +256,15 @@ def make_pipeline(network: LatentDiffusion, tokenizer: CLIPTokenizer) -> StableD
     )  # fmt: skip
 
 
+def save_tokens(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write a tokenizer's words and merges as transformers 4 reads them; 5 writes others."""
+    state = tokenizer_state(tokenizer)
+    vocabulary = json.dumps(state["vocab"], ensure_ascii=False)
+    merges = "".join(f"{' '.join(pair)}\n" for pair in state["merges"])
+    (folder / "vocab.json").write_text(vocabulary, "utf-8")
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", "utf-8")
+
+
 def save_pipeline(pipeline: StableDiffusionPipeline, words: list[str], folder: Path) -> None:
     """Write a pipeline in diffusers' format, whole or not at all, in place of an earlier one.
 
@@ -266,6 +276,7 @@ def save_pipeline(pipeline: StableDiffusionPipeline, words: list[str], folder: P
     """
     with attempt(f"write {folder}"), unfinished(folder) as making:
         pipeline.save_pretrained(making)
+        save_tokens(pipeline.tokenizer, making / "tokenizer")
         (making / WORDS_FILE).write_text("".join(f"{word}\n" for word in words), "utf-8")
         if folder.exists():
             shutil.rmtree(folder)

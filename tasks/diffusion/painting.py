@@ -7,9 +7,12 @@ painted = paint(pipeline, ["a stop sign"] * 4, range(4), runtime)
 painted = paint(pipeline, ["a stop sign"], [0], runtime, images=[photo], strength=0.75)
 """
 
+import copy
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +25,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from lab import checkpoint
-from lab.console import LabError, command, progress, say
+from lab.console import LabError, UsageError, command, progress, say
 from lab.drawing import draw, publish
 from lab.fetching import image_path
 from lab.files import attempt
@@ -37,8 +40,14 @@ from tasks.diffusion.words import unknown_words, words_of
 SHOWN = 10  # pictures of a course
 TOGETHER = 32  # pictures at a time of 64x64; of larger ones, so many that they have as many pixels
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+MOST_PIXELS = 2048 * 2048  # of a picture: attention takes the square of it
+LITTLE = 0.005  # of a picture's area
+LONGEST = 2  # sides of a picture to begin with: the longer over the shorter at the most
 # Flags by which the same words are painted in another way.
-WAYS = ("model", "image", "strength", "guidance_scale", "steps", "scheduler")
+WAYS = (
+    "model", "image", "strength", "guidance_scale", "negative_prompt", "height", "width", "steps",
+    "scheduler",
+)  # fmt: skip
 PIPELINE = "model_index.json"  # what makes a folder one of diffusers'
 
 
@@ -46,7 +55,25 @@ class Painted(NamedTuple):
     """What has been painted."""
 
     pictures: np.ndarray  # uint8 (N, H, W, 3)
-    course: np.ndarray | None = None  # the first one's latents after each step, decoded, likewise
+    course: np.ndarray | None = None  # the first one's latents after some steps, decoded, likewise
+    steps: Sequence[int] = ()  # those steps
+    blackened: Sequence[int] = ()  # pictures that the model's safety checker has made black
+
+
+class Guided:
+    """A pipeline whose guidance is what its formula says below 1, where the library has none."""
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale != 1 and self.unet.config.time_cond_proj_dim is None
+
+
+class FromWords(Guided, StableDiffusionPipeline):
+    """Paints from words."""
+
+
+class FromPicture(Guided, StableDiffusionImg2ImgPipeline):
+    """Paints from a picture and words."""
 
 
 # ---------------------------------------------------------------- pipelines
@@ -64,7 +91,8 @@ def load_pipeline(name: str, runtime: Runtime) -> StableDiffusionPipeline:
     folder = find_pipeline(name)
     dtype = torch.float16 if runtime.device.type == "cuda" else torch.float32
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(folder or name, dtype=dtype)
+        with warnings.catch_warnings(action="ignore"):  # what they mean to change one day
+            pipeline = StableDiffusionPipeline.from_pretrained(folder or name, dtype=dtype)
     except Exception as error:  # the libraries raise nearly anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         wrong = f"there is no folder {name}, and no model of that name could be downloaded"
@@ -108,14 +136,31 @@ def known_words(name: str) -> list[str] | None:
 
 
 def set_scheduler(pipeline: StableDiffusionPipeline, name: str) -> None:
-    """Have a pipeline sample by another method; the noise it was trained with stays."""
+    """Have a pipeline sample by another method; the noise it was trained with stays.
+
+    Latents are no pixels: they are not clipped to [-1, 1], as some do by themselves.
+    """
     kind = getattr(diffusers, SCHEDULERS[name])
-    pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config, clip_sample=False)
 
 
-def side_of(pipeline: StableDiffusionPipeline) -> int:
-    """Return the pixels a side that a pipeline's pictures have."""
-    return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+def check_steps(pipeline: StableDiffusionPipeline, steps: int) -> None:
+    """Raise a LabError where a pipeline's scheduler cannot go in so many steps."""
+    scheduler = copy.deepcopy(pipeline.scheduler)
+    most = scheduler.config.num_train_timesteps
+    if fits := steps <= most:
+        scheduler.set_timesteps(steps)  # some count from 1: their last would be beyond the noise
+        fits = float(max(scheduler.timesteps)) < most
+    if not fits:
+        kind = type(scheduler).__name__
+        raise LabError(f"{kind} cannot go in {steps} steps, of {most} of training: give fewer")
+
+
+def size_of(pipeline: StableDiffusionPipeline) -> tuple[int, int]:
+    """Return the height and width of a pipeline's pictures, in pixels."""
+    side = pipeline.unet.config.sample_size
+    height, width = (side, side) if isinstance(side, int) else side
+    return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
 
 
 def cut_off(pipeline: StableDiffusionPipeline, prompt: str) -> str:
@@ -128,61 +173,106 @@ def cut_off(pipeline: StableDiffusionPipeline, prompt: str) -> str:
 # ---------------------------------------------------------------- painting
 
 
+@dataclass
+class Course:
+    """What the first picture's latents are after some steps, evenly spread; the last is no one's.
+
+    After the last step they are the picture, which is decoded anyway.
+    """
+
+    latents: list[Tensor] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)  # from 1
+
+    def see(self, step: int, count: int, latents: Tensor) -> None:
+        """Keep latents (N, C, h, w) after a step, from 0, of `count`, if it is to be shown."""
+        if step in np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int):
+            self.steps.append(step + 1)
+            if step + 1 < count:
+                self.latents.append(latents[:1].clone())
+
+
 @torch.inference_mode()
 def paint(
     pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int],
-    runtime: Runtime, *, steps: int = STEPS, guidance: float = GUIDANCE,
-    images: Sequence[Image.Image] | None = None, strength: float = STRENGTH, course: bool = False,
+    runtime: Runtime, *, steps: int = STEPS, guidance: float = GUIDANCE, negative: str = "",
+    size: tuple[int, int] | None = None, images: Sequence[Image.Image] | None = None,
+    strength: float = STRENGTH, course: bool = False,
 ) -> Painted:  # fmt: skip
     """Paint a picture for each prompt.
 
     Args:
         seeds: of each one's noise; whatever is painted beside it.
         steps: of denoising; image to image takes `strength` of them.
-        guidance: how much more the words count than they do by themselves; 1 for no more.
-        images: to begin with, one a prompt; cut to a square of the pipeline's size.
+        guidance: how much the words count: 1 as they do by themselves, 0 not at all.
+        negative: what is said in place of nothing where guidance sets the words off against it.
+        size: height and width in pixels, multiples of 8; else the pipeline's own.
+        images: to begin with, one a prompt; the middle of each, of that shape, is taken.
         strength: how much noise images get, from 0, for what the autoencoder makes of them, to 1.
-        course: keep what the first one looked like after each step.
+        course: keep what the first one looked like after some of the steps.
+
+    Raises:
+        LabError: the scheduler knows no so many steps, or what came of it are no numbers.
     """
-    kind, taken = pipeline, steps
-    if images is not None:
-        taken = int(steps * strength)
-        if taken == 0:
-            return Painted(reconstruct(pipeline, images, runtime))
-        parts = pipeline.components
-        kind = prepared(StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False))
-    side = side_of(pipeline)
-    together = max(1, TOGETHER * 64 * 64 // side**2)
-    kept: list[Tensor] = []
+    check_steps(pipeline, steps)
+    size = size or size_of(pipeline)
+    if images is not None and int(steps * strength) == 0:
+        return Painted(reconstruct(pipeline, images, runtime, size))
+    kind = FromWords if images is None else FromPicture
+    with warnings.catch_warnings(action="ignore"):
+        painter = prepared(kind(**pipeline.components, requires_safety_checker=False))
+    together = max(1, TOGETHER * 64 * 64 // (size[0] * size[1]))
+    kept = Course()
 
     def after_step(_: Any, step: int, time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        bar.total = painter.num_timesteps * -(-len(prompts) // together)
         bar.update()
         if course and first == 0:
-            kept.append(values["latents"][:1].clone())
+            kept.see(step, painter.num_timesteps, values["latents"])
         return values
 
-    pictures = []
     options: dict[str, Any] = {
         "num_inference_steps": steps, "guidance_scale": guidance, "output_type": "np",
         "callback_on_step_end": after_step,
     }  # fmt: skip
-    with progress(total=taken * -(-len(prompts) // together), label="painting") as bar:
+    pictures, blackened = [], []
+    with progress(total=steps, label="painting") as bar:
         for first in range(0, len(prompts), together):
-            own = slice(first, first + together)
-            if images is not None:
-                squares = [cut_square(image, side) for image in images[own]]
-                options |= {"image": squares, "strength": strength}
-            generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[own]]
+            words = list(prompts[first : first + together])
+            if images is None:
+                options |= {"height": size[0], "width": size[1]}
+            else:
+                cut = [cut_to(image, *size) for image in images[first : first + together]]
+                options |= {"image": cut, "strength": strength}
+            options["negative_prompt"] = [negative] * len(words)
+            own = seeds[first : first + together]
+            options["generator"] = [torch.Generator().manual_seed(int(seed)) for seed in own]
             with precision_of(pipeline, runtime):
-                painted = kind(list(prompts[own]), generator=generators, **options).images
-            pictures.append(as_bytes(painted))
-    shown = np.concatenate([decode(pipeline, z, runtime) for z in kept]) if kept else None
-    return Painted(np.concatenate(pictures), shown)
+                painted = painter(words, **options)
+            pictures.append(as_bytes(painted.images))
+            flagged = painted.nsfw_content_detected or []
+            blackened += [first + k for k, is_black in enumerate(flagged) if is_black]
+    pictures = np.concatenate(pictures)
+    if not kept.steps or 0 in blackened:  # what is not to be seen is not to be seen coming
+        return Painted(pictures, blackened=blackened)
+    shown = [decode(pipeline, latents, runtime) for latents in kept.latents]
+    return Painted(pictures, np.concatenate([*shown, pictures[:1]]), kept.steps, blackened)
 
 
-def cut_square(image: Image.Image, side: int) -> Image.Image:
-    """Return the middle of an image, `side` pixels a side."""
-    return ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
+def cut_to(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Return the middle of an image, as much of it as fits that shape, resized to it."""
+    return ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
+
+
+def lost_by_cutting(image: Image.Image, height: int, width: int) -> float:
+    """Return the share of an image that `cut_to` leaves out."""
+    shapes = image.width / image.height, width / height
+    return 1 - min(shapes) / max(shapes)
+
+
+def say_cut(lost: Sequence[float]) -> None:
+    """Print by how much pictures are cut, of the share that each loses, if it is worth saying."""
+    if cut := sum(share >= LITTLE for share in lost):
+        say(f"Cut to their middle: {cut} of {len(lost)} pictures, by up to {max(lost):.1%}")
 
 
 def precision_of(pipeline: StableDiffusionPipeline, runtime: Runtime) -> Any:
@@ -192,13 +282,13 @@ def precision_of(pipeline: StableDiffusionPipeline, runtime: Runtime) -> Any:
 
 @torch.inference_mode()
 def reconstruct(
-    pipeline: StableDiffusionPipeline, images: Sequence[Image.Image], runtime: Runtime
-) -> np.ndarray:
-    """Return what the autoencoder makes of images, uint8 (N, H, W, 3)."""
-    side, vae = side_of(pipeline), pipeline.vae
-    pictures = []
+    pipeline: StableDiffusionPipeline, images: Sequence[Image.Image], runtime: Runtime,
+    size: tuple[int, int],
+) -> np.ndarray:  # fmt: skip
+    """Return what the autoencoder makes of images, cut to a size, uint8 (N, H, W, 3)."""
+    vae, pictures = pipeline.vae, []
     for image in images:
-        pixels = pipeline.image_processor.preprocess(cut_square(image, side))
+        pixels = pipeline.image_processor.preprocess(cut_to(image, *size))
         with precision_of(pipeline, runtime):
             latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
         pictures.append(decode(pipeline, latents * vae.config.scaling_factor, runtime))
@@ -215,7 +305,13 @@ def decode(pipeline: StableDiffusionPipeline, latents: Tensor, runtime: Runtime)
 
 
 def as_bytes(pictures: np.ndarray) -> np.ndarray:
-    """Return pictures in [0, 1] as uint8."""
+    """Return pictures in [0, 1] as uint8.
+
+    Raises:
+        LabError: they hold what is no number: half precision has been too small, or weights broken.
+    """
+    if not np.isfinite(pictures).all():
+        raise LabError("what was painted are no numbers: the weights do not do in this precision")
     return (pictures * 255).round().astype(np.uint8)
 
 
@@ -224,28 +320,30 @@ def as_bytes(pictures: np.ndarray) -> np.ndarray:
 
 def paint_prompt(flags: DiffuseFlags) -> None:
     """Paint, and save the pictures, a sheet of them and the course of the first one."""
-    image = None
+    image = path = None
     if flags.image is not None:
-        image = read_image(image_path(flags.image, flags.save_dir / "images"))
+        path = image_path(flags.image, flags.save_dir / "images")
+        image = read_image(path)
     runtime = start(flags.device)
     words = known_words(flags.model)
     pipeline = load_pipeline(flags.model, runtime)
-    set_scheduler(pipeline, flags.scheduler)
-    if words is not None and (unknown := unknown_words(flags.prompt, words)):
-        all_of_it = len(unknown) == len(set(words_of(flags.prompt)))
-        none = ", that is all of it: anything may be painted" if all_of_it else ""
-        say(f"Never learned, so without a meaning: {', '.join(unknown)}{none}")
-    if beyond := cut_off(pipeline, flags.prompt):
-        say(f"The prompt is too long; left out is: {beyond}")
-    guidance = flags.guidance_scale
-    if guidance is None:
-        guidance = PUBLISHED_GUIDANCE if words is None else GUIDANCE
+    if flags.scheduler is not None:
+        set_scheduler(pipeline, flags.scheduler)
+    strength = STRENGTH if flags.strength is None else flags.strength
+    size = size_for(flags, size_of(pipeline), image)
+    if image is not None:
+        say_beginning(path.name, image, size, int(flags.steps * strength))
+    guidance = guidance_for(flags, pipeline, PUBLISHED_GUIDANCE if words is None else GUIDANCE)
+    say_of_words(pipeline, flags.prompt, words, "anything may be painted")
+    say_of_words(pipeline, flags.negative_prompt or "", words, "it keeps nothing out")
     seeds = range(flags.seed, flags.seed + flags.num_images)
     painted = paint(
         pipeline, [flags.prompt] * len(seeds), seeds, runtime, steps=flags.steps,
-        guidance=guidance, images=None if image is None else [image] * len(seeds),
-        strength=STRENGTH if flags.strength is None else flags.strength, course=True,
+        guidance=guidance, negative=flags.negative_prompt or "", size=size,
+        images=None if image is None else [image] * len(seeds), strength=strength, course=True,
     )  # fmt: skip
+    for number in painted.blackened:
+        say(f"Seed {seeds[number]}: black, by the model's own safety checker; try another seed")
     # Files of other words, or painted in another way, are others'.
     name = plain_name(flags.prompt) or "no_words"
     folder = flags.save_dir / "diffuse" / (name + as_name(asked_for(flags, *WAYS)))
@@ -256,6 +354,78 @@ def paint_prompt(flags: DiffuseFlags) -> None:
     for picture in show(flags.prompt, seeds, painted, image):
         path = folder / picture.path
         publish(draw(picture), path.with_stem(path.stem + which))
+
+
+def size_for(
+    flags: DiffuseFlags, own: tuple[int, int], image: Image.Image | None
+) -> tuple[int, int]:
+    """Return the height and width to paint: as asked for, else as the picture given, or `own`.
+
+    A picture's shape is kept, its shorter side as long as the model's own.
+
+    Raises:
+        UsageError: they are more pixels than can be painted.
+    """
+    height, width = flags.height, flags.width
+    if image is None:
+        height, width = height or own[0], width or own[1]
+    elif not (height and width):
+        shape = min(LONGEST, max(1 / LONGEST, image.width / image.height))
+        shorter = min(own)
+        if height is None:
+            height = whole(width / shape if width else shorter / min(shape, 1))
+        width = width or whole(height * shape)
+    if height * width > MOST_PIXELS:
+        asked = f"{width}x{height} pixels are {height * width / 1e6:.1f} million"
+        raise UsageError(f"{asked}: give --height and --width of fewer than 4 million")
+    return height, width
+
+
+def whole(side: float) -> int:
+    """Return the multiple of 8 that is nearest to a side, since latents are coarser by 8."""
+    return max(8, 8 * round(side / 8))
+
+
+def say_beginning(name: str, image: Image.Image, size: tuple[int, int], steps: int) -> None:
+    """Print as what a picture is begun with, and what of it is not seen."""
+    height, width = size
+    lost = lost_by_cutting(image, height, width)
+    sides = "left and right" if image.width * height > image.height * width else "top and bottom"
+    cut = f", without {lost:.1%} of it, at {sides}" if lost >= LITTLE else ""
+    say(f"Begins with {shorten(name, 40)}, {image.width}x{image.height}, as {width}x{height}{cut}")
+    if steps == 0:
+        say("No step is left by that strength: it is what the autoencoder makes of the picture")
+
+
+def guidance_for(flags: DiffuseFlags, pipeline: StableDiffusionPipeline, otherwise: float) -> float:
+    """Return the guidance asked for, or the other one.
+
+    Raises:
+        UsageError: what is not to be seen is named, and nothing is set off against it.
+    """
+    guidance = otherwise if flags.guidance_scale is None else flags.guidance_scale
+    if flags.negative_prompt is not None and guidance == 1:
+        raise UsageError("--negative_prompt counts by guidance: give a --guidance_scale above 1")
+    if flags.negative_prompt is not None and pipeline.unet.config.time_cond_proj_dim is not None:
+        raise UsageError(f"{flags.model} paints without guidance: it takes no --negative_prompt")
+    return guidance
+
+
+def say_of_words(
+    pipeline: StableDiffusionPipeline, prompt: str, words: Sequence[str] | None, of_none: str
+) -> None:
+    """Print which words of a prompt mean nothing, and which are beyond the prompt's length.
+
+    Args:
+        words: those that were learned; None if most are.
+        of_none: what follows where none of the prompt's was.
+    """
+    if words is not None and (unknown := unknown_words(prompt, words)):
+        all_of_it = len(unknown) == len(set(words_of(prompt)))
+        none = f", that is all of it: {of_none}" if all_of_it else ""
+        say(f"Never learned, so without a meaning: {', '.join(unknown)}{none}")
+    if beyond := cut_off(pipeline, prompt):
+        say(f"The prompt is too long; left out is: {beyond}")
 
 
 def save(picture: np.ndarray, path: Path, prompt: str, settings: str) -> None:
@@ -284,14 +454,13 @@ def show(
     title = f'"{shorten(prompt, 80)}"' if prompt else "no words"
     pictures, captions = list(painted.pictures), [f"seed {seed}" for seed in seeds]
     if image is not None:
-        pictures = [np.asarray(cut_square(image, painted.pictures.shape[1])), *pictures]
+        pictures = [np.asarray(cut_to(image, *painted.pictures.shape[1:3])), *pictures]
         captions = ["the picture given", *captions]
     columns = 4 + (image is not None)
     shown = [Picture("pictures.jpg", title, (sheet(pictures, captions, columns, side=1.8),))]
     if painted.course is not None:
-        count = len(painted.course)
-        steps = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int))
-        tiles = [Tile(painted.course[k], f"step {k + 1}") for k in steps]
+        pairs = zip(painted.course, painted.steps, strict=True)
+        tiles = [Tile(picture, f"step {step}") for picture, step in pairs]
         course = f"{title}, step by step: from noise to seed {seeds[0]}"
         shown.append(Picture("course.jpg", course, (Grid([tiles], side=1.4),)))
     return shown

@@ -22,7 +22,7 @@ from tasks.diffusion import GUIDANCE, STEPS, STRENGTH
 from tasks.diffusion.data import ENCODED, PREPROCESS, LatentDataset
 from tasks.diffusion.networks import make_pipeline
 from tasks.diffusion.objective import DenoisingMeter, ReconstructionMeter
-from tasks.diffusion.painting import as_bytes, cut_square, paint, prepared
+from tasks.diffusion.painting import as_bytes, cut_to, lost_by_cutting, paint, prepared, say_cut
 from tasks.diffusion.words import restore_tokenizer
 from tasks.sign_reader import SignReader, plain_name
 from tasks.testing import save_results
@@ -53,8 +53,13 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     """Draw what becomes of pictures: reconstructions, or other signs made of them."""
     of_autoencoder = trained.state["network"] == "autoencoder"
     show = reconstruct_files if of_autoencoder else turn_files
-    given = [(path, cut_square(image, PIXELS)) for path, image in given_images(flags.image)]
-    show(trained, flags, *zip(*given, strict=True))
+    paths, images, lost = [], [], []
+    for path, image in given_images(flags.image):
+        paths.append(path)
+        images.append(cut_to(image, PIXELS, PIXELS))
+        lost.append(lost_by_cutting(image, PIXELS, PIXELS))
+    say_cut(lost)
+    show(trained, flags, paths, images)
 
 
 # ---------------------------------------------------------------- reading

@@ -19,7 +19,15 @@ from tasks import ViewFlags
 from tasks.diffusion import STEPS
 from tasks.diffusion.census import Diagram, census, say_census
 from tasks.diffusion.networks import stable_diffusion_unet
-from tasks.diffusion.painting import cut_off, cut_square, paint, reconstruct, side_of
+from tasks.diffusion.painting import (
+    cut_off,
+    cut_to,
+    lost_by_cutting,
+    paint,
+    reconstruct,
+    say_cut,
+    size_of,
+)
 from tasks.diffusion.results import pipeline_of
 from tasks.trained import Trained
 from world.captions import Facts, draw_picture
@@ -122,8 +130,10 @@ def view_strength(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture
     pipeline, prompt = pipeline_for(flags, trained), flags.prompt or PROMPT
     runtime = trained.runtime
     image, name = picture_to_turn(flags)
-    made = [Tile(np.asarray(cut_square(image, side_of(pipeline))), name)]
-    made.append(Tile(reconstruct(pipeline, [image], runtime)[0], "0: the autoencoder's"))
+    size = size_of(pipeline)
+    say_cut([lost_by_cutting(image, *size)])
+    made = [Tile(np.asarray(cut_to(image, *size)), name)]
+    made.append(Tile(reconstruct(pipeline, [image], runtime, size)[0], "0: the autoencoder's"))
     for strength in STRENGTHS:
         painted = paint(
             pipeline, [prompt], [flags.seed or 0], runtime, steps=flags.steps or STEPS,
