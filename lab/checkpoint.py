@@ -13,6 +13,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -223,11 +224,11 @@ def newest_good(folder: Path, other_than: Path | None = None) -> Path | None:
     return None
 
 
-def rotate(folder: Path, keep: int, best_epoch: int | None) -> None:
-    """Remove the oldest checkpoints beyond `keep`; the best is never removed."""
+def rotate(folder: Path, keep: int, spared: Collection[int]) -> None:
+    """Remove the oldest checkpoints beyond `keep`, but those of the epochs to be spared."""
     found = epochs(folder)
     for epoch in list(found)[: max(0, len(found) - keep)]:
-        if epoch != best_epoch:
+        if epoch not in spared:
             found[epoch].unlink()
 
 

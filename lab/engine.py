@@ -367,8 +367,9 @@ def fit(
             except Diverged as error:
                 raise Diverged(f"{error}; {_way_out(learner, train_loader, run)}") from error
             history.append(row | {"seconds": time.perf_counter() - began})
-            say(_epoch_line(history[-1], learner.objective.ranks_by, settings.epoch))
-            path = run.save_epoch(state_of(epoch), settings.max_ckpt_save_num)
+            ranks_by = learner.objective.ranks_by
+            say(_epoch_line(history[-1], ranks_by, settings.epoch))
+            path = run.save_epoch(state_of(epoch), settings.max_ckpt_save_num, ranks_by)
             state, processes = EpochState(), []
             stopped = runtime.total(torch.tensor(float(stop.made), device=runtime.device))
             if stopped and epoch < settings.epoch:

@@ -122,13 +122,16 @@ class Run:
                 path.rename(place / path.name)
         return place
 
-    def save_epoch(self, state: dict[str, Any], keep: int) -> Path:
-        """Save an epoch that is done; remove the oldest ones beyond `keep`, but never the best."""
+    def save_epoch(self, state: dict[str, Any], keep: int, ranks_by: str) -> Path:
+        """Save an epoch that is done; remove the oldest ones beyond `keep`.
+
+        What is or may become the best by the figure `ranks_by` is not removed.
+        """
         path = self.folder / f"ckpt_epoch_{state['epoch']}.pth"
         if self.writes:
             checkpoint.save(path, state)
             (self.folder / checkpoint.INTERRUPTED).unlink(missing_ok=True)
-            checkpoint.rotate(self.folder, keep, state["best_epoch"])
+            checkpoint.rotate(self.folder, keep, contenders(state["history"], ranks_by))
             self.history = state["history"]
             self._log()
         return path
@@ -176,18 +179,41 @@ def best_epoch(
     neighbours' at half their weight; of equals, that of the lowest loss. Epochs whose figures are
     not finite do not count.
     """
+    ranked = _ranked(history, ranks_by)
+    if schedule != "constant":
+        return ranked[-1][2] if ranked else None
+    return _smoothed_best(ranked, len(ranked))
+
+
+def contenders(history: Sequence[dict[str, Any]], ranks_by: str) -> set[int]:
+    """Return the epochs that are best or may become it, at whatever schedule the run goes on.
+
+    An epoch's mean changes once more when its neighbour comes: until then the last one validated
+    may be best, and give way to one before it.
+    """
+    ranked = _ranked(history, ranks_by)
+    best = {_smoothed_best(ranked, len(ranked)), _smoothed_best(ranked, len(ranked) - 1)}
+    return (best | {epoch for *_, epoch in ranked[-1:]}) - {None}
+
+
+def _ranked(
+    history: Sequence[dict[str, Any]], ranks_by: str
+) -> list[tuple[float, float, int]]:
+    """Return the figure, the loss and the number of each epoch that was validated."""
     key = f"val_{ranks_by}"
     rows = [row for row in history if row.get(key) is not None]
     ranked = [(row[key], row.get("val_loss") or 0.0, row["epoch"]) for row in rows]
-    ranked = [entry for entry in ranked if all(map(math.isfinite, entry))]
-    if not ranked:
+    return [entry for entry in ranked if all(map(math.isfinite, entry))]
+
+
+def _smoothed_best(ranked: Sequence[tuple[float, float, int]], among: int) -> int | None:
+    """Return the best by smoothed figures of the first epochs, so many; None of none."""
+    if among <= 0:
         return None
-    if schedule != "constant":
-        return ranked[-1][2]
     figures = [figure for figure, _, _ in ranked]
     sums = [np.convolve(values, (1, 2, 1))[1:-1] for values in (figures, np.ones(len(figures)))]
     smooth = (sums[0] / sums[1]).round(9)
-    best = max(range(len(ranked)), key=lambda index: (smooth[index], -ranked[index][1]))
+    best = max(range(among), key=lambda index: (smooth[index], -ranked[index][1]))
     return ranked[best][2]
 
 

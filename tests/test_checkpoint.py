@@ -499,7 +499,7 @@ class Rotating(TemporaryFolder):
                 with self.subTest(keep=keep, best=best):
                     for epoch in every:
                         self.epoch_file(epoch).touch()
-                    checkpoint.rotate(self.folder, keep, best)
+                    checkpoint.rotate(self.folder, keep, {best})
                     left = set(every[-keep:]) | ({best} - {None})
                     self.assertEqual(set(checkpoint.epochs(self.folder)), left)
         self.assertIn("metrics.csv", self.names())
@@ -510,7 +510,7 @@ class Rotating(TemporaryFolder):
         left = []
         for epoch, best in bests.items():
             self.epoch_file(epoch).touch()
-            checkpoint.rotate(self.folder, 2, best)
+            checkpoint.rotate(self.folder, 2, {best})
             left.append(list(checkpoint.epochs(self.folder)))
         self.assertEqual(left, [[1], [1, 2], [2, 3], [2, 3, 4], [2, 4, 5], [5, 6], [6, 7]])
 

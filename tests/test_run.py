@@ -14,13 +14,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 
 import tasks
 from lab import checkpoint
 from lab.console import LabError
 from lab.curves import draw_curves
-from lab.run import Run, as_csv
+from lab.run import Run, as_csv, best_epoch, contenders
 from lab.runtime import Runtime
 from tests.support import PROJECT, ScriptCase, make_images, script_here, stopped_at
 
@@ -170,15 +171,34 @@ class LineageTest(RunCase):
         self.resume(folder, "--epoch", 2)
         self.assertEqual(self.epochs(folder), [1, 2])
 
-    def test_the_best_is_kept(self):
-        """Beyond the newest ones that are kept, the best is as well, until another is."""
+    def test_what_is_or_may_become_the_best_is_kept(self):
+        """Epoch 3 is best until its neighbour comes; then 1 is once more, and is still there."""
         folder = self.base / "kept"
-        run = Run(folder, CPU)
-        for epoch, best, left in ((1, 1, [1]), (2, 1, [1, 2]), (3, 1, [1, 3]), (4, 4, [4])):
-            history = [{"epoch": epoch, "loss": 0.5}]
-            run.save_epoch({"epoch": epoch, "best_epoch": best, "history": history}, 1)
+        run, history = Run(folder, CPU), []
+        for accuracy, best, left in (
+            (0.9, 1, [1]), (0.7, 1, [1, 2]), (0.95, 3, [1, 3]), (0.1, 1, [1, 4]),
+            (0.9, 1, [1, 5]), (0.9, 6, [1, 6]), (0.9, 6, [6, 7]),
+        ):  # fmt: skip
+            history.append({"epoch": len(history) + 1, "loss": 0.5, "val_accuracy": accuracy})
+            self.assertEqual(best_epoch(history, "accuracy"), best)
+            run.save_epoch({"epoch": len(history), "history": history}, 1, "accuracy")
             self.assertEqual(self.epochs(folder), left)
         run.close()
+
+    def test_the_best_is_there_after_every_epoch(self):
+        """Of many runs that rise and waver, whether each epoch is validated, at any schedule."""
+        rng = np.random.default_rng(0)
+        for run in range(300):
+            history, there = [], set()
+            for epoch in range(1, 31):
+                row = {"epoch": epoch, "val_loss": float(rng.choice([0.1, 0.2]))}
+                if epoch % (1 + run % 3) == 0:
+                    row["val_accuracy"] = round(1 - 0.5 / epoch + rng.normal(0, 0.02), 2)
+                history.append(row)
+                there = there & contenders(history, "accuracy") | {epoch}
+                for schedule in ("constant", "onecycle"):
+                    self.assertIn(best_epoch(history, "accuracy", schedule), {None, *there})
+            self.assertLessEqual(len(there), 4)
 
 
 class SchedulesTest(RunCase):

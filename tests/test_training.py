@@ -342,6 +342,10 @@ class LossTest(unittest.TestCase):
         columns = ("epoch", "val_accuracy", "val_loss")
         history = [dict(zip(columns, row, strict=True)) for row in rows]
         self.assertEqual(best_epoch(history, "accuracy"), 4)
+        for losses, best in (((0.3, 0.2), 2), ((0.2, 0.3), 1), ((0.2, 0.2), 1)):  # of equals
+            tied = [dict(zip(columns, (n, 0.9, loss), strict=True))
+                    for n, loss in enumerate(losses, 1)]  # fmt: skip
+            self.assertEqual(best_epoch(tied, "accuracy"), best)
         self.assertIsNone(best_epoch(history[-1:], "accuracy"))
         self.assertIsNone(best_epoch([{"epoch": 1}], "accuracy"))
         self.assertIsNone(best_epoch([], "accuracy"))
