@@ -154,8 +154,11 @@ def find(folder: Path, which: int | str | None) -> Path:
         return found[ASSIGNED] if max(found) == ASSIGNED else best_or_last(folder)
     if which == "best":
         which = load(found[max(found)]).get("best_epoch")
-        if which not in found:
+        if which is None:
             raise LabError(f"{folder} does not say which epoch is best; try --epoch last")
+        if which not in found:
+            where = f"the best epoch, {which}, is not in {folder} but where the run began"
+            raise LabError(f"{where}; try --epoch last")
     if which == "last":
         which = max(found)
     if which not in found:

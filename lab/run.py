@@ -37,6 +37,7 @@ from lab.files import attempt, write_whole
 from lab.folders import PROJECT
 from lab.runtime import Runtime
 
+SESSIONS = "run.json"
 # All that the scripts write into a run's folder.
 OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt", "test.json",
        "predictions.csv", "*.jpg", "vis.png", "results", "pipeline")  # fmt: skip
@@ -47,11 +48,13 @@ class Run:
 
     Attributes:
         history: a row an epoch that is done, as in metrics.csv.
+        best: the best epoch of these, as the last checkpoint says; None if there is none.
     """
 
     def __init__(self, folder: Path, runtime: Runtime):
         self.folder, self.writes = folder, runtime.rank == 0
         self.history: Sequence[dict[str, Any]] = []
+        self.best: int | None = None
         self._events: SummaryWriter | None = None
         if self.writes:  # if it cannot be, that is found out now, not after an epoch
             probe = folder / ".writable"
@@ -80,7 +83,7 @@ class Run:
         if not self.writes:
             return
         if state is not None:
-            self.history = state.get("history", [])
+            self._note(state)
         if resumed is None or resumed.parent.resolve() != self.folder.resolve():
             self.set_aside_all()
         else:
@@ -91,14 +94,18 @@ class Run:
             if place := self._set_aside(later):
                 say(f"Going on from {resumed}; what came after it is now in {place}")
         keep_log(self.folder / "log.txt")
-        path = self.folder / "run.json"
-        try:
-            sessions = list(json.loads(path.read_text())) if path.is_file() else []
-        except (OSError, ValueError, TypeError):
-            say(f"{path} cannot be read and is written anew")
-            sessions = []
-        sessions.append(session_of(runtime, seed, resumed, trained))
-        write_whole(path, json.dumps(sessions, indent=2) + "\n")
+        sessions = read_sessions(self.folder)
+        if sessions is None:
+            say(f"{self.folder / SESSIONS} cannot be read and is written anew")
+        self._record([*(sessions or []), session_of(runtime, seed, resumed, trained)])
+
+    def end(self) -> None:
+        """Note that nothing of this run is missing any more."""
+        if self.writes and (sessions := read_sessions(self.folder)):
+            self._record([*sessions[:-1], sessions[-1] | {"ended": now()}])
+
+    def _record(self, sessions: Sequence[dict[str, Any]]) -> None:
+        write_whole(self.folder / SESSIONS, json.dumps(sessions, indent=2) + "\n")
 
     def set_aside_all(self) -> None:
         """Set aside an earlier run, if there is one."""
@@ -132,9 +139,12 @@ class Run:
             checkpoint.save(path, state)
             (self.folder / checkpoint.INTERRUPTED).unlink(missing_ok=True)
             checkpoint.rotate(self.folder, keep, contenders(state["history"], ranks_by))
-            self.history = state["history"]
+            self._note(state)
             self._log()
         return path
+
+    def _note(self, state: Mapping[str, Any]) -> None:
+        self.history, self.best = state.get("history", []), state.get("best_epoch")
 
     def save_interrupted(self, state: dict[str, Any]) -> Path:
         """Save the middle of an epoch."""
@@ -196,9 +206,7 @@ def contenders(history: Sequence[dict[str, Any]], ranks_by: str) -> set[int]:
     return (best | {epoch for *_, epoch in ranked[-1:]}) - {None}
 
 
-def _ranked(
-    history: Sequence[dict[str, Any]], ranks_by: str
-) -> list[tuple[float, float, int]]:
+def _ranked(history: Sequence[dict[str, Any]], ranks_by: str) -> list[tuple[float, float, int]]:
     """Return the figure, the loss and the number of each epoch that was validated."""
     key = f"val_{ranks_by}"
     rows = [row for row in history if row.get(key) is not None]
@@ -227,6 +235,30 @@ def as_csv(history: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def read_sessions(folder: Path) -> list[dict[str, Any]] | None:
+    """Return how a run was made, an entry each time it went on; None if that cannot be read."""
+    path = folder / SESSIONS
+    if not path.is_file():
+        return []
+    try:
+        sessions = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    good = isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions)
+    return sessions if good else None
+
+
+def has_ended(folder: Path) -> bool:
+    """True of a run that came to its end: all that follows its last epoch was made as well."""
+    sessions = read_sessions(folder)
+    return bool(sessions and sessions[-1].get("ended"))
+
+
+def now() -> str:
+    """Return the time as a run's record has it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
 def session_of(
     runtime: Runtime, seed: int, resumed: Path | None, trained: dict[str, Any] | None
 ) -> dict[str, Any]:
@@ -235,7 +267,8 @@ def session_of(
     if runtime.device.type == "cuda":
         device = torch.cuda.get_device_name(runtime.device)
     return {
-        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "started": now(),
+        "ended": None,
         "command": command(Path(sys.argv[0]).name, *sys.argv[1:]),
         "resumed": resumed and str(resumed),
         "seed": seed,
