@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lab import checkpoint
 from lab.console import LabError, command, keep_log, say
-from lab.files import attempt, write_whole
+from lab.files import alone, attempt, write_whole
 from lab.folders import PROJECT
 from lab.runtime import Runtime
 
@@ -62,6 +63,15 @@ class Run:
                 folder.mkdir(parents=True, exist_ok=True)
                 probe.touch()
                 probe.unlink(missing_ok=True)
+
+    def taken(self) -> AbstractContextManager:
+        """Return the context in which no other process trains in this folder.
+
+        Raises:
+            LabError: another one does.
+        """
+        instead = "wait for it, or give another --ckpt_path"
+        return alone(self.folder, "trains in", instead) if self.writes else nullcontext()
 
     def begin(
         self,

@@ -101,7 +101,7 @@ class TrainFlags:
 
 def run_task() -> Any:
     """Declare `--task` of a script that takes the task from the run."""
-    return flag(None, TASKS, "whose folder is the default of --ckpt_path")
+    return flag(None, TASKS, "take the run in its folder, checkpoints/TASK (default: the signs')")
 
 
 @dataclass(frozen=True)

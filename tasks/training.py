@@ -14,6 +14,7 @@ from lab.folders import located
 from lab.run import Run, has_ended
 from lab.runtime import Runtime, start
 from tasks import Job, StartFlags, State, Task, TrainFlags
+from tasks.trained import another_run
 
 
 def resume(path: Path) -> tuple[Task, Path, State]:
@@ -61,7 +62,8 @@ def run(
         weights: a checkpoint or a bare state dict to start from.
     """
     if resumed is not None and flags.task != task.name:
-        raise UsageError(f"{flags.resume} is a run of --task {task.name}; leave out --task")
+        wrong = f"{flags.resume} is a run of --task {task.name}; leave out --task"
+        raise UsageError(f"{wrong}; {another_run(flags.task, flags.resume.parent, '--resume')}")
     runtime = start(flags.device, flags.settings.precision)
     try:
         stages = task.stages(flags, resumed)
@@ -110,9 +112,9 @@ def train(
     if done:
         check_unfinished(flags, resumed)
     job = task.prepare(flags, runtime, resumed, weights)
-    train_loader, val_loader = job.loaders["train"], job.loaders.get("val")
+    train_and_val = job.loaders["train"], job.loaders.get("val")
     if flags.overfit_batch:
-        batch = next(iter(train_loader))
+        batch = next(iter(train_and_val[0]))
         engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
         return None
     data = {mode: fingerprint(loader.dataset) for mode, loader in job.loaders.items()}
@@ -120,31 +122,41 @@ def train(
     if resumed is not None:
         learner.load(resumed)
         resumed = with_data(resumed, data, flags)
-    if outer not in (None, flags.ckpt_path):
-        # Else --resume of that folder would find the last stage of an earlier run.
-        Run(outer, runtime).set_aside_all()
     folder = Run(flags.ckpt_path, runtime)  # is made once the flags are found good
-    begin(folder, task, flags, runtime, job, resumed)
-    identity = {"task": task.name, "data": data, **job.identity}
-    try:
-        if done:
-            learner.finish()
-        else:
-            engine.fit(learner, train_loader, val_loader, folder, identity, resumed)
-    except (KeyboardInterrupt, engine.Diverged):  # which every process ends with
-        task.publish_curves(folder, job.objective.ranks_by)
-        runtime.wait_for_all()
-        raise
-    task.publish_curves(folder, job.objective.ranks_by)
+    with folder.taken():
+        if outer not in (None, flags.ckpt_path):
+            # Else --resume of that folder would find the last stage of an earlier run.
+            Run(outer, runtime).set_aside_all()
+        begin(folder, task, flags, runtime, job, resumed)
+        try:
+            if done:
+                learner.finish()
+            else:
+                identity = {"task": task.name, "data": data, **job.identity}
+                engine.fit(learner, *train_and_val, folder, identity, resumed)
+        except (KeyboardInterrupt, engine.Diverged):  # which every process ends with
+            task.publish_curves(folder, job.objective.ranks_by)
+            runtime.wait_for_all()
+            raise
+        return job, finish(folder, task, runtime, job)
+
+
+def finish(run: Run, task: Task, runtime: Runtime, job: Job) -> str:
+    """Do what follows a training: curves, a test, what is made of the network.
+
+    Returns:
+        Which epoch is tested, the best or the last.
+    """
+    task.publish_curves(run, job.objective.ranks_by)
     runtime.wait_for_all()  # for the first process to have saved the last epoch
-    tested = which_tested(flags.ckpt_path)
+    tested = which_tested(run.folder)
     if "test" in job.loaders:
-        test_epoch(flags, job, runtime, tested)
-    if runtime.rank == 0 and job.finish is not None:
-        job.finish(job.network, flags.ckpt_path)
-    folder.end()
+        test_epoch(run.folder, job, runtime, tested)
+    if run.writes and job.finish is not None:
+        job.finish(job.network, run.folder)
+    run.end()
     runtime.wait_for_all()  # torchrun stops all when one does not end well
-    return job, tested
+    return tested
 
 
 def check_unfinished(flags: TrainFlags, resumed: State) -> None:
@@ -220,9 +232,9 @@ def which_tested(folder: Path) -> str:
     return "last"
 
 
-def test_epoch(flags: TrainFlags, job: Job, runtime: Runtime, which: str) -> None:
+def test_epoch(folder: Path, job: Job, runtime: Runtime, which: str) -> None:
     """Test an epoch, and say how good it is."""
-    tested = checkpoint.load(checkpoint.find(flags.ckpt_path, which))
+    tested = checkpoint.load(checkpoint.find(folder, which))
     job.network.load_state_dict(tested["model_state"])
     meter, ranks_by = job.objective.meter(), job.objective.ranks_by
     figures = engine.evaluate(job.network, meter, job.loaders["test"], runtime, "testing")
