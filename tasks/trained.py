@@ -40,8 +40,11 @@ class Trained:
         return tuple(map(str, names or range(self.state["configs"]["num_classes"])))
 
 
-def load_run(flags: TestFlags | ViewFlags, precision: str | None) -> Trained:
-    """Load the network that flags name; arguments and errors as of `load_trained`.
+def load_run(flags: TestFlags | ViewFlags, precision: str | None, task: str | None) -> Trained:
+    """Load the network that flags name, in a precision as of `load_trained`.
+
+    Args:
+        task: of the run that is meant; None for any.
 
     Raises:
         LabError: no such run; says where one is, or how to train it.
@@ -49,7 +52,7 @@ def load_run(flags: TestFlags | ViewFlags, precision: str | None) -> Trained:
     """
     folder = flags.ckpt_path
     if not checkpoint.epochs(folder):
-        raise LabError(f"no checkpoints in {folder}; {another_run(flags.task, folder)}")
+        raise LabError(f"no checkpoints in {folder}; {another_run(task, folder)}")
     trained = load_trained(checkpoint.find(folder, flags.epoch), flags.device, precision)
     if flags.task not in (None, trained.task.name):
         kind = f"{trained.path} is of --task {trained.task.name}"
@@ -58,7 +61,7 @@ def load_run(flags: TestFlags | ViewFlags, precision: str | None) -> Trained:
 
 
 def another_run(task: str | None, folder: Path, flag: str = "--ckpt_path") -> str:
-    """Say which folder, near one that is no use, holds a run, or the command that trains one.
+    """Say which folder, near one that is no use, holds a run, and the command that trains one.
 
     Args:
         task: of the run; None for any.
@@ -67,13 +70,15 @@ def another_run(task: str | None, folder: Path, flag: str = "--ckpt_path") -> st
     # Set aside in the folder itself, the newest first; then beside it.
     earlier = sorted(folder.glob("previous_*"), key=lambda place: (len(place.name), place.name))
     beside = sorted([*folder.parent.glob("*"), *folder.parent.glob("*/previous_*")])
-    for other in (*reversed(earlier), *beside):
-        kind = task_in(other)
-        if kind is not None and kind == (task or kind) and other != folder:
-            return f"{other} holds one of {kind}: {flag} {shlex.quote(str(other))}"
+    kinds = {other: task_in(other) for other in (*reversed(earlier), *beside) if other != folder}
+    others = [other for other, kind in kinds.items() if kind and kind == (task or kind)]
     which = () if task in (None, DEFAULT) else ("--task", task)
     where = () if checkpoint.epochs(folder) else ("--ckpt_path", folder)
-    return f"train one: {command('train.py', *which, *where)}"
+    training = f"train one: {command('train.py', *which, *where)}"
+    if not others:
+        return training
+    there = f"{others[0]} holds one of {kinds[others[0]]} ({flag} {shlex.quote(str(others[0]))})"
+    return f"{there}; or {training}"
 
 
 def task_in(folder: Path) -> str | None:

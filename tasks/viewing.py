@@ -22,8 +22,9 @@ def view(flags: ViewFlags) -> None:
         UsageError: the view is not for this network; says which are.
     """
     trained, task = None, tasks.load(tasks.DEFAULT)
+    owner = next(name for name in tasks.TASKS if flags.type in tasks.load(name).views)
     if flags.model is None:
-        trained = load_run(flags, "fp32")
+        trained = load_run(flags, "fp32", flags.task or owner)
         task = trained.task
     elif flags.type not in task.views:  # a published network of another task, or of torchvision's
         every = map(tasks.load, tasks.TASKS)
@@ -32,7 +33,6 @@ def view(flags: ViewFlags) -> None:
         others = ", ".join(task.views)
         wrong = f"--type {flags.type} is not for {flags.model or trained.path}: try {others}"
         if trained is not None:
-            owner = next(name for name in tasks.TASKS if flags.type in tasks.load(name).views)
             wrong += f"; it is for {owner}: {another_run(owner, flags.ckpt_path)}"
         raise UsageError(wrong)
     asked = asked_for(flags, *NAMED)
