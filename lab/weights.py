@@ -31,12 +31,13 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def load_body(
-    network: nn.Module, weights: dict[str, Tensor], outputs: Sequence[str]
+    network: nn.Module, weights: dict[str, Tensor], outputs: Sequence[str], keep: bool = True
 ) -> tuple[str, ...]:
     """Load a state dict to start from; output layers that do not fit are left as they are.
 
     Args:
         outputs: names of the layers, of the network or of the weights, that tell classes apart.
+        keep: these where they fit; else, of other classes, none of them.
 
     Returns:
         The names of the layers that are new, i.e. untrained; errors as of `load_weights`.
@@ -46,7 +47,8 @@ def load_body(
     new = {
         name.rpartition(".")[0]: None
         for name, value in own.items()
-        if name.startswith(prefixes) and (name not in weights or weights[name].shape != value.shape)
+        if name.startswith(prefixes)
+        and not (keep and name in weights and weights[name].shape == value.shape)
     }
     of_new = tuple(f"{layer}." for layer in new)
     kept = {
