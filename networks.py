@@ -116,8 +116,11 @@ class STN(nn.Module):
 
 def warp(images: Tensor, theta: Tensor) -> Tensor:
     """Sample images (N, C, H, W) where theta (N, 2, 3) says, bilinear, 0 (mid-grey) outside."""
-    with torch.autocast(images.device.type, enabled=False):  # its matrix product would be bf16
-        grid = F.affine_grid(theta, images.shape, align_corners=False)  # (N, H, W, 2)
+    if torch.jit.is_scripting():  # which has no autocast but of a constant device
+        grid = F.affine_grid(theta, images.shape, align_corners=False)
+    else:
+        with torch.autocast(images.device.type, enabled=False):  # its matrix product would be bf16
+            grid = F.affine_grid(theta, images.shape, align_corners=False)  # (N, H, W, 2)
     return F.grid_sample(images.to(grid.dtype), grid, align_corners=False).to(images.dtype)
 
 
@@ -287,10 +290,8 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     channels = value.shape[2]
     width = -(-max(query.shape[2], channels) // 8) * 8
-    query, key, value = (
-        F.pad(operand, (0, width - operand.shape[2])).contiguous()
-        for operand in (query, key, value)
-    )
+    padded = [F.pad(x, (0, width - x.shape[2])).contiguous() for x in (query, key, value)]
+    query, key, value = padded
     # On a CPU the backward pass has one thread for each head of each image. Queries need nothing of
     # each other, so they are dealt out to as many heads as keep the threads busy.
     heads = 1
@@ -357,9 +358,8 @@ class Classifier(nn.Module):
         use_non_local: bool = False,
     ):
         super().__init__()
-        self.config = ClassifierConfig(
-            in_channels, num_classes, use_batch_norm, use_stn, dropout_prob, use_non_local
-        )
+        own = (in_channels, num_classes, use_batch_norm, use_stn, dropout_prob, use_non_local)
+        self.config = ClassifierConfig(*own)
         bn = use_batch_norm
         self.stn = STN(in_channels) if use_stn else nn.Identity()
         self.conv_net = nn.Sequential(

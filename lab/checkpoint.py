@@ -203,8 +203,9 @@ def find(folder: Path, which: int | str | None) -> Path:
         if which is None:
             raise LabError(f"{folder} does not say which epoch is best; try --epoch last")
         if which not in found:
-            where = f"the best epoch, {which}, is not in {folder} but where the run began"
-            raise LabError(f"{where}; try --epoch last")
+            raise LabError(
+                f"no checkpoint of the best epoch, {which}, in {folder}; try --epoch last"
+            )
     if which == "last":
         which = max(found)
     if which not in found:

@@ -8,6 +8,7 @@ Fine-tuning keeps a trained body and gives it new output layers where classes ar
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,13 @@ DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
     """Load a state dict into a network; a LabError names the first mismatch if it does not fit."""
+    named = OrderedDict((DENSENET.sub(r"\1\2", name), value) for name, value in weights.items())
+    # MNASNet takes no weights that do not say their layout's version; plain dictionaries do not.
+    own = {"": {"version": network._version}}
+    named._metadata = getattr(weights, "_metadata", own)
     try:
-        network.load_state_dict({DENSENET.sub(r"\1\2", k): v for k, v in weights.items()})
-    except (RuntimeError, TypeError, AttributeError) as error:
+        network.load_state_dict(named)
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         lines = str(error).strip().splitlines()
         first = lines[min(1, len(lines) - 1)].strip()
         raise LabError(f"the weights do not fit the network: {first[:200]}") from error

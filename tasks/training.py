@@ -228,7 +228,7 @@ def which_tested(folder: Path) -> str:
     best = checkpoint.load(checkpoint.find(folder, "last")).get("best_epoch")
     if best is None or best in checkpoint.epochs(folder):
         return "last" if best is None else "best"
-    say(f"The best epoch, {best}, is where this run began, not in {folder}")
+    say(f"There is no checkpoint of the best epoch, {best}, in {folder}: the last is tested")
     return "last"
 
 

@@ -321,6 +321,19 @@ class LossTest(unittest.TestCase):
         for name, value in model.state_dict().items():
             self.assertTrue(torch.equal(value, before[name]), name)
 
+    def test_whether_it_can_go_on_is_asked_as_in_testing(self):
+        """By running statistics, which stay as they are: here they alone are lost."""
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        learner = Learner(ClassificationObjective(), network, TrainSettings(), CPU)
+        images, labels = torch.randn(20, 12), torch.randint(0, 3, (20,))
+        learner.train()
+        self.assertTrue(learner.loss_is_finite(images, labels))
+        self.assertEqual(int(network[1].num_batches_tracked), 0)
+        network[1].running_var.fill_(math.nan)
+        learner.train()
+        self.assertFalse(learner.loss_is_finite(images, labels))
+
     def test_best_epoch_of_a_schedule(self):
         """Where the rate comes down, the last one that was validated and is finite."""
         accuracies = (0.9, 0.99, 0.9, math.nan, None)
