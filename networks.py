@@ -116,9 +116,12 @@ class STN(nn.Module):
 
 def warp(images: Tensor, theta: Tensor) -> Tensor:
     """Sample images (N, C, H, W) where theta (N, 2, 3) says, bilinear, 0 (mid-grey) outside."""
-    with torch.autocast(images.device.type, enabled=False):  # its matrix product would be bf16
-        grid = F.affine_grid(theta, images.shape, align_corners=False)  # (N, H, W, 2)
-    return F.grid_sample(images, grid, align_corners=False)
+    if torch.jit.is_scripting():  # which has no autocast but of a constant device
+        grid = F.affine_grid(theta, images.shape, align_corners=False)
+    else:
+        with torch.autocast(images.device.type, enabled=False):  # its matrix product would be bf16
+            grid = F.affine_grid(theta, images.shape, align_corners=False)  # (N, H, W, 2)
+    return F.grid_sample(images.to(grid.dtype), grid, align_corners=False).to(images.dtype)
 
 
 class NonLocalBlock(nn.Module):
@@ -287,14 +290,12 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     channels = value.shape[2]
     width = -(-max(query.shape[2], channels) // 8) * 8
-    query, key, value = (
-        F.pad(operand, (0, width - operand.shape[2])).contiguous()
-        for operand in (query, key, value)
-    )
+    padded = [F.pad(x, (0, width - x.shape[2])).contiguous() for x in (query, key, value)]
+    query, key, value = padded
     # On a CPU the backward pass has one thread for each head of each image. Queries need nothing of
     # each other, so they are dealt out to as many heads as keep the threads busy.
     heads = 1
-    if query.device.type == "cpu":
+    if query.device.type == "cpu" and not torch.compiler.is_exporting():  # for any N, then
         while heads * len(query) < torch.get_num_threads() and query.shape[1] % (2 * heads) == 0:
             heads *= 2
     query = query.unflatten(1, (heads, -1))  # (N, heads, P / heads, width)
@@ -317,11 +318,12 @@ def relu_attention(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
     dtype = value.dtype
     a, b, value = map(at_least_float32, (a, b, value))
     b, order = b.sort(1, descending=True)
-    value = value.take_along_dim(order.unsqueeze(2), 1)
+    value = value.gather(1, order.unsqueeze(2).expand_as(value))
     sums = torch.cat((value, b.unsqueeze(2) * value), 2).cumsum(1)
     sums = F.pad(sums, (0, 0, 1, 0))  # (N, P' + 1, 2E), row k over the k largest b
     k = torch.searchsorted(-b.detach(), a.detach())  # how many -b_j < a_i
-    value_sum, product_sum = sums.take_along_dim(k.unsqueeze(2), 1).chunk(2, 2)  # (N, P, E)
+    rows = k.unsqueeze(2).expand(-1, -1, sums.shape[2])
+    value_sum, product_sum = sums.gather(1, rows).chunk(2, 2)  # (N, P, E)
     return ((a.unsqueeze(2) * value_sum + product_sum) / b.shape[1]).to(dtype)
 
 
@@ -356,9 +358,8 @@ class Classifier(nn.Module):
         use_non_local: bool = False,
     ):
         super().__init__()
-        self.config = ClassifierConfig(
-            in_channels, num_classes, use_batch_norm, use_stn, dropout_prob, use_non_local
-        )
+        own = (in_channels, num_classes, use_batch_norm, use_stn, dropout_prob, use_non_local)
+        self.config = ClassifierConfig(*own)
         bn = use_batch_norm
         self.stn = STN(in_channels) if use_stn else nn.Identity()
         self.conv_net = nn.Sequential(
@@ -369,21 +370,24 @@ class Classifier(nn.Module):
             ConvBlock(64, 128, 3, 1, 1, bn),  # (N, 128, 8, 8)
             nn.MaxPool2d(2, 2),  # (N, 128, 4, 4)
             ConvBlock(128, 128, 3, 1, 1, bn, use_residual=True),
-            nn.Dropout(dropout_prob),
+            nn.Dropout(float(dropout_prob)),
         )
         self.non_local = NonLocalBlock(64, dimensions=2) if use_non_local else nn.Identity()
         self.fc_net = nn.Sequential(
             nn.Linear(128 * (IMAGE_SIZE // 8) ** 2, 256),
             nn.ReLU(),
             nn.BatchNorm1d(256) if use_batch_norm else nn.Identity(),
-            nn.Dropout(dropout_prob),
+            nn.Dropout(float(dropout_prob)),
             nn.Linear(256, num_classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        middle = self.non_local(self.conv_net[:4](self.stn(x)))  # (N, 64, 8, 8)
-        features = self.conv_net[4:](middle)  # (N, 128, 4, 4)
-        return self.fc_net(features.flatten(1))
+        x = self.stn(x)
+        for index, layer in enumerate(self.conv_net):  # a slice of it is nothing to TorchScript
+            if index == 4:
+                x = self.non_local(x)  # (N, 64, 8, 8)
+            x = layer(x)
+        return self.fc_net(x.flatten(1))  # of (N, 128, 4, 4)
 
 
 @dataclass(frozen=True)
@@ -410,12 +414,12 @@ class MnistCNN(nn.Module):
             nn.MaxPool2d(2, 2),  # (N, 32, 13, 13)
             ConvBlock(32, 64, 3, 1, 0),  # (N, 64, 11, 11)
             nn.MaxPool2d(2, 2),  # (N, 64, 5, 5)
-            nn.Dropout(dropout_prob),
+            nn.Dropout(float(dropout_prob)),
         )
         self.fc_net = nn.Sequential(
             nn.Linear(64 * 5 * 5, 128),
             nn.ReLU(),
-            nn.Dropout(dropout_prob),
+            nn.Dropout(float(dropout_prob)),
             nn.Linear(128, num_classes),
         )
 

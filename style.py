@@ -14,17 +14,15 @@ instance normalisation).
 
 from argparse import Namespace
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from lab.console import LabError, UsageError, command, process_rank, run
 from lab.flags import Parser, add_flags, read_flags
 from lab.settings import TrainSettings
-from tasks import TrainFlags
+from tasks import TrainFlags, folder_of
 from tasks.style import PAINTING, TASK, Flags, StyleFlags
 
 TRAINING = ("epoch", "batch_size", "precision")  # settings of --train alone
-RUN = Path("checkpoints/style")
 
 
 def parse(defaults: dict[str, Any]) -> Namespace:
@@ -57,7 +55,11 @@ def main() -> None:
     from tasks import training
 
     path = resumed = None
-    known = {"lr": TrainSettings.lr, "optim_type": TrainSettings.optim_type, "ckpt_path": RUN}
+    known = {
+        "lr": TrainSettings.lr,
+        "optim_type": TrainSettings.optim_type,
+        "ckpt_path": folder_of(TASK.name),
+    }
     if flags.resume is not None:
         task, path, resumed = training.resume(flags.resume)
         if task is not TASK:

@@ -23,7 +23,7 @@ from tasks import Task, TrainFlags
 def make_parser(task: Task) -> Parser:
     """Return the parser of train.py's flags, a task's own among them."""
     parser = Parser(__doc__)
-    add_flags(parser, TrainFlags)
+    add_flags(parser, TrainFlags, defaults={"ckpt_path": tasks.folder_of(task.name)})
     add_flags(parser, task.Flags)
     add_flags(parser, TrainSettings, defaults=task.defaults)
     return parser

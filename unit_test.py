@@ -15,6 +15,7 @@ import tempfile
 import unittest
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from lab.console import run
 from lab.flags import Parser
@@ -54,10 +55,32 @@ def run_here(suite: str) -> tuple[int, int, int]:
         faulthandler.dump_traceback_later(LIMIT, exit=True)
     sys.path.insert(0, str(TESTS.parent))
     loaded = unittest.defaultTestLoader.loadTestsFromName(f"tests.test_{suite}")
-    result = unittest.TextTestRunner(verbosity=2).run(loaded)
-    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-    skipped = len(result.skipped)
-    return result.testsRun - failed - skipped, failed, skipped
+    result = unittest.TextTestRunner(verbosity=2, resultclass=Result).run(loaded)
+    failed = {whole(test) for test, _ in result.failures + result.errors}
+    failed |= set(result.unexpectedSuccesses)
+    skipped = {whole(test) for test, _ in result.skipped} - failed
+    return len(result.passed - skipped), len(failed), len(skipped)
+
+
+class Result(unittest.TextTestResult):
+    """Which tests have passed, each once, however many subtests it has."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.passed: set[unittest.TestCase] = set()
+
+    def addSuccess(self, test: unittest.TestCase) -> None:
+        super().addSuccess(test)
+        self.passed.add(test)
+
+    def addExpectedFailure(self, test: unittest.TestCase, error: Any) -> None:
+        super().addExpectedFailure(test, error)
+        self.passed.add(test)
+
+
+def whole(test: Any) -> Any:
+    """Return the test that a subtest is part of; another one is whole."""
+    return getattr(test, "test_case", test)
 
 
 def run_all(suites: list[str]) -> tuple[int, int, int]:

@@ -48,7 +48,11 @@ def check(flags: ViewFlags) -> None:
 
 
 def main() -> None:
-    flags = read_flags(make_parser().parse_args(), ViewFlags)
+    parser = make_parser()
+    asked = read_flags(parser.parse_args(), ViewFlags)
+    task = asked.task or next(n for n in tasks.TASKS if asked.type in tasks.load(n).views)
+    parser.set_defaults(ckpt_path=tasks.folder_of(task))
+    flags = read_flags(parser.parse_args(), ViewFlags)
     check(flags)
 
     from lab.drawing import show_figures

@@ -4,8 +4,11 @@ A data set is asked for whole batches: `__getitems__(BatchIndices)` returns one 
 loop.
 """
 
+import os
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +113,19 @@ def load_batches(
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def fingerprint(dataset: Dataset) -> list[int]:
+    """Return the number of inputs, and one that other files, labels or another order change."""
+    split, number = getattr(dataset, "split", dataset), 0
+    for name in ("paths", "names", "labels", "boxes", "pixels"):
+        held = getattr(split, name, ())
+        for value in held if isinstance(held, list | tuple) else [held.cpu().numpy()]:
+            if isinstance(value, Path):  # wherever the data set lies
+                value = "/".join(value.parts[-2:])
+            content = os.fsencode(value) if isinstance(value, str) else np.ascontiguousarray(value)
+            number = zlib.crc32(content, number)
+    return [len(dataset), number]
 
 
 def check_count(count: int, world_size: int, normalises: bool) -> None:

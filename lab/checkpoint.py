@@ -13,6 +13,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ KINDS = {"configs": dict, "optimizer_state": dict, "settings": dict, "flags": di
          "preprocess": dict, "class_names": list | tuple, "history": list,
          "epoch": int}  # fmt: skip
 ASSIGNED = 10  # the epoch that the assignment trains to, and tests
+# Under which other programs save weights, beside which some save an average of them, for example.
+USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
+# What DataParallel, torch.compile, Lightning and others put before the names of weights.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 EPOCH_FILE = re.compile(r"ckpt_epoch_(\d+)\.pth")
 
 
@@ -75,7 +80,7 @@ def load_any(path: Path) -> dict[str, Any]:
     """Read weights to start from: a checkpoint, a run's folder (`best_or_last`), a state dict.
 
     Returns:
-        A checkpoint; of a state dict, alone or under `state_dict`, an empty one around it.
+        A checkpoint; of a state dict, alone or wherever a file has one, an empty one around it.
 
     Raises:
         LabError: missing, damaged, holding code, or no weights.
@@ -98,18 +103,60 @@ def _read(path: Path, device: str | torch.device = "cpu", bare: bool = False) ->
     """
     state = _unpickle(path, device)
     if bare and "model_state" not in state:
-        state = {"model_state": state.get("state_dict", state)}
+        state = {"model_state": _only_state_dict(path, state)}
     missing = [key for key in ("model_state", "configs") if key not in state]
     if missing and not bare:
         raise ValueError(f"is no checkpoint of this lab: it lacks {' and '.join(missing)}")
-    weights = state["model_state"]
-    tensors = isinstance(weights, dict) and all(isinstance(w, Tensor) for w in weights.values())
-    if not tensors or not weights:
+    if not _is_state_dict(state["model_state"]):
         raise ValueError("is no state dict: it holds other things than named tensors")
+    state["model_state"] = _unwrapped(path, state["model_state"])
     for key, kind in KINDS.items():
         if key in state and not isinstance(state[key], kind):
             raise ValueError(f"is damaged: its {key} is a {type(state[key]).__name__}")
     return state
+
+
+def _is_state_dict(weights: Any) -> bool:
+    """True of a dictionary of named tensors, and nothing else."""
+    if not isinstance(weights, dict) or not weights:
+        return False
+    return all(isinstance(k, str) and isinstance(w, Tensor) for k, w in weights.items())
+
+
+def _only_state_dict(path: Path, state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the state dict in what other programs save, and say which where it has a name.
+
+    Raises:
+        ValueError: as in `_read`: there is none, or it is not clear which.
+    """
+    if _is_state_dict(state):
+        return state
+    inner = {f"{key}": value for key, value in state.items() if isinstance(value, dict)}
+    deeper = {
+        f"{key}.{name}": value for key, content in inner.items() for name, value in content.items()
+    }
+    dicts = {key: value for key, value in (inner | deeper).items() if _is_state_dict(value)}
+    usual = [key for key in dicts if key in USUAL]
+    chosen = usual or list(dicts)
+    if not chosen:
+        raise ValueError("is no state dict: it holds other things than named tensors")
+    if len(chosen) > 1:
+        raise ValueError(f"holds several state dicts, {', '.join(chosen)}: save the one to take")
+    say(f"Taking {chosen[0]} of {path}")
+    return dicts[chosen[0]]
+
+
+def _unwrapped(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights without what wrappers put before every name; say what was left out."""
+    if "n_averaged" in weights:  # of torch's AveragedModel
+        weights = {name: value for name, value in weights.items() if name != "n_averaged"}
+    while len(prefixes := {name.partition(".")[0] for name in weights}) == 1:
+        prefix = f"{prefixes.pop()}."
+        if prefix not in WRAPPERS or not all(name.startswith(prefix) for name in weights):
+            break
+        say(f"Taking the weights of {path} without {prefix} before their names")
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
 
 
 def _unpickle(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -153,8 +200,12 @@ def find(folder: Path, which: int | str | None) -> Path:
         return found[ASSIGNED] if max(found) == ASSIGNED else best_or_last(folder)
     if which == "best":
         which = load(found[max(found)]).get("best_epoch")
-        if which not in found:
+        if which is None:
             raise LabError(f"{folder} does not say which epoch is best; try --epoch last")
+        if which not in found:
+            raise LabError(
+                f"no checkpoint of the best epoch, {which}, in {folder}; try --epoch last"
+            )
     if which == "last":
         which = max(found)
     if which not in found:
@@ -223,11 +274,11 @@ def newest_good(folder: Path, other_than: Path | None = None) -> Path | None:
     return None
 
 
-def rotate(folder: Path, keep: int, best_epoch: int | None) -> None:
-    """Remove the oldest checkpoints beyond `keep`; the best is never removed."""
+def rotate(folder: Path, keep: int, spared: Collection[int]) -> None:
+    """Remove the oldest checkpoints beyond `keep`, but those of the epochs to be spared."""
     found = epochs(folder)
     for epoch in list(found)[: max(0, len(found) - keep)]:
-        if epoch != best_epoch:
+        if epoch not in spared:
             found[epoch].unlink()
 
 

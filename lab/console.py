@@ -40,12 +40,25 @@ def process_rank() -> tuple[int, int]:
 
 
 _log: Path | None = None  # of the run at hand
+_unlogged: list[str] = []  # what was said since there was one
 
 
 def keep_log(path: Path | None) -> None:
-    """Append to a file what is said from now on; to none if None."""
+    """Append to a file what is said from now on, and what was since None was given last."""
     global _log
-    _log = path
+    _log, lines = path, _unlogged.copy()
+    _unlogged.clear()
+    if path is not None and lines:
+        _append(lines)
+
+
+def _append(lines: Iterable[str]) -> None:
+    """Put lines into the log that is kept, or keep them for the next one."""
+    if _log is None:
+        _unlogged.extend(lines)
+        return
+    with suppress(OSError), _log.open("a", encoding="utf-8", errors="backslashreplace") as log:
+        log.writelines(f"{line}\n" for line in lines)
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -53,9 +66,7 @@ def say(text: str, file: TextIO | None = None) -> None:
     if process_rank()[0] > 0:
         return
     print(text, file=file, flush=True)
-    if _log is not None:
-        with suppress(OSError), _log.open("a", encoding="utf-8", errors="backslashreplace") as log:
-            log.write(f"{text}\n")
+    _append([text])
 
 
 def command(script: str, *arguments: object) -> str:

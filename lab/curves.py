@@ -1,6 +1,6 @@
 """The curves of trainings: of one, and of several in one picture."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,10 +12,13 @@ from lab.drawing import plain
 from lab.pictures import shorten
 
 
-def draw_curves(history: Sequence[dict], ranks_by: str = "accuracy") -> Figure:
+def draw_curves(
+    history: Sequence[dict], ranks_by: str = "accuracy", best: int | None = None
+) -> Figure:
     """Draw the losses, and the figure that ranks epochs, of training and of validation.
 
     Args:
+        best: the epoch to mark as the best.
         history: a row an epoch: `loss`, and where they were measured `val_loss`, the ranking
             figure, and `val_` with its name.
         ranks_by: name of that figure; drawn in % where it is a share.
@@ -30,26 +33,30 @@ def draw_curves(history: Sequence[dict], ranks_by: str = "accuracy") -> Figure:
         axis.set_ylabel(f"{name} ({unit})" if unit else name)
     else:
         axis.remove()
-    values = [value for value in _curve(history, f"val_{ranks_by}", scale)[1] if np.isfinite(value)]
-    if values:
-        best = f"{max(values):.2f} %" if unit else f"{max(values):.4g}"
-        loss_axis.set_title(f"best validation {name}: {best}")
+    if (value := _at(history, f"val_{ranks_by}", best, scale)) is not None:
+        axis.plot(best, value, "*", color="C2", markersize=12, clip_on=False)
+        text = f"{value:.2f} %" if unit else f"{value:.4g}"
+        loss_axis.set_title(f"best epoch (\N{BLACK STAR}) {best}: validation {name} {text}")
     figure.legend(handles=lines + ranking, loc="outside lower center", ncols=2)
     return figure
 
 
-def draw_comparison(histories: dict[str, Sequence[dict]], ranks_by: str = "accuracy") -> Figure:
+def draw_comparison(
+    histories: dict[str, Sequence[dict]],
+    ranks_by: str = "accuracy",
+    bests: Mapping[str, int | None] | None = None,
+) -> Figure:
     """Draw the losses of runs, and their validation by the figure that ranks epochs, a colour each.
 
     A share has the logarithm of what it lacks for its axis: 98 and 99 % are as far apart as 80
     and 90.
 
-    Arguments as of `draw_curves`, of each run by its name.
+    Arguments as of `draw_curves`, of each run by its name; the best epochs are larger marks.
     """
     figure, (loss_axis, axis) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     name, unit, scale = _how_shown(histories.values(), ranks_by)
     lines, losses, shown = [], [], []
-    for index, history in enumerate(histories.values()):
+    for index, (run, history) in enumerate(histories.items()):
         style = {"color": f"C{index % 10}", "marker": "osv^D"[index % 5], "markersize": 4}
         for key, line in (("loss", "-"), ("val_loss", ":")):
             epochs, values = _curve(history, key)
@@ -60,6 +67,9 @@ def draw_comparison(histories: dict[str, Sequence[dict]], ranks_by: str = "accur
         # Points at the edge are not cut; but without a point, the layout takes it for endless.
         style["clip_on"] = not np.isfinite(values).any()
         lines += axis.plot(epochs, values, **style)
+        best = (bests or {}).get(run)
+        if best in epochs:
+            axis.plot(best, values[epochs.index(best)], **style | {"markersize": 9})
         shown += values
     if min(losses, default=1.0) > 0:
         loss_axis.set_yscale("log")
@@ -99,6 +109,11 @@ def _curve(history: Sequence[dict], key: str, scale: float = 1.0) -> tuple[list,
     """Return the epochs that a figure was measured in, and its values."""
     rows = [row for row in history if row.get(key) is not None]
     return [row["epoch"] for row in rows], [scale * row[key] for row in rows]
+
+
+def _at(history: Sequence[dict], key: str, epoch: int | None, scale: float) -> float | None:
+    """Return a figure of an epoch; None where it was not measured in it."""
+    return dict(zip(*_curve(history, key, scale), strict=True)).get(epoch)
 
 
 def _plot_both(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.console import LabError, say
+from lab.files import alone
 from lab.folders import unfinished
 
 
@@ -24,7 +25,14 @@ def download(name: str, folder: str, instead: str, root: Path) -> None:
     target = root / folder
     if target.is_dir():
         return
-    say(f"No {name} in {root}: downloading it, once.")
+    with alone(root, "downloads into"):
+        if not target.is_dir():
+            say(f"No {name} in {root}: downloading it, once.")
+            _download(name, target, instead)
+
+
+def _download(name: str, target: Path, instead: str) -> None:
+    root, folder = target.parent, target.name
     try:
         with unfinished(target) as incoming:
             torchvision_set(name)(incoming, download=True)

@@ -330,7 +330,7 @@ def fit(
     """Train up to `settings.epoch` epochs, with a checkpoint and a log line after each.
 
     Args:
-        learner: its network ends with the weights that are tested.
+        learner: has loaded `resumed`; its network ends with the weights that are tested.
         val_loader: None where there is nothing to measure.
         identity: what every checkpoint holds besides the state: configs, class names and so on.
         resumed: the loaded checkpoint to go on from.
@@ -341,7 +341,7 @@ def fit(
         KeyboardInterrupt: stopped by Ctrl-C, after saving.
     """
     settings, runtime = learner.settings, learner.runtime
-    finished, history, state, processes = _take_up(learner, resumed)
+    finished, history, state, processes = _take_up(resumed)
     sampler = train_loader.batch_sampler
     # An epoch that another batch size began counts as if this one had: the end is what counts.
     behind = (finished + 1) * len(sampler) - sampler.batches_left(state.images)
@@ -367,8 +367,9 @@ def fit(
             except Diverged as error:
                 raise Diverged(f"{error}; {_way_out(learner, train_loader, run)}") from error
             history.append(row | {"seconds": time.perf_counter() - began})
-            say(_epoch_line(history[-1], learner.objective.ranks_by, settings.epoch))
-            path = run.save_epoch(state_of(epoch), settings.max_ckpt_save_num)
+            ranks_by = learner.objective.ranks_by
+            say(_epoch_line(history[-1], ranks_by, settings.epoch))
+            path = run.save_epoch(state_of(epoch), settings.max_ckpt_save_num, ranks_by)
             state, processes = EpochState(), []
             stopped = runtime.total(torch.tensor(float(stop.made), device=runtime.device))
             if stopped and epoch < settings.epoch:
@@ -379,9 +380,9 @@ def fit(
 
 
 def _take_up(
-    learner: Learner, resumed: dict[str, Any] | None
+    resumed: dict[str, Any] | None,
 ) -> tuple[int, History, EpochState, list[dict[str, Any]]]:
-    """Have the learner go on from a checkpoint; return where that is.
+    """Return where a run goes on that has the content of a checkpoint behind it.
 
     Returns:
         The epochs that are done, their history, how far the epoch after them has come, and what
@@ -389,7 +390,6 @@ def _take_up(
     """
     if resumed is None:
         return 0, [], EpochState(), []
-    learner.load(resumed)
     state, processes = EpochState(), []
     if begun := resumed.get("epoch_state"):
         # Once, the loss alone was added up, and runs of a single process alone were interrupted.

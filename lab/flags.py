@@ -22,6 +22,7 @@ import shlex
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import Field, field, fields
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +46,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=text.split("\n\n")[0], allow_abbrev=False, **options)
 
     def error(self, message: str) -> None:
+        if message.startswith("unrecognized arguments: "):
+            given = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+            near = [get_close_matches(word, self._option_string_actions, 1) for word in given]
+            meant = [f"did you mean {name}?" for names in near for name in names]
+            message = "; ".join([message, *meant])
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lab import checkpoint
 from lab.console import LabError, command, keep_log, say
-from lab.files import attempt, write_whole
+from lab.files import alone, attempt, write_whole
 from lab.folders import PROJECT
 from lab.runtime import Runtime
 
+SESSIONS = "run.json"
 # All that the scripts write into a run's folder.
 OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt", "test.json",
        "predictions.csv", "*.jpg", "vis.png", "results", "pipeline")  # fmt: skip
@@ -47,11 +49,13 @@ class Run:
 
     Attributes:
         history: a row an epoch that is done, as in metrics.csv.
+        best: the best epoch of these, as the last checkpoint says; None if there is none.
     """
 
     def __init__(self, folder: Path, runtime: Runtime):
         self.folder, self.writes = folder, runtime.rank == 0
         self.history: Sequence[dict[str, Any]] = []
+        self.best: int | None = None
         self._events: SummaryWriter | None = None
         if self.writes:  # if it cannot be, that is found out now, not after an epoch
             probe = folder / ".writable"
@@ -59,6 +63,15 @@ class Run:
                 folder.mkdir(parents=True, exist_ok=True)
                 probe.touch()
                 probe.unlink(missing_ok=True)
+
+    def taken(self) -> AbstractContextManager:
+        """Return the context in which no other process trains in this folder.
+
+        Raises:
+            LabError: another one does.
+        """
+        instead = "wait for it, or give another --ckpt_path"
+        return alone(self.folder, "trains in", instead) if self.writes else nullcontext()
 
     def begin(
         self,
@@ -80,7 +93,7 @@ class Run:
         if not self.writes:
             return
         if state is not None:
-            self.history = state.get("history", [])
+            self._note(state)
         if resumed is None or resumed.parent.resolve() != self.folder.resolve():
             self.set_aside_all()
         else:
@@ -91,14 +104,18 @@ class Run:
             if place := self._set_aside(later):
                 say(f"Going on from {resumed}; what came after it is now in {place}")
         keep_log(self.folder / "log.txt")
-        path = self.folder / "run.json"
-        try:
-            sessions = list(json.loads(path.read_text())) if path.is_file() else []
-        except (OSError, ValueError, TypeError):
-            say(f"{path} cannot be read and is written anew")
-            sessions = []
-        sessions.append(session_of(runtime, seed, resumed, trained))
-        write_whole(path, json.dumps(sessions, indent=2) + "\n")
+        sessions = read_sessions(self.folder)
+        if sessions is None:
+            say(f"{self.folder / SESSIONS} cannot be read and is written anew")
+        self._record([*(sessions or []), session_of(runtime, seed, resumed, trained)])
+
+    def end(self) -> None:
+        """Note that nothing of this run is missing any more."""
+        if self.writes and (sessions := read_sessions(self.folder)):
+            self._record([*sessions[:-1], sessions[-1] | {"ended": now()}])
+
+    def _record(self, sessions: Sequence[dict[str, Any]]) -> None:
+        write_whole(self.folder / SESSIONS, json.dumps(sessions, indent=2) + "\n")
 
     def set_aside_all(self) -> None:
         """Set aside an earlier run, if there is one."""
@@ -122,16 +139,22 @@ class Run:
                 path.rename(place / path.name)
         return place
 
-    def save_epoch(self, state: dict[str, Any], keep: int) -> Path:
-        """Save an epoch that is done; remove the oldest ones beyond `keep`, but never the best."""
+    def save_epoch(self, state: dict[str, Any], keep: int, ranks_by: str) -> Path:
+        """Save an epoch that is done; remove the oldest ones beyond `keep`.
+
+        What is or may become the best by the figure `ranks_by` is not removed.
+        """
         path = self.folder / f"ckpt_epoch_{state['epoch']}.pth"
         if self.writes:
             checkpoint.save(path, state)
             (self.folder / checkpoint.INTERRUPTED).unlink(missing_ok=True)
-            checkpoint.rotate(self.folder, keep, state["best_epoch"])
-            self.history = state["history"]
+            checkpoint.rotate(self.folder, keep, contenders(state["history"], ranks_by))
+            self._note(state)
             self._log()
         return path
+
+    def _note(self, state: Mapping[str, Any]) -> None:
+        self.history, self.best = state.get("history", []), state.get("best_epoch")
 
     def save_interrupted(self, state: dict[str, Any]) -> Path:
         """Save the middle of an epoch."""
@@ -176,18 +199,39 @@ def best_epoch(
     neighbours' at half their weight; of equals, that of the lowest loss. Epochs whose figures are
     not finite do not count.
     """
+    ranked = _ranked(history, ranks_by)
+    if schedule != "constant":
+        return ranked[-1][2] if ranked else None
+    return _smoothed_best(ranked, len(ranked))
+
+
+def contenders(history: Sequence[dict[str, Any]], ranks_by: str) -> set[int]:
+    """Return the epochs that are best or may become it, at whatever schedule the run goes on.
+
+    An epoch's mean changes once more when its neighbour comes: until then the last one validated
+    may be best, and give way to one before it.
+    """
+    ranked = _ranked(history, ranks_by)
+    best = {_smoothed_best(ranked, len(ranked)), _smoothed_best(ranked, len(ranked) - 1)}
+    return (best | {epoch for *_, epoch in ranked[-1:]}) - {None}
+
+
+def _ranked(history: Sequence[dict[str, Any]], ranks_by: str) -> list[tuple[float, float, int]]:
+    """Return the figure, the loss and the number of each epoch that was validated."""
     key = f"val_{ranks_by}"
     rows = [row for row in history if row.get(key) is not None]
     ranked = [(row[key], row.get("val_loss") or 0.0, row["epoch"]) for row in rows]
-    ranked = [entry for entry in ranked if all(map(math.isfinite, entry))]
-    if not ranked:
+    return [entry for entry in ranked if all(map(math.isfinite, entry))]
+
+
+def _smoothed_best(ranked: Sequence[tuple[float, float, int]], among: int) -> int | None:
+    """Return the best by smoothed figures of the first epochs, so many; None of none."""
+    if among <= 0:
         return None
-    if schedule != "constant":
-        return ranked[-1][2]
     figures = [figure for figure, _, _ in ranked]
     sums = [np.convolve(values, (1, 2, 1))[1:-1] for values in (figures, np.ones(len(figures)))]
     smooth = (sums[0] / sums[1]).round(9)
-    best = max(range(len(ranked)), key=lambda index: (smooth[index], -ranked[index][1]))
+    best = max(range(among), key=lambda index: (smooth[index], -ranked[index][1]))
     return ranked[best][2]
 
 
@@ -201,6 +245,30 @@ def as_csv(history: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def read_sessions(folder: Path) -> list[dict[str, Any]] | None:
+    """Return how a run was made, an entry each time it went on; None if that cannot be read."""
+    path = folder / SESSIONS
+    if not path.is_file():
+        return []
+    try:
+        sessions = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    good = isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions)
+    return sessions if good else None
+
+
+def has_ended(folder: Path) -> bool:
+    """True of a run that came to its end: all that follows its last epoch was made as well."""
+    sessions = read_sessions(folder)
+    return bool(sessions and sessions[-1].get("ended"))
+
+
+def now() -> str:
+    """Return the time as a run's record has it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
 def session_of(
     runtime: Runtime, seed: int, resumed: Path | None, trained: dict[str, Any] | None
 ) -> dict[str, Any]:
@@ -209,7 +277,8 @@ def session_of(
     if runtime.device.type == "cuda":
         device = torch.cuda.get_device_name(runtime.device)
     return {
-        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "started": now(),
+        "ended": None,
         "command": command(Path(sys.argv[0]).name, *sys.argv[1:]),
         "resumed": resumed and str(resumed),
         "seed": seed,

@@ -8,6 +8,7 @@ Fine-tuning keeps a trained body and gives it new output layers where classes ar
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,21 +23,26 @@ DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
     """Load a state dict into a network; a LabError names the first mismatch if it does not fit."""
+    named = OrderedDict((DENSENET.sub(r"\1\2", name), value) for name, value in weights.items())
+    # MNASNet takes no weights that do not say their layout's version; plain dictionaries do not.
+    own = {"": {"version": network._version}}
+    named._metadata = getattr(weights, "_metadata", own)
     try:
-        network.load_state_dict({DENSENET.sub(r"\1\2", k): v for k, v in weights.items()})
-    except (RuntimeError, TypeError, AttributeError) as error:
+        network.load_state_dict(named)
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         lines = str(error).strip().splitlines()
         first = lines[min(1, len(lines) - 1)].strip()
         raise LabError(f"the weights do not fit the network: {first[:200]}") from error
 
 
 def load_body(
-    network: nn.Module, weights: dict[str, Tensor], outputs: Sequence[str]
+    network: nn.Module, weights: dict[str, Tensor], outputs: Sequence[str], keep: bool = True
 ) -> tuple[str, ...]:
     """Load a state dict to start from; output layers that do not fit are left as they are.
 
     Args:
         outputs: names of the layers, of the network or of the weights, that tell classes apart.
+        keep: these where they fit; else, of other classes, none of them.
 
     Returns:
         The names of the layers that are new, i.e. untrained; errors as of `load_weights`.
@@ -46,7 +52,8 @@ def load_body(
     new = {
         name.rpartition(".")[0]: None
         for name, value in own.items()
-        if name.startswith(prefixes) and (name not in weights or weights[name].shape != value.shape)
+        if name.startswith(prefixes)
+        and not (keep and name in weights and weights[name].shape == value.shape)
     }
     of_new = tuple(f"{layer}." for layer in new)
     kept = {

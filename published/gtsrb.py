@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lab.console import LabError, say
 from lab.downloads import torchvision_set
-from lab.files import reason
+from lab.files import alone, reason
 from lab.folders import unfinished
 from lab.holdout import held_out
 from lab.images import open_image, say_left_out
@@ -111,7 +111,9 @@ def download_gtsrb(root: Path) -> Path:
     if target.is_dir():
         return target
     try:
-        with unfinished(target) as incoming:
+        with alone(root, "downloads into"), unfinished(target) as incoming:
+            if target.is_dir():
+                return target
             for split in ("train", "test"):
                 torchvision_set("GTSRB")(incoming, split=split, download=True)
             (incoming / "gtsrb").rename(target)

@@ -69,7 +69,8 @@ def add_runs(
     page.table(head, (row(name, files, figures) for name, files in named.items()))
     curves = pictures / f"{task}_{measure or 'loss'}.jpg"
     histories = {name: files.history for name, files in named.items()}
-    save_closed(draw_comparison(histories, measure), curves)
+    bests = {name: files.tested_epoch for name, files in named.items()}
+    save_closed(draw_comparison(histories, measure, bests), curves)
     en, zh = f"Loss, and {measure} by epoch", f"损失与 {measure} 随轮次的变化"
     if not measure:
         en, zh = "Loss by epoch", "损失随轮次的变化"

@@ -173,7 +173,9 @@ def add_results(page: Page, kinds: Kinds, pictures: Path) -> None:
     page.table(head, (made(name, kind) for name, kind in kinds.items()))
 
     curves = pictures / "curves.jpg"
-    save_closed(draw_comparison({name: kind[0].history for name, kind in kinds.items()}), curves)
+    histories = {name: kind[0].history for name, kind in kinds.items()}
+    bests = {name: kind[0].tested_epoch for name, kind in kinds.items()}
+    save_closed(draw_comparison(histories, bests=bests), curves)
     page.figure(
         curves,
         (

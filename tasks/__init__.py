@@ -80,7 +80,9 @@ class TrainFlags:
         own: the task's own flags.
     """
 
-    task: str = flag(DEFAULT, TASKS, "what is learned; has flags of its own, see its --help")
+    task: str = flag(
+        DEFAULT, TASKS, "what is learned; its own flags are listed by `--task NAME --help`"
+    )
     ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
     device: str | None = flags.device()
     data_root: Path | None = flags.data_root(flags.DRAWN_DATA)
@@ -97,10 +99,16 @@ class TrainFlags:
     own: Any = None
 
 
+def run_task() -> Any:
+    """Declare `--task` of a script that takes the task from the run."""
+    return flag(None, TASKS, "take the run in its folder, checkpoints/TASK (default: the signs')")
+
+
 @dataclass(frozen=True)
 class TestFlags:
     """What test.py is asked for."""
 
+    task: str | None = run_task()
     ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
     device: str | None = flags.device()
     data_root: Path | None = flags.data_root(flags.OWN_DATA)
@@ -125,6 +133,7 @@ class TestFlags:
 class ViewFlags:
     """What visualize.py is asked for; `type` names the view."""
 
+    task: str | None = run_task()
     ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
     device: str | None = flags.device()
     data_root: Path | None = flags.data_root(flags.OWN_DATA)
@@ -228,6 +237,7 @@ class Task:
         published: networks of others that it can show besides, by the names of `--model`.
         reads: whether test.py's `--read` has a use.
         measured: whether a test split says how good a network is.
+        takes_val: whether val is tested on where there is no test split.
     """
 
     name: str
@@ -239,6 +249,7 @@ class Task:
     published: tuple[str, ...] = ()
     reads = False
     measured = True
+    takes_val = True
 
     def room(self, name: str) -> ModuleType:
         """Import and return one of the task's modules."""
@@ -269,7 +280,8 @@ class Task:
             from lab.curves import draw_curves
             from lab.drawing import publish
 
-            publish(draw_curves(run.history, ranks_by), run.folder / "loss_and_acc.jpg")
+            curves = draw_curves(run.history, ranks_by, run.best)
+            publish(curves, run.folder / "loss_and_acc.jpg")
 
     def restore(self, state: State) -> tuple[Objective, nn.Module]:
         """Return the objective and the trained network of a loaded checkpoint, on the CPU."""
@@ -313,22 +325,30 @@ class Task:
         """Return the lines of a table of several runs; none where compare.py's own says all."""
         return []
 
-    def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
-        """Return arguments of visualize.py worth trying on a run, by what its checkpoints hold."""
+    def worth_seeing(self, job: Job) -> list[list[str]]:
+        """Return arguments of visualize.py worth trying on a run, by what was trained on what."""
         return [["--type", view] for view in self.views]
 
-    def next_commands(
-        self, flags: TrainFlags, identity: Mapping[str, Any]
-    ) -> Iterator[tuple[str, ...]]:
-        """Yield the commands to try next on a run: scripts with their arguments."""
+    def next_commands(self, flags: TrainFlags, job: Job, tested: str) -> Iterator[tuple[str, ...]]:
+        """Yield the commands to try next on a run: scripts with their arguments.
+
+        Args:
+            tested: best, or last where the best epoch is not in the run's folder.
+        """
         where = () if flags.ckpt_path == FLAGS.ckpt_path else ("--ckpt_path", str(flags.ckpt_path))
         epoch = () if flags.settings.epoch == 10 else ("--epoch", "last")
-        yield "test.py", *where, "--epoch", "best", "--save"
-        for view in self.worth_seeing(identity):
+        if self.takes_val or "test" in job.loaders:
+            yield "test.py", *where, "--epoch", tested, "--save"
+        for view in self.worth_seeing(job):
             yield "visualize.py", *view, *where, *epoch
 
 
 FLAGS = TrainFlags()
+
+
+def folder_of(task: str) -> Path:
+    """Return the folder of a task's runs where none is named: they do not train over each other."""
+    return flags.CKPT_PATH if task == DEFAULT else flags.CKPT_PATH.with_name(task)
 
 
 def load(name: str) -> Task:

@@ -10,7 +10,6 @@ from lab import checkpoint, engine
 from lab.console import LabError, as_text, say
 from lab.curves import draw_comparison
 from lab.drawing import publish
-from lab.run import best_epoch
 from tasks import Compared, CompareFlags
 from tasks.trained import load_trained
 
@@ -42,7 +41,9 @@ def compare(flags: CompareFlags) -> None:
         if lines := tasks.load(task).summarise(own):
             print("\n" + "\n".join(lines))
         with redirect_stdout(sys.stderr):
-            figure = draw_comparison({name: run.history for name, run in own.items()}, ranks_by)
+            histories = {name: run.history for name, run in own.items()}
+            bests = {name: run.best_epoch for name, run in own.items()}
+            figure = draw_comparison(histories, ranks_by, bests)
             file = "compare.jpg" if len(kinds) == 1 else f"compare_{task}_{ranks_by}.jpg"
             publish(figure, flags.save_dir / file)
 
@@ -75,13 +76,11 @@ def read_run(folder: Path, flags: CompareFlags) -> Compared:
             "it holds no history of its epochs (the course's scaffold saves none); leave it out, "
             "or train it here"
         )
-    settings = last.state.get("settings", {})
-    best = best_epoch(history, ranks_by, settings.get("schedule", "constant"))
-    tested = None
+    best, tested = last.state.get("best_epoch"), None
     try:
         if best is None:
             raise LabError("no epoch was validated")
-        best_path = checkpoint.find(folder, best)
+        best_path = checkpoint.find(folder, "best")
         trained = last
         if best_path != path:
             trained = load_trained(best_path, flags.device, flags.precision)

@@ -13,7 +13,7 @@ from lab.console import LabError
 from lab.features import inputs_of
 from lab.images import Preprocess
 from tasks import DEFAULT, TestFlags
-from tasks.trained import load_trained
+from tasks.trained import another_run, load_trained
 
 TOGETHER = 256  # pictures at a time
 
@@ -38,7 +38,8 @@ class SignReader:
         path = checkpoint.best_or_last(path) if path.is_dir() else path
         state = checkpoint.load(path)
         if state.get("task", DEFAULT) != DEFAULT or "class_names" not in state:
-            raise LabError(f"--read {path} is no checkpoint of a classifier with named classes")
+            wrong = f"--read {path} is no checkpoint of a classifier with named classes"
+            raise LabError(f"{wrong}; {another_run(DEFAULT, path.parent, '--read')}")
         known = [plain_name(name) for name in state["class_names"]]
         unknown = [name for name in known if name not in classes]
         if unknown:

@@ -93,6 +93,7 @@ def start_network(
     resumed: State | None,
     weights: State | None = None,
     published: tuple[str, str] = ("", ""),
+    classes: Sequence[str] | None = None,
 ) -> Start:
     """Build a network, and load the weights that flags ask to start from, if any.
 
@@ -103,6 +104,8 @@ def start_network(
         resumed: the checkpoint of a run that goes on.
         weights: a checkpoint or a bare state dict to start from; torchvision's own is bare.
         published: the network that torchvision has weights for, and what they were trained on.
+        classes: names of those to be told apart; the output layers of a checkpoint that knows other
+            ones, be they as many, are not kept.
 
     Raises:
         LabError: the run has another network; weights do not fit, or cannot be downloaded.
@@ -114,7 +117,9 @@ def start_network(
     freeze, pretrained = (getattr(flags.own, name, False) for name in ("freeze", "pretrained"))
     of_others = pretrained or weights is not None or freeze
     outputs, new = outputs_of(network) if of_others else (), ()
-    load_own = partial(load_body, network, outputs=outputs)
+    known = (weights or {}).get("class_names")
+    same = None in (known, classes) or list(known) == list(classes)
+    load_own = partial(load_body, network, outputs=outputs, keep=same)
     load_published = getattr(network, "load_published", load_own)
     if resumed is not None:
         load_weights(network, resumed["model_state"])
@@ -127,7 +132,8 @@ def start_network(
     elif weights is not None:
         load = load_own if "configs" in weights else load_published
         new = load(weights["model_state"])
-        say_start(str(flags.own.weights), network, outputs, new, freeze)
+        whence = str(flags.own.weights) + ", of other classes" * (not same)
+        say_start(whence, network, outputs, new, freeze)
     identity = {"network": name, "configs": asdict(config), "new_layers": list(new)}
     return Start(network, parameter_groups(network, outputs, new, freeze), identity)
 

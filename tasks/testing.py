@@ -6,12 +6,12 @@ from typing import Any
 
 from PIL import Image
 
-from lab import checkpoint, engine
+from lab import engine
 from lab.console import UsageError, progress, say
 from lab.files import attempt, write_whole
 from lab.folders import stored
 from tasks import TestFlags
-from tasks.trained import load_trained
+from tasks.trained import load_run
 
 
 def test(flags: TestFlags) -> None:
@@ -20,9 +20,8 @@ def test(flags: TestFlags) -> None:
     Raises:
         UsageError: a flag has no use for the checkpoint's task.
     """
-    path = checkpoint.find(flags.ckpt_path, flags.epoch)
-    trained = load_trained(path, flags.device, flags.precision)
-    task, runtime = trained.task, trained.runtime
+    trained = load_run(flags, flags.precision, flags.task)
+    path, task, runtime = trained.path, trained.task, trained.runtime
     if flags.read is not None and not task.reads:
         raise UsageError(f"--read is for another task than that of {path}")
     say(f"Testing {path} on {runtime.device.type} ({runtime.precision})")
@@ -41,8 +40,9 @@ def test(flags: TestFlags) -> None:
         "inputs": len(loader.dataset),
         "figures": figures,
     }
-    write_whole(flags.ckpt_path / "test.json", json.dumps(result, indent=2) + "\n")
+    # Printed before anything is written: the result is not lost where the folder takes no file.
     task.report(trained, flags, meter, loader.dataset)
+    write_whole(flags.ckpt_path / "test.json", json.dumps(result, indent=2) + "\n")
 
 
 def save_results(

@@ -1,5 +1,6 @@
 """A trained network with all that was loaded with it: made once by a script, then handed on."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from lab import checkpoint
+from lab.console import LabError, UsageError, command
 from lab.objective import Objective
+from lab.run import read_sessions
 from lab.runtime import Runtime, place, start_as
-from tasks import Task, task_of
+from tasks import DEFAULT, Task, TestFlags, ViewFlags, task_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,54 @@ class Trained:
         """Names of the classes; the scaffold's checkpoints say their number alone."""
         names = self.state.get("class_names")
         return tuple(map(str, names or range(self.state["configs"]["num_classes"])))
+
+
+def load_run(flags: TestFlags | ViewFlags, precision: str | None, task: str | None) -> Trained:
+    """Load the network that flags name, in a precision as of `load_trained`.
+
+    Args:
+        task: of the run that is meant; None for any.
+
+    Raises:
+        LabError: no such run; says where one is, or how to train it.
+        UsageError: the run is not of the `--task` that is named.
+    """
+    folder = flags.ckpt_path
+    if not checkpoint.epochs(folder):
+        raise LabError(f"no checkpoints in {folder}; {another_run(task, folder)}")
+    trained = load_trained(checkpoint.find(folder, flags.epoch), flags.device, precision)
+    if flags.task not in (None, trained.task.name):
+        kind = f"{trained.path} is of --task {trained.task.name}"
+        raise UsageError(f"{kind}; {another_run(flags.task, folder)}")
+    return trained
+
+
+def another_run(task: str | None, folder: Path, flag: str = "--ckpt_path") -> str:
+    """Say which folder, near one that is no use, holds a run, and the command that trains one.
+
+    Args:
+        task: of the run; None for any.
+        flag: that takes the folder.
+    """
+    # Set aside in the folder itself, the newest first; then beside it.
+    earlier = sorted(folder.glob("previous_*"), key=lambda place: (len(place.name), place.name))
+    beside = sorted([*folder.parent.glob("*"), *folder.parent.glob("*/previous_*")])
+    kinds = {other: task_in(other) for other in (*reversed(earlier), *beside) if other != folder}
+    others = [other for other, kind in kinds.items() if kind and kind == (task or kind)]
+    which = () if task in (None, DEFAULT) else ("--task", task)
+    where = () if checkpoint.epochs(folder) else ("--ckpt_path", folder)
+    training = f"train one: {command('train.py', *which, *where)}"
+    if not others:
+        return training
+    there = f"{others[0]} holds one of {kinds[others[0]]} ({flag} {shlex.quote(str(others[0]))})"
+    return f"{there}; or {training}"
+
+
+def task_in(folder: Path) -> str | None:
+    """Return the task of the run in a folder, by its record; None where there is none."""
+    sessions = read_sessions(folder) if checkpoint.epochs(folder) else None
+    trained = sessions[-1].get("trained") if sessions else None
+    return trained.get("task") if isinstance(trained, dict) else None
 
 
 def load_trained(path: Path, device: str | None, precision: str | None = None) -> Trained:

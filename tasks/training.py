@@ -1,17 +1,20 @@
 """From the flags of train.py, or of a run that goes on, to a tested network."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tasks
 from lab import checkpoint, engine
+from lab.batches import fingerprint
 from lab.checkpoint import finished_epochs, resume_point
-from lab.console import LabError, UsageError, as_text, command, say
+from lab.console import LabError, UsageError, as_text, command, keep_log, say
 from lab.engine import Learner
 from lab.folders import located
-from lab.run import Run, best_epoch
+from lab.run import Run, has_ended
 from lab.runtime import Runtime, start
 from tasks import Job, StartFlags, State, Task, TrainFlags
+from tasks.trained import another_run
 
 
 def resume(path: Path) -> tuple[Task, Path, State]:
@@ -59,62 +62,138 @@ def run(
         weights: a checkpoint or a bare state dict to start from.
     """
     if resumed is not None and flags.task != task.name:
-        raise UsageError(f"{flags.resume} is a run of --task {task.name}; leave out --task")
+        wrong = f"{flags.resume} is a run of --task {task.name}; leave out --task"
+        raise UsageError(f"{wrong}; {another_run(flags.task, flags.resume.parent, '--resume')}")
     runtime = start(flags.device, flags.settings.precision)
     try:
         stages = task.stages(flags, resumed)
-        if len(stages) > 1 and resumed is None:
-            # Else --resume of the folder would find the last stage of an earlier run.
-            Run(stages[-1][0].ckpt_path, runtime).set_aside_all()
-            runtime.wait_for_all()
         for number, (own, goes_on_from) in enumerate(stages, 1):
+            if number > 1:
+                keep_log(None)  # what is said now is of the next stage's
             if len(stages) > 1:
                 say(f"Stage {number} of {len(stages)}, in {own.ckpt_path}")
-            identity = train(task, own, runtime, goes_on_from, weights)
-        if identity is not None:
+            if number < len(stages) and is_done(own, goes_on_from) and has_ended(own.ckpt_path):
+                continue
+            outer = stages[-1][0].ckpt_path if resumed is None else None
+            trained = train(task, own, runtime, goes_on_from, weights, outer)
+        if trained is not None:
             say("Next, try:")
-            for words in task.next_commands(own, identity):
+            for words in task.next_commands(own, *trained):
                 say(f"  {command(*words)}")
     finally:
         runtime.close()
 
 
+def is_done(flags: TrainFlags, resumed: State | None) -> bool:
+    """True of a run that goes on from its last epoch: what may be missing is what follows."""
+    return resumed is not None and resumed["epoch"] >= flags.settings.epoch
+
+
 def train(
-    task: Task, flags: TrainFlags, runtime: Runtime, resumed: State | None, weights: State | None
-) -> State | None:
+    task: Task,
+    flags: TrainFlags,
+    runtime: Runtime,
+    resumed: State | None,
+    weights: State | None,
+    outer: Path | None = None,
+) -> tuple[Job, str] | None:
     """Do what the flags of one stage ask for: data, network, training, test of the best epoch.
 
+    Nothing of an earlier run is touched before the first step can be taken.
+
+    Args:
+        outer: folder of a later stage, where an earlier run has to make room as well.
+
     Returns:
-        What its checkpoints hold besides the state; None where one batch was learned alone.
+        What was trained, and which epoch is tested, the best or the last; None where one batch was
+        learned alone.
     """
-    finished = resumed["epoch"] if resumed is not None else 0
-    settings = flags.settings
-    if resumed is not None and finished >= settings.epoch:
+    settings, done = flags.settings, is_done(flags, resumed)
+    if done:
+        check_unfinished(flags, resumed)
+    job = task.prepare(flags, runtime, resumed, weights)
+    train_and_val = job.loaders["train"], job.loaders.get("val")
+    if flags.overfit_batch:
+        batch = next(iter(train_and_val[0]))
+        engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
+        return None
+    data = {mode: fingerprint(loader.dataset) for mode, loader in job.loaders.items()}
+    learner = Learner(job.objective, job.network, settings, runtime, job.parameters)
+    if resumed is not None:
+        learner.load(resumed)
+        resumed = with_data(resumed, data, flags)
+    folder = Run(flags.ckpt_path, runtime)  # is made once the flags are found good
+    with folder.taken():
+        if outer not in (None, flags.ckpt_path):
+            # Else --resume of that folder would find the last stage of an earlier run.
+            Run(outer, runtime).set_aside_all()
+        begin(folder, task, flags, runtime, job, resumed)
+        try:
+            if done:
+                learner.finish()
+            else:
+                identity = {"task": task.name, "data": data, **job.identity}
+                engine.fit(learner, *train_and_val, folder, identity, resumed)
+        except (KeyboardInterrupt, engine.Diverged):  # which every process ends with
+            task.publish_curves(folder, job.objective.ranks_by)
+            runtime.wait_for_all()
+            raise
+        return job, finish(folder, task, runtime, job)
+
+
+def finish(run: Run, task: Task, runtime: Runtime, job: Job) -> str:
+    """Do what follows a training: curves, a test, what is made of the network.
+
+    Returns:
+        Which epoch is tested, the best or the last.
+    """
+    task.publish_curves(run, job.objective.ranks_by)
+    runtime.wait_for_all()  # for the first process to have saved the last epoch
+    tested = which_tested(run.folder)
+    if "test" in job.loaders:
+        test_epoch(run.folder, job, runtime, tested)
+    if run.writes and job.finish is not None:
+        job.finish(job.network, run.folder)
+    run.end()
+    runtime.wait_for_all()  # torchrun stops all when one does not end well
+    return tested
+
+
+def check_unfinished(flags: TrainFlags, resumed: State) -> None:
+    """Raise a LabError where nothing is missing of a run that has done all its epochs."""
+    finished, folder = resumed["epoch"], flags.resume.parent
+    here = folder.resolve() == flags.ckpt_path.resolve()
+    if finished > flags.settings.epoch or not here or has_ended(folder):
         raise LabError(
             f"{flags.resume} has done {finished} epochs already; --epoch is the total: "
             f"to go on, give one above {finished}"
         )
-    job = task.prepare(flags, runtime, resumed, weights)
-    if flags.overfit_batch:
-        batch = next(iter(job.loaders["train"]))
-        engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
-        return None
-    folder = Run(flags.ckpt_path, runtime)  # is made once the flags are found good
-    begin(folder, task, flags, runtime, job, resumed)
-    learner = Learner(job.objective, job.network, settings, runtime, job.parameters)
-    identity = {"task": task.name, **job.identity}
-    try:
-        engine.fit(learner, job.loaders["train"], job.loaders.get("val"), folder, identity, resumed)
-    except (KeyboardInterrupt, engine.Diverged):  # which every process ends with
-        task.publish_curves(folder, job.objective.ranks_by)
-        runtime.wait_for_all()
-        raise
-    task.publish_curves(folder, job.objective.ranks_by)
-    test_best(flags, job, runtime, folder.history)
-    if runtime.rank == 0 and job.finish is not None:
-        job.finish(job.network, flags.ckpt_path)
-    runtime.wait_for_all()  # torchrun stops all when one does not end well
-    return identity
+
+
+def with_data(resumed: State, data: Mapping[str, list[int]], flags: TrainFlags) -> State:
+    """Return the checkpoint that a run goes on from, having said where the data are others.
+
+    The rest of an epoch that other training data began is no rest: it begins anew.
+
+    Args:
+        data: of each split, its `fingerprint`.
+    """
+    known = resumed.get("data", {})
+    for mode in known | data:
+        then, now = known.get(mode, [0]), data.get(mode, [0])
+        if known and then != now:
+            numbers = f"{then[0]:,} then, {now[0]:,} now"
+            if then[0] == now[0]:
+                numbers = f"{now[0]:,} as then, but others or in another order"
+            say(f"The {mode} data have changed since {flags.resume} was saved: {numbers}")
+    begun = resumed.get("epoch_state")
+    if begun is None:
+        return resumed
+    count = data["train"][0]
+    if known.get("train", data["train"]) == data["train"] and begun["images"] < count:
+        return resumed
+    say(f"Epoch {resumed['epoch'] + 1}, of which {begun['images']:,} were done, begins anew")
+    return resumed | {"epoch_state": None}
 
 
 def begin(
@@ -134,6 +213,9 @@ def begin(
     run.begin(runtime, flags.settings.seed, flags.resume, resumed, trained)
     if job.preview is not None and flags.resume is None and runtime.rank == 0:
         job.preview(flags.ckpt_path)
+    if is_done(flags, resumed):
+        say(f"All {resumed['epoch']} epochs of {run.folder} are done; what follows them is made")
+        return
     splits = ", ".join(f"{count:,} {mode}" for mode, count in counts.items())
     say(
         f"Training {parameters:,} parameters on {splits} {job.subject} "
@@ -141,17 +223,19 @@ def begin(
     )
 
 
-def test_best(flags: TrainFlags, job: Job, runtime: Runtime, history: list[dict[str, Any]]) -> None:
-    """Test the best epoch, where there is a test split, and say how good it is."""
-    if "test" not in job.loaders:
-        return
-    runtime.wait_for_all()  # for the first process to have saved the last epoch
-    folder, ranks_by = flags.ckpt_path, job.objective.ranks_by
-    # A run resumed into a new folder may have had its best epoch in the old one.
-    here = best_epoch(history, ranks_by, flags.settings.schedule) in checkpoint.epochs(folder)
-    which = "best" if here else "last"
+def which_tested(folder: Path) -> str:
+    """Return which epoch is to be tested: the best, or the last where that is not in the folder."""
+    best = checkpoint.load(checkpoint.find(folder, "last")).get("best_epoch")
+    if best is None or best in checkpoint.epochs(folder):
+        return "last" if best is None else "best"
+    say(f"There is no checkpoint of the best epoch, {best}, in {folder}: the last is tested")
+    return "last"
+
+
+def test_epoch(folder: Path, job: Job, runtime: Runtime, which: str) -> None:
+    """Test an epoch, and say how good it is."""
     tested = checkpoint.load(checkpoint.find(folder, which))
     job.network.load_state_dict(tested["model_state"])
-    meter = job.objective.meter()
+    meter, ranks_by = job.objective.meter(), job.objective.ranks_by
     figures = engine.evaluate(job.network, meter, job.loaders["test"], runtime, "testing")
     say(f"Test {ranks_by} of the {which} epoch, {tested['epoch']}: {as_text(figures[ranks_by])}")

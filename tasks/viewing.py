@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 import tasks
-from lab import checkpoint
 from lab.console import UsageError
 from lab.drawing import draw, publish, publish_film
 from lab.flags import as_name, as_words, asked_for
 from lab.pictures import Film
 from tasks import ViewFlags
-from tasks.trained import load_trained
+from tasks.trained import another_run, load_run
 
 # Flags by which a picture of one view differs from another; its name and its title say them.
 NAMED = ("model", "image", "image_idx", "layer_idx", "target", "position", "prompt", "steps", "lr",
@@ -23,18 +22,19 @@ def view(flags: ViewFlags) -> None:
         UsageError: the view is not for this network; says which are.
     """
     trained, task = None, tasks.load(tasks.DEFAULT)
+    owner = next(name for name in tasks.TASKS if flags.type in tasks.load(name).views)
     if flags.model is None:
-        path = checkpoint.find(flags.ckpt_path, flags.epoch)
-        trained = load_trained(path, flags.device, "fp32")
+        trained = load_run(flags, "fp32", flags.task or owner)
         task = trained.task
     elif flags.type not in task.views:  # a published network of another task, or of torchvision's
         every = map(tasks.load, tasks.TASKS)
         task = next((other for other in every if flags.model in other.published), task)
     if flags.type not in task.views:
-        whose, others = flags.model or path, ", ".join(task.views)
-        raise UsageError(
-            f"--type {flags.type} is not for {whose}: " + (f"try {others}" if others else "none is")
-        )
+        others = ", ".join(task.views)
+        wrong = f"--type {flags.type} is not for {flags.model or trained.path}: try {others}"
+        if trained is not None:
+            wrong += f"; it is for {owner}: {another_run(owner, flags.ckpt_path)}"
+        raise UsageError(wrong)
     asked = asked_for(flags, *NAMED)
     for name, value in task.shown_unasked.get(flags.type, {}).items():
         if asked.get(name) == value:

@@ -118,6 +118,27 @@ class SaveAndLoad(TemporaryFolder):
         self.assertEqual(checkpoint.load(self.epoch_file(1))["step"], 2)
         self.assertEqual(self.names(), ["ckpt_epoch_1.pth"])
 
+    @unittest.skipUnless(Path("/proc/self/fd").is_dir(), "names of open files, as Linux has")
+    def test_it_is_on_the_disk_when_it_has_its_name(self):
+        """Synced whole before it is renamed, and its folder after: a power cut loses neither."""
+        order, sync, replace = [], os.fsync, Path.replace
+
+        def note_sync(descriptor):
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            order.append(("sync", path.name, path.stat().st_size if path.is_file() else None))
+            sync(descriptor)
+
+        def note_replace(path, target):
+            order.append(("rename", path.name, path.stat().st_size))
+            return replace(path, target)
+
+        with mock.patch("os.fsync", note_sync), mock.patch.object(Path, "replace", note_replace):
+            checkpoint.save(self.epoch_file(1), PLAIN)
+        size = self.epoch_file(1).stat().st_size
+        partial = ".ckpt_epoch_1.pth.partial"
+        self.assertEqual(order, [("sync", partial, size), ("rename", partial, size),
+                                 ("sync", self.folder.resolve().name, None)])  # fmt: skip
+
     def test_missing_file(self):
         """The message names the newest good checkpoint there, if there is one."""
         self.assertEqual(
@@ -471,6 +492,52 @@ class StartingFrom(TemporaryFolder):
             self.save_epochs(10, best_epoch=2)
             self.assertEqual(checkpoint.load_any(self.folder)["epoch"], 2)
 
+    def test_what_other_programs_save(self):
+        """The one state dict in a file, wherever it is, without what wrappers put before names."""
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        optimizer = torch.optim.Adam(network.parameters())
+        network(torch.randn(4, 2)).sum().backward()
+        optimizer.step()
+        weights, adam = dict(network.state_dict()), optimizer.state_dict()
+        parallel = dict(nn.DataParallel(network).state_dict())
+        average = dict(torch.optim.swa_utils.AveragedModel(network).state_dict())
+        file = self.folder / "weights.pth"
+        lightning = {f"model.{key}": value for key, value in weights.items()}
+        compiled = {f"_orig_mod.module.{key}": value for key, value in weights.items()}
+        for content, key, prefix in (
+            ({"model_state_dict": weights, "optimizer_state_dict": adam}, "model_state_dict", ""),
+            ({"model": weights, "model_ema": average, "optimizer": adam, "args": {}}, "model", ""),
+            ({"epoch": 3, "net": parallel, "acc": 0.9}, "net", "module."),
+            ({"whatever": weights, "loss": 0.5}, "whatever", ""),
+            ({"state": {"network_g": weights}, "optimizer": adam}, "state.network_g", ""),
+            ({"state_dict": lightning, "callbacks": {}}, "state_dict", "model."),
+            (parallel, "", "module."),
+            (average, "", "module."),
+            (compiled, "", "module."),
+            ({"model_state": parallel, "configs": {}}, "", "module."),  # the scaffold's
+        ):
+            with self.subTest(key=key, prefix=prefix), mock.patch("lab.checkpoint.say") as say:
+                torch.save(content, file)
+                self.assertTrue(same(checkpoint.load_any(file)["model_state"], weights))
+                said = [call.args[0] for call in say.call_args_list]
+                self.assertEqual(f"Taking {key} of {file}" in said, bool(key))
+                without = f"Taking the weights of {file} without {prefix} before their names"
+                self.assertEqual(without in said, bool(prefix))
+        with mock.patch("lab.checkpoint.say"):
+            self.assertTrue(same(checkpoint.load(file)["model_state"], weights))
+
+    def test_several_state_dicts(self):
+        """Which one is meant nobody can know; they are named."""
+        file, weights = self.folder / "weights.pth", PLAIN["model_state"]
+        for content, names in (
+            ({"generator": weights, "critic": weights}, "generator, critic"),
+            ({"model": weights, "state_dict": weights}, "model, state_dict"),
+        ):
+            torch.save(content, file)
+            text = self.message(checkpoint.load_any, file)
+            self.assertIn(f"{file} holds several state dicts, {names}: save the one", text)
+
     def test_refusals(self):
         """No file, no weights in it, or parts that are no parts: one line that names the file."""
         file = self.folder / "weights.pth"
@@ -499,7 +566,7 @@ class Rotating(TemporaryFolder):
                 with self.subTest(keep=keep, best=best):
                     for epoch in every:
                         self.epoch_file(epoch).touch()
-                    checkpoint.rotate(self.folder, keep, best)
+                    checkpoint.rotate(self.folder, keep, {best})
                     left = set(every[-keep:]) | ({best} - {None})
                     self.assertEqual(set(checkpoint.epochs(self.folder)), left)
         self.assertIn("metrics.csv", self.names())
@@ -510,7 +577,7 @@ class Rotating(TemporaryFolder):
         left = []
         for epoch, best in bests.items():
             self.epoch_file(epoch).touch()
-            checkpoint.rotate(self.folder, 2, best)
+            checkpoint.rotate(self.folder, 2, {best})
             left.append(list(checkpoint.epochs(self.folder)))
         self.assertEqual(left, [[1], [1, 2], [2, 3], [2, 3, 4], [2, 4, 5], [5, 6], [6, 7]])
 

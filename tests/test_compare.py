@@ -151,17 +151,22 @@ class CompareTest(unittest.TestCase):
         """No best epoch: dashes. The best epoch's file gone: a dash for its test alone."""
 
         def change(state, epoch):
+            state["best_epoch"] = None
             for row in state["history"]:
                 row["val_loss"] = row["val_accuracy"] = None
 
+        def change_first(state, epoch):
+            state["best_epoch"] = 1
+            state["history"][0]["val_accuracy"] = 0.99
+
         blind = self.copy("blind", change)
-        cut = self.copy("cut", lambda s, _: s["history"][0].update(val_accuracy=0.99))
+        cut = self.copy("cut", change_first)
         (cut / "ckpt_epoch_1.pth").unlink()
         table, said = self.compare(blind, cut)
         self.assertEqual(table["blind"][:3], ["– of 2", "–", "–"])
         self.assertEqual(table["cut"][:3], ["1 of 2", "99.00%", "–"])
         self.assertIn("blind is not tested: no epoch was validated", said)
-        self.assertIn("cut is not tested: no checkpoint of epoch 1", said)
+        self.assertIn("cut is not tested: no checkpoint of the best epoch, 1, in", said)
 
     def test_what_is_no_run(self):
         """A line each, and the others' table: no folder, and one that, as the scaffold's, has no
@@ -188,6 +193,7 @@ class CompareTest(unittest.TestCase):
         def change(state, epoch):
             state["history"] = [row | {"epoch": row["epoch"] + 8} for row in state["history"]]
             state["epoch"] += 8
+            state["best_epoch"] += 8
 
         folder = self.copy("resumed", change)
         for epoch in (2, 1):

@@ -17,7 +17,8 @@ class CurveTest(unittest.TestCase):
     def draw(self, history, **options):
         figure = draw_curves(history, **options)
         self.addCleanup(plt.close, figure)
-        lines = {line.get_label(): line for axis in figure.axes for line in axis.lines}
+        every = [line for axis in figure.axes for line in axis.lines]
+        lines = {line.get_label(): line for line in every if line.get_label()[0] != "_"}
         curves = {label: line.get_xydata().tolist() for label, line in lines.items()}
         self.assertEqual([text.get_text() for text in figure.legends[0].texts], list(lines))
         return figure, curves
@@ -29,7 +30,7 @@ class CurveTest(unittest.TestCase):
             {"epoch": 2, "loss": 1.0, "accuracy": 0.6, "val_loss": None, "val_accuracy": None},
             {"epoch": 3, "loss": 0.5, "accuracy": 0.9, "val_loss": 0.9, "val_accuracy": 0.75},
         ]
-        figure, curves = self.draw(history)
+        figure, curves = self.draw(history, best=1)
         expected = {
             "training loss": [[1, 2], [2, 1], [3, 0.5]],
             "validation loss": [[1, 1.5], [3, 0.9]],
@@ -41,10 +42,14 @@ class CurveTest(unittest.TestCase):
         self.assertEqual([line.get_label() for line in losses.lines], list(expected)[:2])
         labels = (losses.get_xlabel(), losses.get_ylabel(), accuracies.get_ylabel())
         self.assertEqual(labels, ("epoch", "loss", "accuracy (%)"))
-        self.assertEqual(losses.get_title(), "best validation accuracy: 75.00 %")
+        # Best is what is called so everywhere, not the highest figure.
+        title = "best epoch (\N{BLACK STAR}) 1: validation accuracy 40.00 %"
+        self.assertEqual(losses.get_title(), title)
+        star = accuracies.lines[2]
+        self.assertEqual((star.get_marker(), star.get_xydata().tolist()), ("*", [[1, 40]]))
         self.assertEqual(losses.get_ylim()[0], 0)
         for axis in figure.axes:
-            training, validation = axis.lines
+            training, validation = axis.lines[:2]
             self.assertEqual((training.get_linestyle(), validation.get_linestyle()), ("-", "--"))
             self.assertEqual(training.get_color(), validation.get_color())
         self.assertNotEqual(losses.lines[0].get_color(), accuracies.lines[0].get_color())
@@ -59,16 +64,18 @@ class CurveTest(unittest.TestCase):
             self.assertEqual((len(figure.axes), figure.axes[0].get_title()), (1, ""))
 
     def test_of_other_figures(self):
-        """By its name; a figure that leaves [0, 1] is drawn as it is. NaN is never the best."""
+        """By its name; a figure that leaves [0, 1] is drawn as it is."""
         history = [
             {"epoch": 1, "loss": -1.0, "mean_error": 7.0, "val_mean_error": 20.25},
             {"epoch": 2, "loss": float("nan"), "mean_error": 8.0, "val_mean_error": float("nan")},
         ]
-        figure, curves = self.draw(history, ranks_by="mean_error")
+        figure, curves = self.draw(history, ranks_by="mean_error", best=1)
         self.assertEqual(curves["training mean error"], [[1, 7], [2, 8]])
         self.assertEqual(curves["validation mean error"][0], [1, 20.25])
         self.assertEqual(figure.axes[1].get_ylabel(), "mean error")
-        self.assertEqual(figure.axes[0].get_title(), "best validation mean error: 20.25")
+        self.assertEqual(
+            figure.axes[0].get_title(), "best epoch (\N{BLACK STAR}) 1: validation mean error 20.25"
+        )
         self.assertLess(figure.axes[0].get_ylim()[0], -1)
 
     def test_names_of_runs(self):

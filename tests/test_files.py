@@ -3,6 +3,8 @@
 import errno
 import io
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -16,7 +18,8 @@ import numpy as np
 from lab import decoding
 from lab.console import LabError
 from lab.decoding import decode, decode_pictures, fits_in_memory, say_read_from_disk
-from lab.files import attempt, reason, write_whole
+from lab.files import alone, attempt, reason, write_whole
+from tests.support import PROJECT, environment
 
 
 class WritingTest(unittest.TestCase):
@@ -24,6 +27,51 @@ class WritingTest(unittest.TestCase):
         holder = tempfile.TemporaryDirectory()
         self.addCleanup(holder.cleanup)
         self.root = Path(holder.name)
+
+    def test_one_process_at_a_time(self):
+        """Two that find the same data missing: one draws, and the other waits for it."""
+        draws = (
+            "import sys; from dataclasses import replace; from pathlib import Path\n"
+            "from world import missing, signs\n"
+            "few = replace(signs.draw_dataset, splits=dict(train=20, val=1, test=1))\n"
+            "drawn = missing.Drawn(few, 'drawing')\n"
+            "if __name__ == '__main__':\n"
+            "    missing.draw_missing(drawn, Path(sys.argv[1]))\n"
+        )
+        program = self.root / "draws.py"
+        program.write_text(draws)
+        data = self.root / "data"
+        processes = [
+            subprocess.Popen(
+                [sys.executable, program, data], cwd=PROJECT, text=True,
+                env=environment() | {"PYTHONPATH": str(PROJECT)},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        said = [process.communicate(timeout=120) for process in processes]
+        self.assertEqual([process.returncode for process in processes], [0, 0], said)
+        self.assertEqual(sum(output.count("drawing") for output, _ in said), 1, said)
+        self.assertEqual({path.name for path in data.iterdir()}, {"train", "val", "test"})
+
+    def test_alone(self):
+        """A second one is told, waits, or is refused with what to do instead."""
+        with alone(self.root, "draws into"):
+            refused = f"another process draws into {self.root}: wait for it"
+            with (
+                self.assertRaisesRegex(LabError, refused),
+                alone(self.root, "draws into", "wait for it"),
+            ):
+                self.fail("two at once")
+        with alone(self.root, "draws into", "wait for it"):  # once it is free
+            pass
+        self.assertEqual(list(self.root.iterdir()), [])
+        (self.root / "file").write_text("in the way")
+        with (
+            self.assertRaisesRegex(LabError, f"cannot write to {self.root / 'file'}"),
+            alone(self.root / "file", "draws into"),
+        ):
+            self.fail("no folder")
 
     def test_reasons(self):
         for error, words in (

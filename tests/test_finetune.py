@@ -1,5 +1,7 @@
 """mnist_cnn, new output layers, frozen bodies, learning-rate groups; fine-tuning by train.py."""
 
+import re
+import shutil
 import tempfile
 import unittest
 from functools import partial
@@ -13,11 +15,11 @@ from torchvision import models
 
 from lab import checkpoint
 from lab.console import LabError
-from lab.imagenet import download_weights, preprocess_of
+from lab.imagenet import PUBLISHED, download_weights, preprocess_of
 from lab.optimizers import make_optimizer, make_schedule, resume_optimizer
 from lab.registry import build, new_config
 from lab.settings import SCHEDULES, TrainSettings
-from lab.weights import load_body, output_layer, parameter_groups
+from lab.weights import load_body, load_weights, output_layer, parameter_groups
 from networks import Classifier, MnistCNN
 from tasks.classification.networks import NETWORKS, check_network
 from tests.support import ScriptCase, make_images, script_here
@@ -92,6 +94,38 @@ class OutputLayerTest(unittest.TestCase):
                 with torch.inference_mode():
                     logits = model.eval()(torch.zeros(1, 3, 64, 64))
                 self.assertEqual(tuple(logits.shape), (1, 4))
+
+    def test_every_classifier_loads_what_it_saves(self):
+        """Of all of torchvision's, every weight by its own name, and DenseNet's by the file's."""
+        computed = ("regnet", "swin")  # these compute with tensors when they are built
+        smallest = ("regnet_x_400mf", "regnet_y_400mf", "swin_t", "swin_v2_t")
+        for name in PUBLISHED:
+            if name.startswith(computed) and name not in smallest:
+                continue
+            place = "cpu" if name in smallest else "meta"
+            with self.subTest(name), torch.device(place):
+                network = build(NETWORKS, name, {"num_classes": 3})
+                for weights in (network.state_dict(), dict(network.state_dict())):
+                    load_weights(network, weights)
+                new = load_body(network, network.state_dict(), (output_layer(network)[0],))
+                self.assertEqual(new, ())
+        with torch.device("meta"):
+            network = build(NETWORKS, "densenet121", {"num_classes": 3})
+        published = {
+            re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", key): value
+            for key, value in network.state_dict().items()
+        }
+        self.assertIn("features.denseblock1.denselayer1.norm.1.weight", published)
+        load_weights(network, published)
+
+    def test_classes_of_other_names(self):
+        """As many, but others: the output layer of the old ones is not theirs."""
+        trained, model = (build(NETWORKS, "squeezenet1_1", {"num_classes": 4}) for _ in range(2))
+        fresh = model.classifier[1].weight.clone()
+        new = load_body(model, trained.state_dict(), ("classifier.1",), keep=False)
+        self.assertEqual(new, ("classifier.1",))
+        self.assertTrue(torch.equal(model.classifier[1].weight, fresh))
+        self.assertTrue(torch.equal(model.features[0].weight, trained.features[0].weight))
 
     def test_as_many_classes_keep_the_layer(self):
         trained, model = (build(NETWORKS, "squeezenet1_1", {"num_classes": 4}) for _ in range(2))
@@ -283,6 +317,43 @@ class FineTuneTest(ScriptCase):
                     continue  # batch norm takes it out again: its gradient is rounding alone
                 stays = "--freeze" in flags and not key.startswith("fc_net.4.")
                 self.assertEqual(torch.equal(value, trained[key]), stays, key)
+
+    def test_as_many_classes(self):
+        """Of the same names, the output layer is gone on with; of others, or in another order, not.
+
+        A file that does not name its classes is taken at its word.
+        """
+        folder, step = self.base / "three", ("--epoch", 1, "--lr", 1e-12)
+        self.assertEqual(self.train("--bn", "--ckpt_path", folder, "--epoch", 1).returncode, 0)
+        file = folder / "ckpt_epoch_1.pth"
+        state = checkpoint.load(file)
+        layer = state["model_state"]["fc_net.4.weight"]
+        other = Path(shutil.copytree(self.data, self.base / "pink"))
+        for mode in other.iterdir():
+            (mode / "red").rename(mode / "pink")
+        nameless, turned = self.base / "nameless.pth", self.base / "turned.pth"
+        torch.save({k: v for k, v in state.items() if k != "class_names"}, nameless)
+        torch.save(state | {"class_names": state["class_names"][::-1]}, turned)
+        for number, (weights, data, kept) in enumerate((
+            (file, self.data, True), (file, other, False), (turned, self.data, False),
+            (nameless, other, True),
+        )):  # fmt: skip
+            with self.subTest(weights=weights, data=data):
+                run = self.base / f"three_{number}"
+                done = self.train("--weights", weights, "--data_root", data, *step,
+                                  "--ckpt_path", run)  # fmt: skip
+                self.assertEqual(done.returncode, 0, done.stderr)
+                now = checkpoint.load(run / "ckpt_epoch_1.pth")["model_state"]["fc_net.4.weight"]
+                self.assertEqual(torch.allclose(now, layer, atol=1e-6), kept)
+                self.assertEqual(f"{weights}, of other classes" in done.stdout, not kept)
+
+    def test_mobilenet_v2_trained_and_tested(self):
+        """What it saves is read again, by test.py and to go on from."""
+        folder = self.base / "mobile"
+        flags = ("--network", "mobilenet_v2", "--image_size", 32, "--epoch", 1)
+        self.assertEqual(self.train(*flags, "--ckpt_path", folder).returncode, 0)
+        done = script_here("test.py", "--ckpt_path", folder)
+        self.assertIn("accuracy on the test set", done.stdout, done.stderr)
 
     def test_weights_among_other_things(self):
         """A file of another program, its weights under `state_dict`."""

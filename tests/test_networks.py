@@ -1,6 +1,8 @@
 """Blocks and classifier against layer-by-layer references; layout, keys and parameter counts."""
 
+import copy
 import unittest
+import warnings
 from dataclasses import asdict
 from itertools import product
 
@@ -279,6 +281,42 @@ class ClassifierTest(unittest.TestCase):
                 self.assertEqual(build(NETWORKS, "classifier", configs).config, model.config)
                 rebuilt = network_of({"configs": configs, "model_state": model.state_dict()})
                 self.assertTrue(torch.equal(rebuilt.eval()(x), model.eval()(x)))
+
+    def test_scripted(self):
+        """TorchScript takes it, of whole numbers as of others; the same logits."""
+        images = torch.randn(2, 3, 32, 32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            for options in ({}, {"dropout_prob": 0}, {"use_batch_norm": True, "use_stn": True}):
+                with self.subTest(options):
+                    network = Classifier(3, 26, **options).eval()
+                    scripted = torch.jit.script(network)
+                    torch.testing.assert_close(scripted(images), network(images))
+
+    def test_exported_for_any_number_of_images(self):
+        number = torch.export.Dim("number", min=1, max=64)
+        for options in ({}, {"use_non_local": True, "use_stn": True}):
+            with self.subTest(options):
+                network = Classifier(3, 26, **options).eval()
+                for weight in network.parameters():  # else the non-local block is the identity
+                    nn.init.normal_(weight, std=0.05)
+                images = (torch.randn(4, 3, 32, 32),)
+                exported = torch.export.export(network, images, dynamic_shapes=({0: number},))
+                others = torch.randn(7, 3, 32, 32)
+                logits = exported.module()(others)
+                torch.testing.assert_close(logits, network(others), rtol=1e-4, atol=1e-4)
+
+    def test_in_half_precision(self):
+        """`.half()` and `.bfloat16()`, as a user may have it, with what turns the image too."""
+        torch.manual_seed(0)
+        images = torch.randn(4, 3, 32, 32)
+        network = Classifier(3, 26, use_batch_norm=True, use_stn=True).eval()
+        expected = network(images)
+        for dtype in (torch.float16, torch.bfloat16):
+            logits = copy.deepcopy(network).to(dtype)(images.to(dtype))
+            self.assertEqual(logits.dtype, dtype)
+            torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.05)
 
     def test_non_local_block(self):
         """It sits between blocks 3 and 4; untrained it changes nothing, trained it does."""

@@ -14,13 +14,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 
 import tasks
 from lab import checkpoint
 from lab.console import LabError
 from lab.curves import draw_curves
-from lab.run import Run, as_csv
+from lab.run import Run, as_csv, best_epoch, contenders
 from lab.runtime import Runtime
 from tests.support import PROJECT, ScriptCase, make_images, script_here, stopped_at
 
@@ -170,15 +171,182 @@ class LineageTest(RunCase):
         self.resume(folder, "--epoch", 2)
         self.assertEqual(self.epochs(folder), [1, 2])
 
-    def test_the_best_is_kept(self):
-        """Beyond the newest ones that are kept, the best is as well, until another is."""
+    def test_what_is_or_may_become_the_best_is_kept(self):
+        """Epoch 3 is best until its neighbour comes; then 1 is once more, and is still there."""
         folder = self.base / "kept"
-        run = Run(folder, CPU)
-        for epoch, best, left in ((1, 1, [1]), (2, 1, [1, 2]), (3, 1, [1, 3]), (4, 4, [4])):
-            history = [{"epoch": epoch, "loss": 0.5}]
-            run.save_epoch({"epoch": epoch, "best_epoch": best, "history": history}, 1)
+        run, history = Run(folder, CPU), []
+        for accuracy, best, left in (
+            (0.9, 1, [1]), (0.7, 1, [1, 2]), (0.95, 3, [1, 3]), (0.1, 1, [1, 4]),
+            (0.9, 1, [1, 5]), (0.9, 6, [1, 6]), (0.9, 6, [6, 7]),
+        ):  # fmt: skip
+            history.append({"epoch": len(history) + 1, "loss": 0.5, "val_accuracy": accuracy})
+            self.assertEqual(best_epoch(history, "accuracy"), best)
+            run.save_epoch({"epoch": len(history), "history": history}, 1, "accuracy")
             self.assertEqual(self.epochs(folder), left)
         run.close()
+
+    def test_the_best_is_there_after_every_epoch(self):
+        """Of many runs that rise and waver, whether each epoch is validated, at any schedule."""
+        rng = np.random.default_rng(0)
+        for run in range(300):
+            history, there = [], set()
+            for epoch in range(1, 31):
+                row = {"epoch": epoch, "val_loss": float(rng.choice([0.1, 0.2]))}
+                if epoch % (1 + run % 3) == 0:
+                    row["val_accuracy"] = round(1 - 0.5 / epoch + rng.normal(0, 0.02), 2)
+                history.append(row)
+                there = there & contenders(history, "accuracy") | {epoch}
+                for schedule in ("constant", "onecycle"):
+                    self.assertIn(best_epoch(history, "accuracy", schedule), {None, *there})
+            self.assertLessEqual(len(there), 4)
+
+
+class RefusedTest(RunCase):
+    """What is refused before its first step leaves every file where it was."""
+
+    def files(self, folder):
+        """Return what is in a folder, deep, with its contents."""
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def test_nothing_is_moved(self):
+        """Neither later epochs nor the run of another folder, whatever is refused, and when."""
+        a, b = self.base / "a", self.base / "b"
+        self.train(a, "--epoch", 3)
+        self.train(b, "--epoch", 1, "--seed", 2)
+        first, few = a / "ckpt_epoch_1.pth", self.base / "few"
+        make_images(few, {"train": 1, "val": 1})
+        shutil.rmtree(few / "train" / "red")
+        state = checkpoint.load(first)
+        lost = self.base / "lost" / "ckpt_epoch_1.pth"
+        lost.parent.mkdir()
+        state["optimizer_state"]["state"] = {0: {"step": torch.zeros(())}}
+        torch.save({key: state[key] for key in state if key != "optimizer_state"}, lost)
+        before = self.files(a) | self.files(b)
+        for flags, code in (
+            (("--resume", first, "--optim_type", "sgd"), 1),
+            (("--resume", first, "--optim_type", "sgd", "--ckpt_path", b), 1),
+            (("--resume", first, "--epoch", 2, "--bn", "--ckpt_path", b), 1),
+            (("--resume", first, "--data_root", few, "--ckpt_path", b), 1),
+            (("--resume", lost, "--ckpt_path", b), 1),
+            (("--resume", a, "--ckpt_path", b), 1),
+            (("--ckpt_path", b, "--data_root", few), 1),
+        ):
+            with self.subTest(flags):
+                done = script_here("train.py", *flags)
+                self.assert_refused(done, code)
+                self.assertEqual(self.files(a) | self.files(b), before)
+                self.assertEqual(list(b.glob("previous_*")) + list(a.glob("previous_*")), [])
+
+    def test_an_earlier_run_in_stages(self):
+        """The last stage's folder makes room when the first stage can be trained, not before."""
+        folder = self.base / "stages"
+        self.train(folder, "--epoch", 1)
+        before = self.files(folder)
+        done = script_here("train.py", "--task", "diffusion", "--ckpt_path", folder,
+                           "--data_root", self.data)  # fmt: skip
+        self.assert_refused(done, 1)
+        self.assertEqual(self.files(folder), before)
+
+
+class EndTest(RunCase):
+    """A run that was killed after its last epoch is finished by --resume, and then is done."""
+
+    draws = True
+
+    def test_what_is_missing_is_made(self):
+        folder = self.base / "run"
+        flags = ("--data_root", self.data, "--batch_size", 8, "--ckpt_path", folder, "--epoch", 2)
+        for name in ("tasks.Task.publish_curves", "tasks.training.test_epoch"):
+            with mock.patch(name, side_effect=KeyboardInterrupt):
+                self.assertEqual(script_here("train.py", *flags).returncode, 130)
+            weights = (folder / "ckpt_epoch_2.pth").read_bytes()
+            (folder / "loss_and_acc.jpg").unlink(missing_ok=True)
+            said = self.resume(folder)
+            self.assertIn(f"All 2 epochs of {folder} are done; what follows them is made", said)
+            self.assertRegex(said, r"Test accuracy of the best epoch, \d: ")
+            self.assertIn("Next, try:", said)
+            self.assertTrue((folder / "loss_and_acc.jpg").is_file())
+            self.assertEqual((folder / "ckpt_epoch_2.pth").read_bytes(), weights)
+            for more in ((), ("--epoch", 1), ("--ckpt_path", self.base / "other")):
+                done = script_here("train.py", "--resume", folder, *more)
+                self.assert_refused(done, 1, "has done 2 epochs already")
+
+    def test_of_an_average(self):
+        """What is tested is the average, as it was at the end of the run undisturbed."""
+        folder = self.base / "averaged"
+        tested = r"Test accuracy of the best epoch, \d: .*"
+        said = self.train(folder, "--epoch", 1, "--ema", 0.5)
+        path = folder / "run.json"
+        path.write_text(path.read_text().replace('"ended": "', '"ended": "" , "was": "'))
+        again = self.resume(folder)
+        self.assertEqual(re.findall(tested, again), re.findall(tested, said))
+
+    def test_longer_and_killed_again(self):
+        """That it had ended once does not count any more."""
+        folder = self.base / "longer"
+        self.train(folder, "--epoch", 1)
+        with mock.patch("tasks.training.test_epoch", side_effect=KeyboardInterrupt):
+            done = script_here("train.py", "--resume", folder, "--epoch", 2)
+        self.assertEqual(done.returncode, 130)
+        self.assertIn("All 2 epochs", self.resume(folder))
+
+
+class ChangedDataTest(RunCase):
+    """Data that are others when a run goes on are named; a begun epoch of them begins anew."""
+
+    def change(self, name, how, *flags):
+        """Interrupt a run in its second epoch, change its data, and go on; return what is said."""
+        folder, data = self.base / name, self.base / f"{name}_data"
+        shutil.copytree(self.data, data)
+        with stopped_at(4, torch.optim.Adam):  # within the second epoch, of three steps each
+            done = script_here("train.py", "--data_root", data, "--batch_size", 8, "--epoch", 2,
+                               "--ckpt_path", folder)  # fmt: skip
+        self.assertEqual(done.returncode, 130, done.stderr)
+        before = checkpoint.load(folder / checkpoint.INTERRUPTED)["epoch_state"]["images"]
+        self.assertGreater(before, 0)
+        how(data / "train" / "red")
+        said = self.resume(folder, *flags)
+        self.assertEqual(self.epochs(folder), [1, 2])
+        return said
+
+    def test_unchanged(self):
+        said = self.change("same", lambda folder: None)
+        self.assertNotIn("changed", said)
+        self.assertNotIn("anew", said)
+
+    def test_moved(self):
+        """The same data in another place are the same."""
+        place = self.base / "place"
+        shutil.copytree(self.data, place)
+        said = self.change("moved", lambda folder: None, "--data_root", place)
+        self.assertNotIn("changed", said)
+
+    def test_fewer(self):
+        """Fewer than were done already: no traceback, and the epoch is trained on what is there."""
+
+        def remove(folder):
+            for split in (folder, folder.parent / "blue", folder.parent / "green"):
+                for path in sorted(split.iterdir())[3:]:
+                    path.unlink()
+
+        said = self.change("fewer", remove)
+        self.assertRegex(said, r"The train data have changed since .*: 24 then, 9 now")
+        self.assertRegex(said, r"Epoch 2, of which \d+ were done, begins anew")
+
+    def test_as_many(self):
+        said = self.change("others", lambda folder: (folder / "000.png").rename(folder / "9.png"))
+        self.assertIn("24 as then, but others or in another order", said)
+        self.assertIn("begins anew", said)
+
+    def test_between_epochs(self):
+        """Said, and no more."""
+        folder, data = self.base / "between", self.base / "between_data"
+        shutil.copytree(self.data, data)
+        self.train(folder, "--data_root", data, "--epoch", 1)
+        (data / "val" / "red" / "000.png").unlink()
+        said = self.resume(folder, "--epoch", 2)
+        self.assertRegex(said, r"The val data have changed since .*: 6 then, 5 now")
+        self.assertNotIn("anew", said)
 
 
 class SchedulesTest(RunCase):
@@ -315,7 +483,7 @@ class CurvesTest(RunCase):
         """All is trained by then, and drawn."""
         folder = self.base / "tested"
         flags = ("--data_root", self.data, "--batch_size", 8, "--ckpt_path", folder, "--epoch", 1)
-        with mock.patch("tasks.training.test_best", side_effect=KeyboardInterrupt):
+        with mock.patch("tasks.training.test_epoch", side_effect=KeyboardInterrupt):
             self.assertEqual(self.drawn(folder, 130, *flags), [1])
 
 
@@ -425,7 +593,11 @@ class RecordTest(RunCase):
     def test_what_was_said(self):
         """The log has what was printed, of all sessions and errors, and of this run alone."""
         folder, other = self.base / "said", self.base / "said elsewhere"
-        said = self.train(folder, "--epoch", 1)
+        data = self.base / "with notes"
+        shutil.copytree(self.data, data)
+        (data / "train" / "red" / "notes.txt").write_text("mine")
+        said = self.train(folder, "--epoch", 1, "--data_root", data)
+        self.assertIn("left out 1 of 25 files: red/notes.txt", said)
         said += self.resume(folder, "--epoch", 2)
         failed = script_here("train.py", "--resume", folder, "--epoch", 3, "--lr", 1e30,
                              "--batch_size", 24)  # fmt: skip

@@ -1,5 +1,6 @@
 """The scripts as a user meets them: bad input in one clear line, test.py's table and pictures."""
 
+import contextlib
 import json
 import os
 import re
@@ -22,7 +23,9 @@ from torch.nn.functional import cross_entropy
 
 import datasets
 import tasks
+import train as train_script
 from lab import checkpoint, engine
+from lab.files import alone
 from lab.images import Preprocess
 from lab.optimizers import average_weights
 from networks import Classifier
@@ -92,6 +95,10 @@ class UsageTest(ScriptTest):
             ("test.py", "--epoch", "0"): ["--epoch"],
             ("visualize.py", "--type", "dream"): ["--type", "tsne"],
             ("unit_test.py", "nothing"): ["nothing", "data_loader"],
+            ("train.py", "--epochs", "3"): ["--epochs 3; did you mean --epoch?"],
+            ("train.py", "--epochs=3"): ["--epochs=3; did you mean --epoch?"],
+            ("visualize.py", "--image_index", "1"): ["did you mean --image_idx?"],
+            ("train.py", "--task", "video", "--frame", "3"): ["did you mean --frames?"],
         }.items():
             with self.subTest(arguments):
                 self.assert_refused(script_here(*arguments), 2, *words)
@@ -99,12 +106,87 @@ class UsageTest(ScriptTest):
         self.assert_refused(done, 2, "--batch_size 1", "at least 2")
 
 
+class FolderTest(ScriptTest):
+    """Which run is meant: each task has a folder of its own, and another kind of run is named."""
+
+    def setUp(self):
+        """Start each test in an empty folder with a run of signs in checkpoints/default."""
+        self.here = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.enterContext(contextlib.chdir(self.here))
+        self.default = Path(shutil.copytree(self.run_folder, "checkpoints/default"))
+
+    def put_run_of(self, task, folder):
+        """Put a run into a folder that says it is of a task."""
+        shutil.copytree(self.run_folder, folder)
+        sessions = json.loads((folder / "run.json").read_text())
+        sessions[-1]["trained"]["task"] = task
+        (folder / "run.json").write_text(json.dumps(sessions))
+        path = folder / "ckpt_epoch_2.pth"
+        checkpoint.save(path, checkpoint.load(path) | {"task": task})
+        return folder
+
+    def test_folders_of_the_tasks(self):
+        """Trained, tested, looked at and painted with in one and the same folder unasked."""
+        expected = {"classification": "default"} | {n: n for n in list(tasks.TASKS)[1:]}
+        for name, folder in expected.items():
+            with mock.patch.object(sys, "argv", ["train.py", "--task", name]):
+                flags = train_script.read(tasks.load(name))
+            self.assertEqual(flags.ckpt_path, Path("checkpoints", folder))
+        self.default.rename("checkpoints/other")
+        for arguments, name in (
+            (("test.py",), "default"),
+            (("test.py", "--task", "video"), "video"),
+            (("visualize.py", "--type", "tsne"), "default"),
+            (("visualize.py", "--type", "boxes"), "detection"),
+            (("visualize.py", "--type", "saliency"), "default"),
+            (("visualize.py", "--type", "saliency", "--task", "video"), "video"),
+            (("diffuse.py", "--prompt", ""), "diffusion"),
+        ):
+            with self.subTest(arguments):
+                self.assert_refused(script_here(*arguments), 1, f"checkpoints/{name}; ", "train.py")
+        done = script_here("train.py", "--data_root", self.data, "--epoch", 1)
+        self.assertIn("  python test.py --epoch best --save\n", done.stdout)
+        self.assertEqual(script_here("test.py", "--no_show").returncode, 0)
+
+    def test_what_is_named(self):
+        """The run of the kind that is meant, set aside or beside, and how to train one."""
+        of, default = ("--ckpt_path", self.default), self.default
+        every = (
+            (("diffuse.py", "--prompt", "", "--model", default), "diffusion", "--model", 1),
+            (("visualize.py", "--type", "boxes", *of), "detection", "--ckpt_path", 2),
+            (("test.py", "--task", "video", *of), "video", "--ckpt_path", 2),
+            (("train.py", "--task", "video", "--resume", default), "video", "--resume", 2),
+        )
+        for arguments, task, flag, code in every:
+            with self.subTest(arguments):
+                training = f"train one: python train.py --task {task}"
+                self.assert_refused(script_here(*arguments), code, training)
+                beside = self.put_run_of(task, Path("checkpoints/another one"))
+                said = f"{beside} holds one of {task} ({flag} '{beside}'); or {training}"
+                self.assert_refused(script_here(*arguments), code, said)
+                for number in (2, 10):
+                    earlier = self.put_run_of(task, self.default / f"previous_{number}")
+                    said = f"{earlier} holds one of {task} ({flag} {earlier}); or {training}"
+                    self.assert_refused(script_here(*arguments), code, said)
+                for folder in (beside, *self.default.glob("previous_*")):
+                    shutil.rmtree(folder)
+
+    def test_one_training_at_a_time(self):
+        """A folder in which another process trains is left to it."""
+        before = sorted(self.default.iterdir())
+        with alone(self.default, "trains in"):
+            done = script_here("train.py", "--data_root", self.data)
+            self.assert_refused(done, 1, f"another process trains in {self.default}", "--ckpt_path")
+        self.assertEqual(sorted(self.default.iterdir()), before)
+
+
 class NextTest(ScriptTest):
     """What train.py says to try next: commands that its run takes."""
 
-    def next_commands(self, **configs: bool) -> list[str]:
-        flags = tasks.TrainFlags()
-        commands = tasks.load("classification").next_commands(flags, {"configs": configs})
+    def next_commands(self, pictures: int = 51, tested: str = "best", **configs: bool) -> list[str]:
+        loaders = {"test": datasets.DataLoader(range(pictures))} if pictures else {}
+        job = tasks.Job(None, None, loaders, {"configs": configs}, [], "")
+        commands = tasks.load("classification").next_commands(tasks.TrainFlags(), job, tested)
         return [" ".join(words) for words in commands]
 
     def test_of_a_run_like_the_course_s(self):
@@ -116,15 +198,23 @@ class NextTest(ScriptTest):
         more = ["visualize.py --type stn", "visualize.py --type attention"]
         self.assertEqual(self.next_commands(use_stn=True, use_non_local=True), every + more)
 
+    def test_what_the_data_have_not(self):
+        """No picture 50 of 50; no test split at all; the best epoch in another folder."""
+        self.assertIn("visualize.py --type feature --layer_idx 1", self.next_commands(50))
+        self.assertEqual(
+            self.next_commands(0, use_stn=True), ["visualize.py --type filter --layer_idx 0"]
+        )
+        self.assertEqual(self.next_commands(tested="last")[0], "test.py --epoch last --save")
+
     def test_of_another_run(self):
         """Its folder is named, and its last epoch where there is no tenth."""
         said = self.trained.stdout.partition("Next, try:\n")[2].splitlines()
         self.assertEqual(len(said), 4)
         for line in said:
             self.assertIn(f" --ckpt_path {self.run_folder} --epoch ", line)
-            done = script_here(*line.split()[1:], "--no_show", "--data_root", self.data)
-            enough = "--image_idx 50" not in line  # of the course's pictures
-            self.assertEqual(done.returncode, 0 if enough else 2, done.stderr)
+            where = ("--save_dir", self.base / "seen") if "visualize.py" in line else ()
+            done = script_here(*line.split()[1:], "--no_show", *where)
+            self.assertEqual(done.returncode, 0, done.stderr)
 
 
 class BadInputTest(ScriptTest):
@@ -299,6 +389,16 @@ class Trap:
 
 
 class TestScriptTest(ScriptTest):
+    def test_the_result_is_printed_first(self):
+        """Where the run's folder takes none of the files, the figures are said all the same."""
+        for name in ("test.json", "predictions.csv", "confusion_matrix.jpg"):
+            folder = self.copy_run(f"blocked_{name}")
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).mkdir()
+            done = script_here("test.py", "--ckpt_path", folder, "--epoch", 2)
+            self.assert_refused(done, 1, f"cannot write {folder / name}")
+            self.assertRegex(done.stdout, r"accuracy on the test set: \d+\.\d\d% \(\d+ of 15\)")
+
     def test_table_is_scikit_learns(self):
         """Accuracy, precision, recall and confusion on mislabelled images equal scikit-learn's."""
         data = Path(shutil.copytree(self.data, self.base / "mislabelled"))

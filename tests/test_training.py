@@ -26,7 +26,7 @@ from lab.batches import BatchSampler
 from lab.console import LabError, as_text
 from lab.engine import Learner
 from lab.optimizers import make_optimizer, make_schedule, resume_optimizer
-from lab.run import best_epoch
+from lab.run import best_epoch, contenders
 from lab.runtime import Runtime, place, seed_epoch, start_as
 from lab.settings import OPTIMIZERS, SCHEDULES, TrainSettings
 from tasks import TrainFlags
@@ -321,6 +321,19 @@ class LossTest(unittest.TestCase):
         for name, value in model.state_dict().items():
             self.assertTrue(torch.equal(value, before[name]), name)
 
+    def test_whether_it_can_go_on_is_asked_as_in_testing(self):
+        """By running statistics, which stay as they are: here they alone are lost."""
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        learner = Learner(ClassificationObjective(), network, TrainSettings(), CPU)
+        images, labels = torch.randn(20, 12), torch.randint(0, 3, (20,))
+        learner.train()
+        self.assertTrue(learner.loss_is_finite(images, labels))
+        self.assertEqual(int(network[1].num_batches_tracked), 0)
+        network[1].running_var.fill_(math.nan)
+        learner.train()
+        self.assertFalse(learner.loss_is_finite(images, labels))
+
     def test_best_epoch_of_a_schedule(self):
         """Where the rate comes down, the last one that was validated and is finite."""
         accuracies = (0.9, 0.99, 0.9, math.nan, None)
@@ -342,6 +355,10 @@ class LossTest(unittest.TestCase):
         columns = ("epoch", "val_accuracy", "val_loss")
         history = [dict(zip(columns, row, strict=True)) for row in rows]
         self.assertEqual(best_epoch(history, "accuracy"), 4)
+        for losses, best in (((0.3, 0.2), 2), ((0.2, 0.3), 1), ((0.2, 0.2), 1)):  # of equals
+            tied = [dict(zip(columns, (n, 0.9, loss), strict=True))
+                    for n, loss in enumerate(losses, 1)]  # fmt: skip
+            self.assertEqual(best_epoch(tied, "accuracy"), best)
         self.assertIsNone(best_epoch(history[-1:], "accuracy"))
         self.assertIsNone(best_epoch([{"epoch": 1}], "accuracy"))
         self.assertIsNone(best_epoch([], "accuracy"))
@@ -467,11 +484,13 @@ class RunTest(ScriptRuns):
         self.assertTrue(same_weights(self.straight / name, folder / name))
 
     def test_rotation_keeps_the_newest_and_the_best(self):
-        """--max_ckpt_save_num 1 leaves the last epoch and the best, and resuming can extend."""
+        """--max_ckpt_save_num 1 leaves the last epoch, the best, and what may become it."""
         folder = self.base / "rotated"
         self.train("--ckpt_path", folder, "--epoch", 3, "--max_ckpt_save_num", 1)
-        best = checkpoint.load(folder / "ckpt_epoch_3.pth")["best_epoch"]
-        self.assertEqual(set(checkpoint.epochs(folder)), {best, 3})
+        state = checkpoint.load(folder / "ckpt_epoch_3.pth")
+        spared = contenders(state["history"], "accuracy")
+        self.assertIn(state["best_epoch"], spared)
+        self.assertEqual(set(checkpoint.epochs(folder)), spared | {3})
         more = script_here("train.py", "--resume", folder, "--epoch", 4)
         self.assertEqual(more.returncode, 0, more.stderr)
         self.assertTrue(

@@ -25,6 +25,27 @@ SUITES = {
         def test_three(self): pass
     """,
     "empty": "",
+    "parts": """
+        def test_one(self):
+            for number in range(9):
+                with self.subTest(number): self.assertEqual(number % 2, 0)
+        def test_two(self):
+            for number in range(9):
+                with self.subTest(number): self.skipTest("for now")
+        def test_three(self):
+            for number in range(9):
+                with self.subTest(number): pass
+        def test_four(self):
+            with self.subTest(1): self.skipTest("for now")
+            with self.subTest(2): self.fail()
+            with self.subTest(3): raise ValueError
+    """,
+    "no_class": """
+        @classmethod
+        def setUpClass(cls): raise ValueError
+        def test_one(self): pass
+        def test_two(self): pass
+    """,
     "leaves_early": """
         def test_one(self): os._exit(0)
     """,
@@ -82,6 +103,8 @@ class UnitTest(unittest.TestCase):
             ("good", "2 passed, 0 failed, 1 skipped", 0),
             ("bad", "1 passed, 2 failed", 1),
             ("empty", "0 passed, 0 failed", 1),
+            ("parts", "1 passed, 2 failed, 1 skipped", 1),  # however many subtests
+            ("no_class", "0 passed, 1 failed", 1),
         ):
             with self.subTest(suite=name):
                 _, last, ended = self.run_suites(name)

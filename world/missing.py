@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.console import LabError, progress, say
-from lab.files import attempt
+from lab.files import alone, attempt
 from lab.folders import DATA_ROOT, near
 from world import captions, clips, signs, street
 from world.parallel import Drawing
@@ -70,10 +70,9 @@ def draw_missing(drawn: Drawn, folder: Path) -> None:
     )
     if not belongs or (folder / "train").is_dir():
         return
-    present = [split for split in drawn.draw.counts if (folder / split).exists()]
-    if present:
-        raise LabError(f"{folder} holds {' and '.join(present)} but no train/")
-    draw(drawn, folder)
+    with alone(folder, "draws into"):
+        if not (folder / "train").is_dir():
+            draw(drawn, folder)
 
 
 def draw(drawn: Drawn, folder: Path, seed: int = 0) -> None:
@@ -82,6 +81,9 @@ def draw(drawn: Drawn, folder: Path, seed: int = 0) -> None:
     Raises:
         LabError: the folder holds some of it already, or cannot be written.
     """
+    present = [split for split in drawn.draw.counts if (folder / split).exists()]
+    if present and "train" not in present:
+        raise LabError(f"{folder} holds {' and '.join(present)} but no train/")
     total = sum(drawn.draw.counts.values())
     say(drawn.begins.format(folder=near(folder), total=total))
     with attempt(f"draw into {folder}"), progress(total=total, label="drawing") as bar:

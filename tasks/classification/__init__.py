@@ -7,13 +7,12 @@ python train.py --dataset folder --data_root FOLDER --network resnet18 --pretrai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from lab.flags import flag, fraction, positive_int
-from tasks import StartFlags, Task, pretrained
+from tasks import Job, StartFlags, Task, pretrained
 
 # Each data set with the network that is trained on it unless told otherwise.
 DATASETS = {
@@ -52,6 +51,7 @@ class Classification(Task):
         "filter", "feature", "tsne", "stn", "saliency", "fooling", "class", "invert", "attention",
     )  # fmt: skip
 
+    takes_val = False
     shown_unasked = {"feature": {"image_idx": 50}}  # the assignment's picture
 
     def flags_of(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -64,12 +64,15 @@ class Classification(Task):
         known = {name: configs.get(key, False) for name, key in names.items()}
         return known | {"network": network, "dropout": configs.get("dropout_prob", 0.0)}
 
-    def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
-        configs = identity["configs"]
+    def worth_seeing(self, job: Job) -> list[list[str]]:
+        configs, test = job.identity["configs"], job.loaders.get("test")
         views = [["filter", "--layer_idx", "0"]]
-        views += [["feature", "--layer_idx", "1", "--image_idx", "50"], ["tsne"]]
-        views += [["stn"]] * configs.get("use_stn", False)
-        views += [["attention"]] * configs.get("use_non_local", False)
+        if test is not None:  # the other ones show its pictures
+            picture = self.shown_unasked["feature"]["image_idx"]
+            chosen = ["--image_idx", str(picture)] * (picture < len(test.dataset))
+            views += [["feature", "--layer_idx", "1", *chosen], ["tsne"]]
+            views += [["stn"]] * configs.get("use_stn", False)
+            views += [["attention"]] * configs.get("use_non_local", False)
         return [["--type", *view] for view in views]
 
 

@@ -61,7 +61,7 @@ def prepare(
 
     start = start_network(
         NETWORKS, name, config_for(num_classes=len(classes)), flags, resumed, weights,
-        (name, "ImageNet"),
+        (name, "ImageNet"), classes,
     )  # fmt: skip
     subject = f"images of {len(classes)} classes from {root or 'scikit-learn'}"
     kept = {"label_smoothing": own.label_smoothing, "freeze": own.freeze}

@@ -11,12 +11,10 @@ small signs better. `data` reads pictures with boxes, `meter` measures what is f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from lab.flags import flag
-from tasks import StartFlags, Task, pretrained, promised
+from tasks import Job, StartFlags, Task, pretrained, promised
 
 DATASETS = ("street", "gtsdb", "voc", "coco", "banana")
 OWN = ("tiny_ssd", "center_net")  # networks of ours, the one first that is trained unasked
@@ -45,8 +43,8 @@ class Detection(Task):
     views = ("boxes", "anchors", "regions")
     reads = True
 
-    def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
-        views = ["boxes", "regions"] + ["anchors"] * (identity["network"] == "tiny_ssd")
+    def worth_seeing(self, job: Job) -> list[list[str]]:
+        views = ["boxes", "regions"] + ["anchors"] * (job.identity["network"] == "tiny_ssd")
         return [["--type", view] for view in views]
 
 

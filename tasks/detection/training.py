@@ -32,7 +32,7 @@ def prepare(
     config = new_config(NETWORKS, name, **{**arguments, "num_classes": len(classes)})
 
     coco = (name, "COCO")
-    start = start_network(NETWORKS, name, config, flags, resumed, weights, coco)
+    start = start_network(NETWORKS, name, config, flags, resumed, weights, coco, classes)
     subject = f"pictures, {len(classes)} classes of boxes, from {root}"
     objective, kept = DetectionObjective(classes), {"freeze": own.freeze}
     return start.job(objective, loaders, subject, own.dataset, root, flags=kept)

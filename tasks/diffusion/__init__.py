@@ -14,16 +14,16 @@ transformers: `networks` has all sizes, `words` the tokenizer, `painting` makes 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import flags
 from lab.console import LabError, UsageError
-from lab.flags import CKPT_PATH, flag, positive_float, positive_int, read_flags
+from lab.flags import flag, positive_float, positive_int, read_flags
 from lab.settings import TrainSettings
-from tasks import Stage, Task, TrainFlags, ViewFlags
+from tasks import Job, Stage, Task, TrainFlags, ViewFlags, folder_of
 
 if TYPE_CHECKING:
     from lab.pictures import Picture
@@ -79,8 +79,8 @@ class DiffuseFlags:
 
     prompt: str = flag(None, str, "what is to be seen; nothing, '', for anything", required=True)
     model: str = flag(
-        str(CKPT_PATH), str, "a run's folder, a pipeline's of diffusers, or a name on the Hugging "
-        "Face Hub", metavar="NAME_OR_FOLDER",
+        str(folder_of("diffusion")), str, "a run's folder, a pipeline's of diffusers, or a name on "
+        "the Hugging Face Hub", metavar="NAME_OR_FOLDER",
     )  # fmt: skip
     image: str | None = flag(None, str, "picture to begin with: a file or an http(s) address")
     strength: float | None = flag(
@@ -150,8 +150,8 @@ class Diffusion(Task):
             raise LabError(wrong)
         return super().look(flags, trained)
 
-    def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
-        return [] if identity["network"] == "autoencoder" else super().worth_seeing(identity)
+    def worth_seeing(self, job: Job) -> list[list[str]]:
+        return [] if job.identity["network"] == "autoencoder" else super().worth_seeing(job)
 
 
 def unet_after(first: TrainFlags) -> TrainFlags:

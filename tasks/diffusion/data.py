@@ -139,7 +139,8 @@ class LatentDataset(Dataset):
     """
 
     def __init__(self, captioned: Captioned, latents: Tensor, ids: Tensor, vary: bool = False):
-        self.captioned, self.latents, self.vary = captioned, latents, vary
+        self.captioned, self.split = captioned, captioned.split
+        self.latents, self.vary = latents, vary
         self.ids = ids.to(latents.device)
 
     def __len__(self) -> int:

@@ -33,9 +33,19 @@ from lab.flags import as_name, as_words, asked_for, plain_name
 from lab.images import read_image
 from lab.pictures import Grid, Picture, Tile, sheet, shorten
 from lab.runtime import Runtime, start
-from tasks.diffusion import GUIDANCE, PUBLISHED_GUIDANCE, SCHEDULERS, STEPS, STRENGTH, DiffuseFlags
+from tasks.diffusion import (
+    AUTOENCODER_FOLDER,
+    GUIDANCE,
+    PUBLISHED_GUIDANCE,
+    SCHEDULERS,
+    STEPS,
+    STRENGTH,
+    TASK,
+    DiffuseFlags,
+)
 from tasks.diffusion.networks import WORDS_FILE
 from tasks.diffusion.words import unknown_words, words_of
+from tasks.trained import another_run, task_in
 
 SHOWN = 10  # pictures of a course
 TOGETHER = 32  # pictures at a time of 64x64; of larger ones, so many that they have as many pixels
@@ -112,13 +122,16 @@ def find_pipeline(name: str) -> Path | None:
         for folder in (path, path / "pipeline"):
             if (folder / PIPELINE).is_file():
                 return folder
-        if checkpoint.epochs(path) or any(map(checkpoint.epochs, path.iterdir())):
+        own = task_in(path)
+        if own not in (None, TASK.name):
+            kind = f"{path} holds a run of {own}, which paints nothing"
+            raise LabError(f"{kind}; {another_run(TASK.name, path, '--model')}")
+        if own or any(map(checkpoint.epochs, path.glob(AUTOENCODER_FOLDER))):
             going_on = command("train.py", "--resume", path)
             raise LabError(f"{path} has no pipeline yet: its training has not ended; {going_on}")
         raise LabError(f"{path} holds no pipeline of diffusers: no {PIPELINE}")
     if path.parent.is_dir() or not HUB_NAME.fullmatch(name):  # who names a folder means one
-        training = command("train.py", "--task", "diffusion", "--ckpt_path", path)
-        raise LabError(f"no folder {path}; train one: {training}")
+        raise LabError(f"no folder {path}; {another_run(TASK.name, path, '--model')}")
     return None
 
 

@@ -13,12 +13,10 @@ them are in `voc` and `upsampling`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from lab.flags import closed_share, flag
-from tasks import StartFlags, Task, pretrained, promised
+from tasks import Job, StartFlags, Task, pretrained, promised
 
 DATASETS = ("street", "camvid", "voc", "folder")
 NETWORK = "res_unet"  # unless told otherwise
@@ -54,8 +52,8 @@ class Segmentation(Task):
     }  # fmt: skip
     views = ("masks", "upsampling")
 
-    def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
-        views = self.views if identity["network"] in FCNS else ("masks",)
+    def worth_seeing(self, job: Job) -> list[list[str]]:
+        views = self.views if job.identity["network"] in FCNS else ("masks",)
         return [["--type", view] for view in views]
 
 

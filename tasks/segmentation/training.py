@@ -33,7 +33,7 @@ def prepare(
     config = new_config(NETWORKS, name, **(known | {"num_classes": len(classes)}))
 
     imagenet = (BODY, "ImageNet")
-    start = start_network(NETWORKS, name, config, flags, resumed, weights, imagenet)
+    start = start_network(NETWORKS, name, config, flags, resumed, weights, imagenet, classes)
     subject = f"pictures, {len(classes)} classes of pixels, from {root}"
     objective = SegmentationObjective(classes, of_classes)
     kept = {"class_weights": own.class_weights, "coarse": coarse, "freeze": own.freeze}

@@ -10,16 +10,15 @@ network that learns a style by the same losses paints in one pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lab import flags
 from lab.flags import flag, non_negative_float, positive_float, positive_int, seed
 from lab.settings import TrainSettings
-from tasks import Task, TrainFlags
+from tasks import Job, Task, TrainFlags
 
 
 @dataclass(frozen=True)
@@ -136,10 +135,8 @@ class Style(Task):
     views = ("painted",)
     measured = False
 
-    def next_commands(
-        self, flags: TrainFlags, identity: Mapping[str, Any]
-    ) -> Iterator[tuple[str, ...]]:
-        yield "style.py", "--ckpt_path", str(flags.ckpt_path), "--content", "FILE"
+    def next_commands(self, flags: TrainFlags, job: Job, tested: str) -> Iterator[tuple[str, ...]]:
+        yield "style.py", "--ckpt_path", str(flags.ckpt_path)
 
 
 TASK = Style()

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from lab.flags import flag, positive_int
-from tasks import Compared, StartFlags, Task
+from tasks import Compared, Job, StartFlags, Task
 
 # Each data set with the number of frames of its clips unless told otherwise.
 DATASETS = {
@@ -65,8 +65,8 @@ class Video(Task):
     def summarise(self, runs: Mapping[str, Compared]) -> list[str]:
         return self.room("results").table_of_networks(runs)
 
-    def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
-        views = ["clip", "saliency"] + ["attention"] * (identity["network"] == "non_local")
+    def worth_seeing(self, job: Job) -> list[list[str]]:
+        views = ["clip", "saliency"] + ["attention"] * (job.identity["network"] == "non_local")
         return [["--type", view] for view in views]
 
 

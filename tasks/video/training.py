@@ -42,7 +42,7 @@ def prepare(
 
     width = own.width or default_width(name, len(classes), frames)
     config = config_for(num_classes=len(classes), width=width)
-    start = start_network(NETWORKS, name, config, flags, resumed, weights)
+    start = start_network(NETWORKS, name, config, flags, resumed, weights, classes=classes)
     subject = f"clips of {frames} frames, {len(classes)} classes, from {root}"
     kept = {"stride": own.stride, "freeze": own.freeze}
     return start.job(VideoObjective(), loaders, subject, own.dataset, root, flags=kept)
