@@ -21,7 +21,7 @@ from lab.images import Preprocess, open_image, say_left_out
 
 MODES = ("train", "val", "test")
 CACHE_FOLDER = DATA_ROOT / ".cache"
-CACHE_VERSION = "3"  # raise when `open_image` or `Preprocess.fit` changes what it returns
+CACHE_VERSION = "4"  # raise when `open_image` or `Preprocess.fit` changes what it returns
 
 
 class File(NamedTuple):
