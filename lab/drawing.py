@@ -6,6 +6,7 @@
 A task that has a part of its own says how it is drawn: `@draw_part.register`.
 """
 
+import math
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from lab.pictures import (
     text_height,
 )
 
+MOST_PIXELS, LONGEST_SIDE = 60_000_000, 30_000  # of a file; what is larger is drawn coarser
 HEAD_FONT = 13  # points; of a picture's title
 LABEL_FONT = 6  # of what stands upon an image
 
@@ -110,13 +112,15 @@ def _draw_tile(axis: Axes, grid: Grid, tile: Tile, left: float, top: float) -> A
         options = {"cmap": colours.name, "vmin": colours.low, "vmax": colours.high}
     elif image.dtype != np.uint8:
         image = np.clip(image, 0, 1)  # sums may round to above 1
-    width, scale = grid.width(tile), grid.side / len(image)  # inches; inches a pixel
-    extent = (left, left + width, top + grid.side, top)
+    width, (rows, columns) = grid.width(tile), image.shape[:2]
+    scale = min(width / columns, grid.side / rows)  # inches a pixel
+    corner = left + (width - columns * scale) / 2, top + (grid.side - rows * scale) / 2
+    extent = (corner[0], corner[0] + columns * scale, corner[1] + rows * scale, corner[1])
     shown = axis.imshow(image, extent=extent, **options)
     frame = Rectangle((left, top), width, grid.side, fill=False, ec="0.8", linewidth=0.5)
     axis.add_patch(frame)
     for mark in tile.marks:
-        x, y = ((np.asarray(mark.points) + 0.5) * scale + (left, top)).T
+        x, y = ((np.asarray(mark.points) + 0.5) * scale + corner).T
         style = {"marker": "o", "markersize": 7, "markeredgecolor": "black"}
         (line,) = axis.plot(x, y, color=mark.colour, **(style if len(x) == 1 else {}))
         line.set_clip_path(frame)
@@ -205,7 +209,13 @@ def draw(picture: Picture) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """Save a figure; its folder is made. A LabError says why it cannot be written."""
+    """Save a figure; its folder is made. A LabError says why it cannot be written.
+
+    Args:
+        dpi: pixels an inch, of which a large figure has fewer.
+    """
+    width, height = figure.get_size_inches()
+    dpi = min(dpi, LONGEST_SIDE / max(width, height), math.sqrt(MOST_PIXELS / (width * height)))
     with attempt(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=dpi, bbox_inches="tight", pil_kwargs={"quality": 90})

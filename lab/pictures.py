@@ -18,6 +18,7 @@ import numpy as np
 LETTER = 0.6  # width of one, of its font's size: more than the mean
 LINE = 1.25  # from one line of text to the next, of the font's size
 GAP = 0.1  # inches from one image to the next, or to a text
+WIDEST = 6  # times its height that an image's place is wide at the most, and the other way round
 BAR = 0.9  # inches that a bar of colours takes, with its label
 TITLE_FONT, LEGEND_FONT, SMALLEST_FONT = 11, 9, 5  # points; of a part's title, of a legend
 
@@ -122,9 +123,9 @@ class Grid:
         return layout.right + (BAR if self.colours else GAP), layout.bottom + GAP
 
     def width(self, tile: Tile) -> float:
-        """Return a tile's width in inches."""
+        """Return the width of a tile's place in inches; a line, a panorama does not fill it."""
         height, width = tile.image.shape[:2]
-        return self.side * width / height
+        return self.side * float(np.clip(width / height, 1 / WIDEST, WIDEST))
 
     def captions(self) -> list[Sequence[str]]:
         """Return what stands above the tiles of each row."""

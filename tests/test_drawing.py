@@ -1,5 +1,6 @@
 """lab/drawing.py: what is drawn is what a picture holds; figures are saved, then shown."""
 
+import math
 import tempfile
 import unittest
 from pathlib import Path
@@ -9,9 +10,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from PIL import Image
 
-from lab import checkpoint
-from lab.drawing import draw, draw_part, publish, save_closed, show_figures
+from lab import checkpoint, drawing
+from lab.drawing import draw, draw_part, publish, save_closed, save_figure, show_figures
 from lab.pictures import (
     Colours,
     Confusion,
@@ -114,6 +116,40 @@ class GridTest(unittest.TestCase):
         (a, b, *_), (c, d, *_) = (shown.get_extent() for shown in axis.images)
         self.assertEqual((b - a, d - c), (5, 2))
         self.assertGreater(c, b)
+
+    def test_lines_and_panoramas(self):
+        """Their places are bounded; in the middle they keep their shape, and marks their pixels."""
+        line, column, panorama = (np.zeros((h, w, 3), np.uint8) for h, w in
+                                  ((7, 3000), (3000, 7), (100, 600)))  # fmt: skip
+        marks = (Mark(np.array([[-0.5, -0.5], [2999.5, 6.5]])),)
+        tiles = [Tile(line, "a line", marks=marks), Tile(column), Tile(panorama)]
+        figure, (axis,) = self.draw(Grid([tiles], side=2))
+        spans = [np.diff(np.reshape(shown.get_extent(), (2, 2)))[:, 0] for shown in axis.images]
+        for (width, height), expected in zip(
+            spans, ((12, 12 * 7 / 3000), (2 * 7 / 3000, 2), (12, 2)), strict=True
+        ):
+            np.testing.assert_allclose((width, -height), expected)
+        middles = [np.mean(np.reshape(shown.get_extent(), (2, 2)), 1)[1] for shown in axis.images]
+        np.testing.assert_allclose(middles, middles[2])
+        left, right, bottom, top = axis.images[0].get_extent()
+        np.testing.assert_allclose(axis.lines[0].get_xydata(), [[left, top], [right, bottom]])
+        self.assertLess(figure.get_size_inches()[0], 26)
+
+    def test_large_figures_are_drawn_coarser(self):
+        """No side longer than JPEG can hold, no more pixels than memory can."""
+        figure = draw(Picture("a.jpg", "title", (sheet(images(4), "abcd"),)))
+        sizes = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for bound, most in (("dpi", 150), ("LONGEST_SIDE", 500), ("MOST_PIXELS", 90_000)):
+                with mock.patch.object(drawing, bound, most, create=True):
+                    save_figure(figure, Path(folder) / "a.jpg")
+                with Image.open(Path(folder) / "a.jpg") as image:
+                    sizes[bound] = image.size
+        plt.close(figure)
+        self.assertAlmostEqual(max(sizes["LONGEST_SIDE"]), 500, delta=25)
+        self.assertAlmostEqual(math.prod(sizes["MOST_PIXELS"]), 90_000, delta=9000)
+        self.assertGreater(max(sizes["dpi"]), 900)
+        self.assertLess(drawing.LONGEST_SIDE, 65_500)
 
     def test_nothing_is_clipped_and_nothing_overlaps(self):
         """Long names are cut to their image's width; a long title widens the picture."""
