@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import unittest
+import weakref
 from pathlib import Path
 from unittest import mock
 
@@ -442,6 +443,34 @@ class TestScriptTest(ScriptTest):
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"error: no readable image in .*broken\.png\n$")
         self.assert_refused(script_here(*test, folder / "absent.png"), 1, "absent.png")
+
+    def test_of_many_pictures_one_is_held(self):
+        """They are far larger than what is made of them; those that are drawn are small."""
+        alive, most, given = [], [], results.given_images
+
+        def watch(sources):
+            for path, image in given(sources):
+                alive.append(weakref.ref(image))
+                most.append(sum(each() is not None for each in alive))
+                yield path, image
+                del image
+
+        with mock.patch.object(results, "given_images", watch):
+            done = script_here("test.py", "--ckpt_path", self.run_folder, "--epoch", "last",
+                               "--image", self.data / "train")  # fmt: skip
+        self.assertEqual((done.returncode, len(most)), (0, 120), done.stderr)
+        self.assertLessEqual(max(most), 2)
+
+    def test_lines(self):
+        """Pictures far longer than wide are read and drawn in little time and memory."""
+        folder = self.base / "lines"
+        folder.mkdir()
+        for width, height in ((3000, 7), (7, 3000), (600, 2), (1, 1)):
+            Image.new("RGB", (width, height), "red").save(folder / f"{width}x{height}.png")
+        done = script_here("test.py", "--ckpt_path", self.run_folder, "--epoch", "last",
+                           "--image", folder)  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(re.findall(r"^\d+x\d+\.png +\w+ ", done.stdout, re.MULTILINE)), 4)
 
     def test_reads_the_scaffolds_checkpoints(self):
         """A file with the contract's keys alone is tested and resumed."""

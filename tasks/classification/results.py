@@ -111,11 +111,12 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     """Print the likeliest classes of pictures, and draw them on a sheet."""
     preprocess = Preprocess(**trained.state.get("preprocess", {}))
     runtime = trained.runtime
-    captions, pixels, given = [], [], given_images(flags.image)
-    while batch := list(islice(given, READ_AT_ONCE)):
+    captions, pixels = [], []
+    fitted = ((path, preprocess.fit(image)) for path, image in given_images(flags.image))
+    while batch := list(islice(fitted, READ_AT_ONCE)):
         width = max(len(path.name) for path, _ in batch)
-        fitted = np.stack([preprocess.fit(image) for _, image in batch])
-        images = preprocess.normalize(torch.from_numpy(fitted)).to(runtime.device)
+        stacked = torch.from_numpy(np.stack([own for _, own in batch]))
+        images = preprocess.normalize(stacked).to(runtime.device)
         with torch.inference_mode(), runtime.autocast():
             confidences = trained.network(images).float().softmax(1)
         for (path, _), own in zip(batch, confidences, strict=True):

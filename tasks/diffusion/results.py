@@ -150,10 +150,12 @@ def reconstruct_files(
     trained: Trained, flags: TestFlags, files: Sequence[Path], images: Sequence[Image.Image]
 ) -> None:
     """Draw what an autoencoder makes of pictures of one's own."""
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-    decoded = reconstruct(trained.network, pixels, trained.runtime)
-    pairs = list(zip(pixels.numpy(), decoded, strict=True))[: 2 * EXAMPLES]
-    draw_pairs(flags.ckpt_path / f"reconstructions_{name_of(flags.image)}.jpg", pairs)
+    shown = [np.asarray(image) for image in images[: 2 * EXAMPLES]]
+    decoded = reconstruct(trained.network, torch.from_numpy(np.stack(shown)), trained.runtime)
+    path = flags.ckpt_path / f"reconstructions_{name_of(flags.image)}.jpg"
+    draw_pairs(path, list(zip(shown, decoded, strict=True)))
+    if len(images) > len(shown):
+        say(f"It shows the first {len(shown)} of {len(images):,} pictures")
 
 
 # ---------------------------------------------------------------- painted pictures
