@@ -18,12 +18,20 @@ def check_index(flag: str, index: int, count: int, what: str) -> None:
 
 
 def class_index(text: str, classes: Sequence[str]) -> int:
-    """Return the class that a `--target` means: an index, a name, or one without its number.
+    """Return the class that a `--target` means: a name, one without its number, or an index.
+
+    Where every name is a number or begins with one, such as 10_priority_road, a number means that
+    one, whether or not the classes are in its place.
 
     Raises:
         UsageError: there is no such class; names the range, or those that are spelt alike.
     """
-    if re.fullmatch(r"-?\d+", text):
+    numbers = [re.match(r"\d+(?=[ _-]|$)", name) for name in classes]
+    if text.isdecimal() and all(numbers):
+        known = [int(number[0]) for number in numbers]
+        if known.count(int(text)) == 1:
+            return known.index(int(text))
+    if text not in classes and re.fullmatch(r"-?\d+", text):
         check_index("--target", int(text), len(classes), "classes")
         return int(text)
     wanted = text.lower().replace(" ", "_")

@@ -69,7 +69,13 @@ class LoaderTest(TemporaryData):
     def test_equals_torchvision(self):
         """Test images are torchvision's ImageFolder, Resize, ToTensor, Normalize, in its order."""
         steps = [transforms.Resize((32, 32)), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
+        for name in ("b/deeper/still", "a"):  # of a class, to any depth
+            (self.root / "test" / "green" / name).mkdir(parents=True)
+            copy = self.root / "test" / "green" / name / "copy.png"
+            shutil.copy(self.root / "test" / "red" / "000.png", copy)
         reference = ImageFolder(str(self.root / "test"), transforms.Compose(steps))
+        self.assertEqual(len(reference), 11)
+        (self.root / "test" / "green" / "b" / "back").symlink_to(self.root / "test" / "green")
         loader, _ = self.load("test", batch_size=4, augment=True)
         images = torch.cat([batch for batch, _ in loader])
         torch.testing.assert_close(images, torch.stack([image for image, _ in reference]))

@@ -43,6 +43,17 @@ class FlagTest(unittest.TestCase):
         self.assertEqual(class_index("speed limit 30", signs.CLASSES), 1)
         self.assertEqual(class_index("hot dog", ["cat", "hot dog"]), 1)
 
+    def test_names_that_are_numbers(self):
+        """Folders 0 to 11 are in the order 0, 1, 10, 11, 2: 10 is the one of that name."""
+        names = sorted(map(str, range(12)))
+        for text in names:
+            self.assertEqual(names[class_index(text, names)], text)
+        numbered = ["05_a", "10_b", "20_c"]
+        self.assertEqual([class_index(text, numbered) for text in ("5", "10", "2")], [0, 1, 2])
+        self.assertEqual(class_index("1", ["a", "3d", "1"]), 2)
+        self.assertEqual(class_index("1", ["a", "3d", "10"]), 1)
+        self.assertEqual(class_index("1", ["1_a", "1_b", "2"]), 1)
+
     def test_no_such_class(self):
         """An index names the range, a name those spelt alike."""
         for text, words in (
