@@ -7,17 +7,19 @@ A task that has a part of its own says how it is drawn: `@draw_part.register`.
 """
 
 import math
-from functools import singledispatch
+import warnings
+from contextlib import suppress
+from functools import cache, singledispatch
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch, Rectangle
-from PIL import Image
+from PIL import Image, ImageFont
 
 from lab.console import say
 from lab.files import attempt
@@ -44,8 +46,62 @@ from lab.pictures import (
 MOST_PIXELS, LONGEST_SIDE = 60_000_000, 30_000  # of a file; what is larger is drawn coarser
 HEAD_FONT = 13  # points; of a picture's title
 LABEL_FONT = 6  # of what stands upon an image
+# Families that have Chinese, Japanese and Korean letters; of those installed the first is used.
+CJK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
+    "Source Han Sans CN", "Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "Heiti SC",
+    "Heiti TC", "STHeiti", "SimHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
+    "Droid Sans Fallback", "Arial Unicode MS", "Noto Serif CJK SC", "Noto Serif CJK JP",
+    "Songti SC", "SimSun", "AR PL UMing CN", "AR PL UKai CN", "Unifont",
+)  # fmt: skip
+# `plain` says once what no font can draw; matplotlib would for each letter, whenever it draws.
+warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
 
 # ---------------------------------------------------------------- text
+
+
+@cache
+def choose_cjk_font() -> None:
+    """Have matplotlib draw Chinese letters with the first of `CJK_FONTS` that is installed."""
+    fonts = font_manager.fontManager
+    if not {font.name for font in fonts.ttflist} & {*CJK_FONTS}:
+        # Matplotlib keeps a list of fonts, which may be from before one was installed.
+        for path in {*font_manager.findSystemFonts()} - {font.fname for font in fonts.ttflist}:
+            with suppress(Exception):  # of a kind that it cannot read
+                fonts.addfont(path)
+    known = {font.name for font in fonts.ttflist}
+    chosen = [name for name in CJK_FONTS if name in known][:1]
+    plt.rcParams["font.family"] = [*plt.rcParams["font.family"], *chosen]
+
+
+@cache
+def font_files(families: tuple[str, ...]) -> dict[str, frozenset[int]]:
+    """Return the files of families of fonts, each with the letters that it has."""
+    found = (font_manager.findfont(font_manager.FontProperties(family=[each])) for each in families)
+    return {file: frozenset(font_manager.get_font(file).get_charmap()) for file in found}
+
+
+def undrawable(text: str) -> list[str]:
+    """Return the letters of a text that no font can draw; a font is chosen that can, if any."""
+
+    def missing() -> list[str]:
+        known = font_files(tuple(plt.rcParams["font.family"])).values()
+        return [c for c in text if c != "\n" and not any(ord(c) in own for own in known)]
+
+    if text.isascii() or not missing():
+        return []
+    choose_cjk_font()
+    return missing()
+
+
+@cache
+def say_no_font() -> None:
+    """Say, once, that pictures cannot show all letters."""
+    say(
+        "pictures show boxes for letters that no font here has: install one that does, for Chinese "
+        "Noto Sans CJK"
+    )
 
 
 def plain(text: str) -> str:
@@ -54,7 +110,18 @@ def plain(text: str) -> str:
     What cannot be printed, bytes of a file's name that are no UTF-8 for instance, becomes a mark.
     """
     shown = (c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return "".join(shown).replace("$", r"\$")
+    text = "".join(shown)
+    if undrawable(text):
+        say_no_font()
+    return text.replace("$", r"\$")
+
+
+def pillow_font(text: str, size: int = 10) -> ImageFont.FreeTypeFont:
+    """Return the font that has the most of a text's letters, for what Pillow writes."""
+    if undrawable(text):
+        say_no_font()
+    files = font_files(tuple(plt.rcParams["font.family"]))
+    return ImageFont.truetype(max(files, key=lambda f: sum(ord(c) in files[f] for c in text)), size)
 
 
 def _cut(text: str, width: float) -> str:

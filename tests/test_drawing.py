@@ -1,8 +1,13 @@
 """lab/drawing.py: what is drawn is what a picture holds; figures are saved, then shown."""
 
+import io
 import math
+import subprocess
+import sys
 import tempfile
 import unittest
+import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -10,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from PIL import Image
 
 from lab import checkpoint, drawing
@@ -27,7 +33,14 @@ from lab.pictures import (
     sheet,
 )
 from networks import Classifier
-from tests.support import ODD_NAMES, assert_names_shown, script_here, words_of
+from tests.support import (
+    ODD_NAMES,
+    PROJECT,
+    assert_names_shown,
+    environment,
+    script_here,
+    words_of,
+)
 
 
 def setUpModule():
@@ -218,6 +231,64 @@ class NameTest(unittest.TestCase):
         figure = draw(Picture("a.jpg", "", (Scatter(points, np.arange(count), numbered, "xy"),)))
         self.addCleanup(plt.close, figure)
         self.assertIn("0_$a_b$", words_of(figure))
+
+
+class FontTest(unittest.TestCase):
+    """Letters that matplotlib's own font lacks: of 43 signs' names in Chinese, all."""
+
+    other = "\N{EGYPTIAN HIEROGLYPH A001}"  # which hardly any font has
+
+    def setUp(self):
+        self.enterContext(plt.rc_context())
+        for each in (drawing.choose_cjk_font, drawing.say_no_font):
+            each.cache_clear()
+            self.addCleanup(each.cache_clear)
+
+    def said_of(self, *names: str) -> str:
+        """Draw names in every place; return what was said, and fail at any warning."""
+        out = io.StringIO()
+        with warnings.catch_warnings(), redirect_stdout(out):
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", "Glyph", UserWarning)  # as in drawing
+            for part in (sheet(images(1), names[:1]), Legend(dict.fromkeys(names, (1, 2, 3)))):
+                figure = draw(Picture("a.jpg", names[0], (part,)))
+                figure.draw_without_rendering()
+                plt.close(figure)
+        return out.getvalue()
+
+    def test_a_font_that_is_installed_is_used(self):
+        """For what the usual one lacks; no box, no warning, in figures and in Pillow's pictures."""
+        own, other = (
+            frozenset(get_font(findfont(FontProperties(family=name))).get_charmap())
+            for name in ("DejaVu Sans", "STIXGeneral")
+        )
+        letter = next(c for c in map(chr, sorted(other - own)) if c.isprintable())
+        with mock.patch.object(drawing, "CJK_FONTS", ("None such", "STIXGeneral")):
+            self.assertEqual(self.said_of(f"a {letter}", "b"), "")
+            self.assertEqual(plt.rcParams["font.family"][-1], "STIXGeneral")
+            self.assertEqual(drawing.pillow_font(letter).getname()[0], "STIXGeneral")
+            self.assertEqual(drawing.pillow_font("a$").getname()[0], "DejaVu Sans")
+
+    def test_without_a_font(self):
+        """One line, however many letters and pictures."""
+        with mock.patch.object(drawing, "CJK_FONTS", ()):
+            self.assertEqual(self.said_of("Größe …", "b"), "")
+            said = self.said_of(f"a {self.other}", self.other * 2)
+            self.assertEqual(said.count("\n"), 1)
+            self.assertIn("pictures show boxes for letters that no font here has: install", said)
+            self.assertEqual(self.said_of(self.other), "")
+
+    def test_scripts_pass_no_warning_on(self):
+        code = "import sys; from lab.drawing import *; from lab.pictures import *\n"
+        code += "import numpy as np\n"
+        code += "publish(draw(Picture('', sys.argv[2], (sheet(np.zeros((1, 4, 4)), sys.argv[2:],"
+        code += " colours=Colours('gray', 0, 1, sys.argv[2])),))), Path(sys.argv[1]))"
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [sys.executable, "-c", code, f"{folder}/a.jpg", self.other],
+                cwd=PROJECT, env=environment(), capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertEqual((done.stderr, done.stdout.count("\n")), ("", 2), done.stdout)
 
 
 class ChartTest(unittest.TestCase):
