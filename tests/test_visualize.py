@@ -17,7 +17,7 @@ from lab import checkpoint
 from lab.console import UsageError
 from lab.flags import plain_name
 from lab.registry import Design, build
-from looking.choice import class_index, spread_over_classes
+from looking.choice import class_index, examples, spread_over_classes
 from networks import Classifier, ClassifierConfig, NonLocalBlock
 from tasks.classification import TASK
 from tasks.classification.networks import NETWORKS
@@ -35,6 +35,16 @@ class FlagTest(unittest.TestCase):
         self.assertEqual(len(set(chosen.tolist())), 47)
         every = spread_over_classes(labels, 1000)
         self.assertEqual(every.tolist(), list(range(147)))
+
+    def test_examples_are_of_middle_brightness(self):
+        """Of each class the nearest to its own median, in the order of classes."""
+        labels = np.array([2, 0, 0, 0, 2, 2, 1, 1])
+        light = np.array([5, 0, 90, 40, 250, 6, 7, 7])
+        self.assertEqual(examples(labels, light, 3).tolist(), [3, 6, 5])
+        self.assertEqual(examples(labels, light, 2).tolist(), [3, 5])  # the first class, the last
+        self.assertEqual(examples(labels, light, 1).tolist(), [3])
+        self.assertEqual(examples(labels, light, 6).tolist(), [3, 1, 6, 7, 5, 0])
+        self.assertEqual(sorted(examples(labels, light, 9).tolist()), list(range(8)))
 
     def test_a_class_by_index_or_name(self):
         """A name with or without its number, in any case, with spaces or underscores."""
