@@ -21,6 +21,7 @@ GAP = 0.1  # inches from one image to the next, or to a text
 WIDEST = 6  # times its height that an image's place is wide at the most, and the other way round
 BAR = 0.9  # inches that a bar of colours takes, with its label
 TITLE_FONT, LEGEND_FONT, SMALLEST_FONT = 11, 9, 5  # points; of a part's title, of a legend
+READABLE = 0.75  # points an inch of a grid's width: what a page shows small is written larger
 
 
 def shorten(name: str, most: int = 24) -> str:
@@ -33,7 +34,7 @@ def longest_line(texts: Iterable[str]) -> int:
     return max((len(line) for text in texts for line in text.split("\n")), default=0)
 
 
-def _font_size(texts: Iterable[str], width: float, largest: float = 9) -> float:
+def _font_size(texts: Iterable[str], width: float, largest: float) -> float:
     """Return the font size, in points, at which lines are `width` inches wide at the most."""
     size = 72 * width / (LETTER * max(longest_line(texts), 1))
     return float(np.clip(size, SMALLEST_FONT, largest))
@@ -137,8 +138,9 @@ class Grid:
         columns = zip_longest(*self.tiles)
         widths = [max(self.width(tile) for tile in column if tile) for column in columns]
         captions, notes = self.captions(), [[tile.note for tile in row] for row in self.tiles]
-        font = _font_size((text for row in captions + notes for text in row), min(widths))
-        row_font = _font_size(self.rows, self.side)
+        largest = max(9, READABLE * sum(widths))
+        font = _font_size((text for row in captions + notes for text in row), min(widths), largest)
+        row_font = _font_size(self.rows, self.side, largest)
         left = GAP + text_height(self.rows, row_font)
         *lefts, end = accumulate((width + GAP for width in widths), initial=left)
         bottom, tops = text_height([self.title], TITLE_FONT) + (GAP if self.title else 0), []
@@ -162,8 +164,14 @@ class Layout(NamedTuple):
 def sheet(
     images: Sequence[np.ndarray], captions: Sequence[str], columns: int = 8, **options: Any
 ) -> Grid:
-    """Return images with a caption each as a grid, with further `options`, filled row by row."""
+    """Return images with a caption each as a grid, filled row by row, all rows about as long.
+
+    Args:
+        columns: at the most.
+        options: of `Grid`.
+    """
     tiles = [Tile(*pair) for pair in zip(images, captions, strict=True)]
+    columns = -(-len(tiles) // max(1, -(-len(tiles) // columns))) or columns
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     return Grid(rows, **options)
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lab.console import LabError, UsageError, say
+from lab.console import LabError, UsageError, counted, say
 from lab.decoding import decode_pictures, say_read_from_disk
 from lab.downloads import download
 from lab.fetching import image_path
@@ -122,10 +122,10 @@ def as_annotated(
 def say_as_stored(source: Path, paths: Collection[Path], what: str) -> None:
     """Say how many pictures are not turned as their EXIF says, since their annotations are not."""
     if paths:
-        count, name = len(paths), printable(min(paths).name)
+        count, name = counted(len(paths), "pictures"), printable(min(paths).name)
         say(
-            f"{source}: {count:,} pictures ({name}) are used as they are stored, not turned as "
-            f"their EXIF says: so their {what} are"
+            f"{source}: {count} ({name}) used as stored, not turned as EXIF says, since the {what} "
+            "are of that size"
         )
 
 

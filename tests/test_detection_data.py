@@ -271,7 +271,7 @@ class BadAnnotationTest(FolderCase):
         (place / "annotations.json").write_text(json.dumps(content))
         split, said = self.read("coco", "test")
         self.assertEqual(split.sizes, [(80, 120), (120, 80), (80, 120)])
-        self.assertIn("1 pictures (0.png) are used as they are stored", said)
+        self.assertIn("1 picture (0.png) used as stored", said)
         self.assertNotIn("left out", said)
         stored = np.asarray(Image.open(place / "0.png"))
         np.testing.assert_array_equal(split.pictures[0], stored)

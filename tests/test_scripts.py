@@ -1,5 +1,6 @@
 """The scripts as a user meets them: bad input in one clear line, test.py's table and pictures."""
 
+import io
 import json
 import os
 import re
@@ -12,7 +13,9 @@ import tempfile
 import time
 import unittest
 import weakref
+from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -27,6 +30,7 @@ from lab import checkpoint, engine
 from lab.images import Preprocess
 from lab.optimizers import average_weights
 from networks import Classifier
+from tasks import TestFlags
 from tasks.classification import results
 from tests.support import (
     CLASSES,
@@ -443,6 +447,29 @@ class TestScriptTest(ScriptTest):
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"error: no readable image in .*broken\.png\n$")
         self.assert_refused(script_here(*test, folder / "absent.png"), 1, "absent.png")
+
+    def test_a_sheet_of_mistakes_is_full(self):
+        """Of more than it can hold, from the first to the last."""
+        folder = self.base / "mistakes"
+        (folder / "results").mkdir(parents=True)
+        flags = TestFlags(ckpt_path=folder, save=True)
+        labels = torch.zeros(54, dtype=torch.int64)
+        meter = SimpleNamespace(labels=labels, predictions=labels + 1)
+        shown = []
+
+        class Inputs(list):
+            classes = ("a", "b")
+
+        def lay_out(indices, pairs):
+            shown.append(indices)
+            return results.sheet(np.zeros((len(indices), 4, 4, 3)), [""] * len(indices))
+
+        image = Image.new("RGB", (4, 4))
+        with redirect_stdout(io.StringIO()):
+            results.report_classes(flags, meter, Inputs(range(54)), "images", lambda k: image,
+                                   lay_out, 48)  # fmt: skip
+        ((first, *_, last),) = shown
+        self.assertEqual((len(shown[0]), len(set(shown[0])), first, last), (48, 48, 0, 53))
 
     def test_of_many_pictures_one_is_held(self):
         """They are far larger than what is made of them; those that are drawn are small."""

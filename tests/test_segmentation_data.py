@@ -274,7 +274,7 @@ class FolderTest(Folder):
         Image.open(upright).transpose(Image.Transpose.ROTATE_270).save(upright)
         split, said = self.read("folder", self.root, "test")
         self.assertEqual([labels.shape for labels in split.labels], [(40, 48), (48, 40), (40, 48)])
-        self.assertIn("1 pictures (00.png) are used as they are stored", said)
+        self.assertIn("1 picture (00.png) used as stored", said)
         with mock.patch("lab.decoding.CACHE_BUDGET", 1):
             unkept, _ = self.read("folder", self.root, "test")
         for each in (split, unkept):

@@ -81,7 +81,7 @@ class Subject:
         """Return photographs as network input (n, C, H, W), and their labels, where known.
 
         The one that `--image` or `--image_idx` names; else up to `most` of the test split, spread
-        over the classes and of middle brightness; for ImageNet networks, scikit-learn's sample photographs.
+        over the classes and of middle brightness; for ImageNet networks, scikit-learn's samples.
 
         Args:
             unasked: the one of the test split that is shown unless another is named.
@@ -131,7 +131,7 @@ class Subject:
     def caption(self, label: int | None) -> str:
         """Say what a photograph shows, where that is known."""
         if label is None:
-            return shorten(Path(self.flags.image or "a photograph").name)
+            return shorten(Path(self.flags.image or "a picture").name)
         return self.name(label)
 
     def targets(self) -> list[int]:

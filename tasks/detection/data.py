@@ -33,7 +33,7 @@ from torch import Tensor
 import tasks.detection.annotations as readers
 from datasets import VAL_SHARE
 from lab.augmentation import cut
-from lab.console import LabError, say
+from lab.console import LabError, counted, say
 from lab.folders import DATA_ROOT, printable
 from lab.images import open_image
 from tasks.annotated import (
@@ -183,7 +183,8 @@ class Complaints(dict[str, list[str]]):
             for what, names in sorted(self.items(), key=lambda item: -len(item[1]))
         ]
         more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
-        return f"{sum(map(len, self.values())):,} boxes: {', '.join(kinds[:4])}{more}"
+        count = counted(sum(map(len, self.values())), "boxes")
+        return f"{count}: {', '.join(kinds[:4])}{more}"
 
 
 def usable_boxes(

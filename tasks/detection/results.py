@@ -70,8 +70,8 @@ def report(
         meter = read
     recalls = np.linspace(0, 1, 101)
     curves = Curves(recalls, meter.curves, ("recall", "precision at an IoU of 0.5"))
-    picture = Picture("precision_recall.jpg", "Of what is there, found; of what is found, there",
-                      (curves,))  # fmt: skip
+    title = "Precision over recall, each class by itself"
+    picture = Picture("precision_recall.jpg", title, (curves,))
     publish(draw(picture), flags.ckpt_path / picture.path)
     if flags.save:
         pictures = draw_boxes(dataset, meter)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lab.console import LabError, say
+from lab.console import LabError, counted, say
 from lab.drawing import draw, publish
 from lab.fetching import name_of
 from lab.folders import printable
@@ -28,7 +28,7 @@ from tasks.video.objective import VideoMeter
 SHEET = 12  # clips on a sheet
 READ_AT_ONCE = 64  # clips of one's own that are held in memory
 SHOWN_FRAMES = 16  # of each
-LINE = 14  # letters of a row's label
+LINE = 10  # letters of a row's label
 
 
 def spread(frames: int, most: int = SHOWN_FRAMES) -> list[int]:
@@ -86,7 +86,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     say_left_out(Path("."), len(files), problems)
     if not rows:
         raise LabError("none of the clips can be read")
-    title = f"What the network makes of {len(shown)} of {len(rows)} clips"
+    title = f"What the network makes of {len(shown)} of {counted(len(rows), 'clips')}"
     grid = strips(shown, rows[: len(shown)])
     picture = Picture(f"clips_{name_of(flags.image)}.jpg", title, (grid,))
     publish(draw(picture), flags.ckpt_path / picture.path)

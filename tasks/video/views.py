@@ -123,7 +123,13 @@ def view_saliency(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
         rows += [text, "saliency"]
     grid = Grid(tiles, rows, [f"frame {t}" for t in places], side=1.0)
     title = "Which frames sway the score of the class: the share of each below it"
+    title += shown_share(len(places), maps.shape[1])
     yield Picture("saliency/saliency.jpg", title, (grid,))
+
+
+def shown_share(shown: int, frames: int) -> str:
+    """Say of shares below frames why they do not add up, where not all of them are drawn."""
+    return f" ({shown} of {frames} are drawn)" if shown < frames else ""
 
 
 @torch.no_grad()
@@ -166,6 +172,7 @@ def view_attention(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
         labels.append(f"from frame {kept[t]}")
     columns = ["the position", *(f"frame {kept[m]}" for m in places)]
     (text,) = row_labels(shown, network(clips), trained.classes)
-    title = "Where positions of the non-local block look, and how much of that goes to a frame\n"
+    title = "Where positions of the non-local block look, and how much of that goes to a frame"
+    title += f"{shown_share(len(places), moments)}\n"
     grid = Grid(tiles, labels, columns, side=1.0)
     yield Picture("attention/attention.jpg", title + text.replace("\n", " "), (grid,))
