@@ -29,6 +29,7 @@ from lab.folders import printable
 # Of damaged metadata, of palettes, of many pixels: a picture is read, or named and left out.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+NARROWEST = 20  # times its shorter side that a picture to be enlarged is long at the most
 RESIZED_LIMIT = 2**24  # pixels of a picture made only to be cropped
 # What white may be in a file of more than 8 bits, which does not say how many of them are used.
 WHITES = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))
@@ -249,10 +250,19 @@ def to_arrays(pixels: Tensor) -> np.ndarray:
 
 
 def whole_picture(image: Image.Image, size: int | None, preprocess: Preprocess) -> Tensor:
-    """Return a whole picture as network input, (1, 3, H, W), its shorter side `size` or its own."""
+    """Return a whole picture as network input, (1, 3, H, W), its shorter side `size` or its own.
+
+    Raises:
+        LabError: it is to be resized, but is hardly more than a line.
+    """
     image = image.convert("RGB")
     if size is not None:
         sides = [max(1, round(side * size / min(image.size))) for side in image.size]
+        if max(sides) > NARROWEST * size:
+            raise LabError(
+                f"a picture of {image.width}x{image.height} pixels is too narrow: it would be "
+                f"resized to {sides[0]}x{sides[1]}; cut a part out of it that is nearer to a square"
+            )
         image = image.resize(sides, Image.Resampling.BICUBIC)
     return preprocess.normalize(torch.from_numpy(np.array(image))[None])
 

@@ -476,6 +476,16 @@ class ScriptTest(ScriptCase):
         flags = ("--content", self.content, "--save_dir", self.base / "out", *flags)
         self.assert_refused(script_here("style.py", *flags), code, words)
 
+    def test_lines_are_refused(self):
+        """Before they are computed: enlarged, they would take gigabytes, and no JPEG holds them."""
+        line, square = self.base / "line.png", self.base / "square.png"
+        Image.new("RGB", (600, 2)).save(line)
+        Image.new("RGB", (30, 30)).save(square)
+        for content, style in ((line, square), (square, line)):
+            done = script_here("style.py", "--content", content, "--style", style, "--weights",
+                               self.weights, "--no_show")  # fmt: skip
+            self.assert_refused(done, 1, "600x2 pixels is too narrow", "cut a part out of it")
+
     def test_a_picture_and_its_course(self):
         done = script(
             "style.py", "--content", self.content, "--save_dir", self.base / "out",
