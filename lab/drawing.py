@@ -10,6 +10,7 @@ import math
 import warnings
 from contextlib import suppress
 from functools import cache, singledispatch
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ CJK_FONTS = (
 # `plain` says once what no font can draw; matplotlib would for each letter, whenever it draws.
 warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
 warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
+getLogger("matplotlib.font_manager").setLevel(ERROR)  # of a family that has no bold letters
 
 # ---------------------------------------------------------------- text
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import Any, NamedTuple, Protocol
+from unicodedata import east_asian_width
 
 import numpy as np
 
@@ -24,14 +25,24 @@ TITLE_FONT, LEGEND_FONT, SMALLEST_FONT = 11, 9, 5  # points; of a part's title, 
 READABLE = 0.75  # points an inch of a grid's width: what a page shows small is written larger
 
 
+def letters_in(line: str) -> int:
+    """Return how many letters a line is long; Chinese ones are as wide as two."""
+    return len(line) + sum(east_asian_width(letter) in "WF" for letter in line)
+
+
 def shorten(name: str, most: int = 24) -> str:
     """Return a name, of a class or a file, short enough for a caption."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    if letters_in(name) <= most:
+        return name
+    kept = name[: most - 1]
+    while letters_in(kept) >= most:
+        kept = kept[:-1]
+    return f"{kept}…"
 
 
 def longest_line(texts: Iterable[str]) -> int:
     """Return the number of letters in the longest line."""
-    return max((len(line) for text in texts for line in text.split("\n")), default=0)
+    return max((letters_in(line) for text in texts for line in text.split("\n")), default=0)
 
 
 def _font_size(texts: Iterable[str], width: float, largest: float) -> float:

@@ -6,7 +6,7 @@ import unittest
 
 import numpy as np
 
-from lab.pictures import sheet, shorten
+from lab.pictures import longest_line, sheet, shorten
 from tests.support import PROJECT
 
 
@@ -43,6 +43,13 @@ class PictureTest(unittest.TestCase):
         self.assertEqual(shorten("n" * 24), "n" * 24)
         self.assertEqual(shorten("n" * 25), "n" * 23 + "…")
         self.assertEqual(shorten("abcdef", 4), "abc…")
+        for name, most, short in (
+            ("禁止超车", 8, "禁止超车"),
+            ("禁止超车", 7, "禁止超…"),
+            ("超", 2, "超"),
+        ):
+            self.assertEqual(shorten(name, most), short)
+        self.assertEqual(longest_line(["ab\n禁止", "abc"]), 4)
 
 
 class ImportTest(unittest.TestCase):
