@@ -74,6 +74,13 @@ def command(script: str, *arguments: object) -> str:
     return shlex.join(["python", script, *map(str, arguments)])
 
 
+def counted(count: int, things: str) -> str:
+    """Return a number of things, given in the plural, as it is said: `1 step`, `2 steps`."""
+    if count == 1:
+        things = things.removesuffix("es" if things.endswith(("xes", "sses")) else "s")
+    return f"{count:,} {things}"
+
+
 def as_text(figure: float) -> str:
     """Return a figure as it is said: a share, from 0 to 1, in per cent, anything else as it is."""
     return f"{figure:.2%}" if 0 <= figure <= 1 else f"{figure:.4g}"

@@ -6,17 +6,21 @@
 A task that has a part of its own says how it is drawn: `@draw_part.register`.
 """
 
-from functools import singledispatch
+import math
+import warnings
+from contextlib import suppress
+from functools import cache, singledispatch
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch, Rectangle
-from PIL import Image
+from PIL import Image, ImageFont
 
 from lab.console import say
 from lab.files import attempt
@@ -40,10 +44,66 @@ from lab.pictures import (
     text_height,
 )
 
+MOST_PIXELS, LONGEST_SIDE = 60_000_000, 30_000  # of a file; what is larger is drawn coarser
 HEAD_FONT = 13  # points; of a picture's title
 LABEL_FONT = 6  # of what stands upon an image
+# Families that have Chinese, Japanese and Korean letters; of those installed the first is used.
+CJK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
+    "Source Han Sans CN", "Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "Heiti SC",
+    "Heiti TC", "STHeiti", "SimHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
+    "Droid Sans Fallback", "Arial Unicode MS", "Noto Serif CJK SC", "Noto Serif CJK JP",
+    "Songti SC", "SimSun", "AR PL UMing CN", "AR PL UKai CN", "Unifont",
+)  # fmt: skip
+# `plain` says once what no font can draw; matplotlib would for each letter, whenever it draws.
+warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
+getLogger("matplotlib.font_manager").setLevel(ERROR)  # of a family that has no bold letters
 
 # ---------------------------------------------------------------- text
+
+
+@cache
+def choose_cjk_font() -> None:
+    """Have matplotlib draw Chinese letters with the first of `CJK_FONTS` that is installed."""
+    fonts = font_manager.fontManager
+    if not {font.name for font in fonts.ttflist} & {*CJK_FONTS}:
+        # Matplotlib keeps a list of fonts, which may be from before one was installed.
+        for path in {*font_manager.findSystemFonts()} - {font.fname for font in fonts.ttflist}:
+            with suppress(Exception):  # of a kind that it cannot read
+                fonts.addfont(path)
+    known = {font.name for font in fonts.ttflist}
+    chosen = [name for name in CJK_FONTS if name in known][:1]
+    plt.rcParams["font.family"] = [*plt.rcParams["font.family"], *chosen]
+
+
+@cache
+def font_files(families: tuple[str, ...]) -> dict[str, frozenset[int]]:
+    """Return the files of families of fonts, each with the letters that it has."""
+    found = (font_manager.findfont(font_manager.FontProperties(family=[each])) for each in families)
+    return {file: frozenset(font_manager.get_font(file).get_charmap()) for file in found}
+
+
+def undrawable(text: str) -> list[str]:
+    """Return the letters of a text that no font can draw; a font is chosen that can, if any."""
+
+    def missing() -> list[str]:
+        known = font_files(tuple(plt.rcParams["font.family"])).values()
+        return [c for c in text if c != "\n" and not any(ord(c) in own for own in known)]
+
+    if text.isascii() or not missing():
+        return []
+    choose_cjk_font()
+    return missing()
+
+
+@cache
+def say_no_font() -> None:
+    """Say, once, that pictures cannot show all letters."""
+    say(
+        "pictures show boxes for letters that no font here has: install one that does, for Chinese "
+        "Noto Sans CJK"
+    )
 
 
 def plain(text: str) -> str:
@@ -52,7 +112,18 @@ def plain(text: str) -> str:
     What cannot be printed, bytes of a file's name that are no UTF-8 for instance, becomes a mark.
     """
     shown = (c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return "".join(shown).replace("$", r"\$")
+    text = "".join(shown)
+    if undrawable(text):
+        say_no_font()
+    return text.replace("$", r"\$")
+
+
+def pillow_font(text: str, size: int = 10) -> ImageFont.FreeTypeFont:
+    """Return the font that has the most of a text's letters, for what Pillow writes."""
+    if undrawable(text):
+        say_no_font()
+    files = font_files(tuple(plt.rcParams["font.family"]))
+    return ImageFont.truetype(max(files, key=lambda f: sum(ord(c) in files[f] for c in text)), size)
 
 
 def _cut(text: str, width: float) -> str:
@@ -110,13 +181,15 @@ def _draw_tile(axis: Axes, grid: Grid, tile: Tile, left: float, top: float) -> A
         options = {"cmap": colours.name, "vmin": colours.low, "vmax": colours.high}
     elif image.dtype != np.uint8:
         image = np.clip(image, 0, 1)  # sums may round to above 1
-    width, scale = grid.width(tile), grid.side / len(image)  # inches; inches a pixel
-    extent = (left, left + width, top + grid.side, top)
+    width, (rows, columns) = grid.width(tile), image.shape[:2]
+    scale = min(width / columns, grid.side / rows)  # inches a pixel
+    corner = left + (width - columns * scale) / 2, top + (grid.side - rows * scale) / 2
+    extent = (corner[0], corner[0] + columns * scale, corner[1] + rows * scale, corner[1])
     shown = axis.imshow(image, extent=extent, **options)
     frame = Rectangle((left, top), width, grid.side, fill=False, ec="0.8", linewidth=0.5)
     axis.add_patch(frame)
     for mark in tile.marks:
-        x, y = ((np.asarray(mark.points) + 0.5) * scale + (left, top)).T
+        x, y = ((np.asarray(mark.points) + 0.5) * scale + corner).T
         style = {"marker": "o", "markersize": 7, "markeredgecolor": "black"}
         (line,) = axis.plot(x, y, color=mark.colour, **(style if len(x) == 1 else {}))
         line.set_clip_path(frame)
@@ -205,7 +278,13 @@ def draw(picture: Picture) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """Save a figure; its folder is made. A LabError says why it cannot be written."""
+    """Save a figure; its folder is made. A LabError says why it cannot be written.
+
+    Args:
+        dpi: pixels an inch, of which a large figure has fewer.
+    """
+    width, height = figure.get_size_inches()
+    dpi = min(dpi, LONGEST_SIDE / max(width, height), math.sqrt(MOST_PIXELS / (width * height)))
     with attempt(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=dpi, bbox_inches="tight", pil_kwargs={"quality": 90})

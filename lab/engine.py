@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from lab.console import LabError, as_text, command, progress, say
+from lab.console import LabError, as_text, command, counted, progress, say
 from lab.objective import Meter, Objective, loss_and_figures
 from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
 from lab.run import Run, best_epoch
@@ -498,7 +498,8 @@ def overfit(
         if over:
             break
     if learned:
-        say(f"It can learn: after {step} steps the loss is below a hundredth of the first")
+        done = counted(step, "steps")
+        say(f"It can learn: after {done} the loss is below a hundredth of the first")
     else:
         say("It has not learned them: try another --lr, or look for a fault in network and loss")
     return losses[-1] / losses[0]

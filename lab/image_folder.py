@@ -6,7 +6,7 @@ classes, paths, labels, images = read_images(root, "train", Preprocess((32, 32))
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from lab.images import Preprocess, open_image, say_left_out
 
 MODES = ("train", "val", "test")
 CACHE_FOLDER = DATA_ROOT / ".cache"
-CACHE_VERSION = "3"  # raise when `open_image` or `Preprocess.fit` changes what it returns
+CACHE_VERSION = "4"  # raise when `open_image` or `Preprocess.fit` changes what it returns
 
 
 class File(NamedTuple):
@@ -40,21 +40,31 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def list_files(folder: Path, classes: Sequence[str]) -> list[File]:
-    """Return the files in the class folders of a split's folder, in the order of names."""
+    """Return the files in the class folders of a split's folder, to any depth, by their names."""
     files = []
     for label, name in enumerate(classes):
-        for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
-            if entry.name.startswith("."):
-                continue
-            path = folder / name / entry.name
-            try:
-                status = entry.stat()
-            except OSError:  # a link to nothing or to itself: reading it will say so
-                files.append(File(path, label))
-                continue
-            if stat.S_ISREG(status.st_mode):
-                files.append(File(path, label, status.st_size, status.st_mtime_ns))
+        files += _files_below(folder / name, label, ())
     return files
+
+
+def _files_below(folder: Path, label: int, above: tuple[str, ...]) -> Iterator[File]:
+    """Yield what is not hidden, files before folders; no link leads back into what is `above`."""
+    place = os.path.realpath(folder)
+    if place in above:
+        return
+    for entry in sorted(os.scandir(folder), key=lambda entry: (entry.is_dir(), entry.name)):
+        if entry.name.startswith("."):
+            continue
+        path = folder / entry.name
+        try:
+            status = entry.stat()
+        except OSError:  # a link to nothing or to itself: reading it will say so
+            yield File(path, label)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield from _files_below(path, label, (*above, place))
+        elif stat.S_ISREG(status.st_mode):
+            yield File(path, label, status.st_size, status.st_mtime_ns)
 
 
 def find_files(
@@ -174,7 +184,7 @@ def _decode(
     """
     key = hashlib.sha256(repr((CACHE_VERSION, preprocess, keep)).encode())
     for file in files:
-        name = f"{file.path.parent.name}/{file.path.name}\0{file.size}\0{file.modified}\n"
+        name = f"{file.path.relative_to(folder)}\0{file.size}\0{file.modified}\n"
         key.update(os.fsencode(name))
     size = "x".join(map(str, preprocess.shape))
     cache = CACHE_FOLDER / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}_{size}.npz"

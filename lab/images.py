@@ -11,6 +11,7 @@ saved in its checkpoints. Input of all other networks is `centred`.
 import math
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,13 @@ from lab.console import LabError, say
 from lab.files import attempt, reason
 from lab.folders import printable
 
+# Of damaged metadata, of palettes, of many pixels: a picture is read, or named and left out.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+NARROWEST = 20  # times its shorter side that a picture to be enlarged is long at the most
 RESIZED_LIMIT = 2**24  # pixels of a picture made only to be cropped
+# What white may be in a file of more than 8 bits, which does not say how many of them are used.
+WHITES = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))
 PNM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 
 
@@ -135,8 +142,17 @@ def as_input(picture: np.ndarray) -> Tensor:
     return centred(torch.from_numpy(picture).permute(2, 0, 1)[None])
 
 
-def open_image(path: Path) -> Image.Image:
-    """Read any image file, upright (EXIF); RGB, but for plain grey ones ("L").
+class Unusable(OSError):
+    """What a file holds is whole, but nothing that can be shown."""
+
+
+def open_image(path: Path, upright: bool = True) -> Image.Image:
+    """Read any image file; RGB, but for plain grey ones ("L").
+
+    What is transparent is white; more than 8 bits are scaled to 8, as of `grey_levels`.
+
+    Args:
+        upright: turned as its EXIF says; else as it is stored.
 
     Raises:
         OSError: not an image, a damaged one, or a file that cannot be read; the text says which.
@@ -147,20 +163,53 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             if image.format == "PPM":
                 _check_length(path.read_bytes())
+            deep = ";16" in str(image.tile)
             image.load()
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16-bit grey; a plain convert() would clip it to white
-                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            image = ImageOps.exif_transpose(image) if upright else image
+            if image.mode.startswith("I") or image.mode == "F":
+                return Image.fromarray(grey_levels(np.asarray(image)))
+            bands = zip(image.getbands(), image.split() if deep else (), strict=False)
+            if deep and max(band.getextrema()[1] for name, band in bands if name != "A") < 16:
+                raise Unusable("the 16-bit colours stay below 4,096: save it with 8 bits a colour")
+            image = on_white(image)
             return image if image.mode == "L" else image.convert("RGB")
     except Image.UnidentifiedImageError as error:
         raise OSError("not an image") from error
     except Image.DecompressionBombError as error:
         raise OSError("too large to be a photograph") from error
+    except Unusable:
+        raise
     except Exception as error:  # arbitrary bytes make decoders raise nearly anything
         if getattr(error, "errno", None):  # it is the system that cannot read the file
             raise
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise OSError(f"damaged image ({reason})") from error
+
+
+def grey_levels(values: np.ndarray) -> np.ndarray:
+    """Return values of 16 or 32 bits, or with a fraction, (H, W), as grey: uint8 of that shape.
+
+    Black is 0, or the least value where that is negative; white the first of `WHITES` that no value
+    exceeds, or the greatest value.
+
+    Raises:
+        Unusable: some are no finite numbers.
+    """
+    values = values.astype(np.float32)
+    black, greatest = min(float(values.min()), 0.0), float(values.max())
+    if not math.isfinite(black - greatest):
+        raise Unusable("some of its values are no finite numbers")
+    whites = () if black < 0 else (white for white in WHITES if greatest <= white)
+    scale = 255 / max(next(iter(whites), greatest) - black, 1e-12)
+    return ((values - black) * scale).round().astype(np.uint8)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Return a picture with white where it is transparent, whatever colour hides there."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def read_image(path: Path) -> Image.Image:
@@ -201,10 +250,19 @@ def to_arrays(pixels: Tensor) -> np.ndarray:
 
 
 def whole_picture(image: Image.Image, size: int | None, preprocess: Preprocess) -> Tensor:
-    """Return a whole picture as network input, (1, 3, H, W), its shorter side `size` or its own."""
+    """Return a whole picture as network input, (1, 3, H, W), its shorter side `size` or its own.
+
+    Raises:
+        LabError: it is to be resized, but is hardly more than a line.
+    """
     image = image.convert("RGB")
     if size is not None:
         sides = [max(1, round(side * size / min(image.size))) for side in image.size]
+        if max(sides) > NARROWEST * size:
+            raise LabError(
+                f"a picture of {image.width}x{image.height} pixels is too narrow: it would be "
+                f"resized to {sides[0]}x{sides[1]}; cut a part out of it that is nearer to a square"
+            )
         image = image.resize(sides, Image.Resampling.BICUBIC)
     return preprocess.normalize(torch.from_numpy(np.array(image))[None])
 

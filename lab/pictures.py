@@ -12,27 +12,40 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import Any, NamedTuple, Protocol
+from unicodedata import east_asian_width
 
 import numpy as np
 
 LETTER = 0.6  # width of one, of its font's size: more than the mean
 LINE = 1.25  # from one line of text to the next, of the font's size
 GAP = 0.1  # inches from one image to the next, or to a text
+WIDEST = 6  # times its height that an image's place is wide at the most, and the other way round
 BAR = 0.9  # inches that a bar of colours takes, with its label
 TITLE_FONT, LEGEND_FONT, SMALLEST_FONT = 11, 9, 5  # points; of a part's title, of a legend
+READABLE = 0.75  # points an inch of a grid's width: what a page shows small is written larger
+
+
+def letters_in(line: str) -> int:
+    """Return how many letters a line is long; Chinese ones are as wide as two."""
+    return len(line) + sum(east_asian_width(letter) in "WF" for letter in line)
 
 
 def shorten(name: str, most: int = 24) -> str:
     """Return a name, of a class or a file, short enough for a caption."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    if letters_in(name) <= most:
+        return name
+    kept = name[: most - 1]
+    while letters_in(kept) >= most:
+        kept = kept[:-1]
+    return f"{kept}…"
 
 
 def longest_line(texts: Iterable[str]) -> int:
     """Return the number of letters in the longest line."""
-    return max((len(line) for text in texts for line in text.split("\n")), default=0)
+    return max((letters_in(line) for text in texts for line in text.split("\n")), default=0)
 
 
-def _font_size(texts: Iterable[str], width: float, largest: float = 9) -> float:
+def _font_size(texts: Iterable[str], width: float, largest: float) -> float:
     """Return the font size, in points, at which lines are `width` inches wide at the most."""
     size = 72 * width / (LETTER * max(longest_line(texts), 1))
     return float(np.clip(size, SMALLEST_FONT, largest))
@@ -122,9 +135,9 @@ class Grid:
         return layout.right + (BAR if self.colours else GAP), layout.bottom + GAP
 
     def width(self, tile: Tile) -> float:
-        """Return a tile's width in inches."""
+        """Return the width of a tile's place in inches; a line, a panorama does not fill it."""
         height, width = tile.image.shape[:2]
-        return self.side * width / height
+        return self.side * float(np.clip(width / height, 1 / WIDEST, WIDEST))
 
     def captions(self) -> list[Sequence[str]]:
         """Return what stands above the tiles of each row."""
@@ -136,8 +149,9 @@ class Grid:
         columns = zip_longest(*self.tiles)
         widths = [max(self.width(tile) for tile in column if tile) for column in columns]
         captions, notes = self.captions(), [[tile.note for tile in row] for row in self.tiles]
-        font = _font_size((text for row in captions + notes for text in row), min(widths))
-        row_font = _font_size(self.rows, self.side)
+        largest = max(9, READABLE * sum(widths))
+        font = _font_size((text for row in captions + notes for text in row), min(widths), largest)
+        row_font = _font_size(self.rows, self.side, largest)
         left = GAP + text_height(self.rows, row_font)
         *lefts, end = accumulate((width + GAP for width in widths), initial=left)
         bottom, tops = text_height([self.title], TITLE_FONT) + (GAP if self.title else 0), []
@@ -161,8 +175,14 @@ class Layout(NamedTuple):
 def sheet(
     images: Sequence[np.ndarray], captions: Sequence[str], columns: int = 8, **options: Any
 ) -> Grid:
-    """Return images with a caption each as a grid, with further `options`, filled row by row."""
+    """Return images with a caption each as a grid, filled row by row, all rows about as long.
+
+    Args:
+        columns: at the most.
+        options: of `Grid`.
+    """
     tiles = [Tile(*pair) for pair in zip(images, captions, strict=True)]
+    columns = -(-len(tiles) // max(1, -(-len(tiles) // columns))) or columns
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     return Grid(rows, **options)
 

@@ -18,12 +18,20 @@ def check_index(flag: str, index: int, count: int, what: str) -> None:
 
 
 def class_index(text: str, classes: Sequence[str]) -> int:
-    """Return the class that a `--target` means: an index, a name, or one without its number.
+    """Return the class that a `--target` means: a name, one without its number, or an index.
+
+    Where every name is a number or begins with one, such as 10_priority_road, a number means that
+    one, whether or not the classes are in its place.
 
     Raises:
         UsageError: there is no such class; names the range, or those that are spelt alike.
     """
-    if re.fullmatch(r"-?\d+", text):
+    numbers = [re.match(r"\d+(?=[ _-]|$)", name) for name in classes]
+    if text.isdecimal() and all(numbers):
+        known = [int(number[0]) for number in numbers]
+        if known.count(int(text)) == 1:
+            return known.index(int(text))
+    if text not in classes and re.fullmatch(r"-?\d+", text):
         check_index("--target", int(text), len(classes), "classes")
         return int(text)
     wanted = text.lower().replace(" ", "_")
@@ -41,11 +49,33 @@ def class_index(text: str, classes: Sequence[str]) -> int:
 
 def spread_over_classes(labels: np.ndarray, most: int) -> np.ndarray:
     """Return indices of at most `most` images, as evenly over the classes as there are images."""
-    order = np.argsort(labels, kind="stable")
-    first = np.searchsorted(labels[order], labels[order])  # where the class of each begins
-    turn = np.empty(len(labels), int)  # the how-manieth of its class an image is
-    turn[order] = np.arange(len(labels)) - first
+    turn = turns(labels, np.arange(len(labels)))
     # Every step through a class takes images from all over it: neighbours are one sign's frames.
     counts = np.bincount(labels)[labels]
     scattered = (turn * 7919 + counts // 2) % counts
     return np.sort(np.argsort(scattered, kind="stable")[:most])
+
+
+def examples(labels: np.ndarray, brightness: np.ndarray, most: int) -> np.ndarray:
+    """Return indices of at most `most` images that are neither dark nor glaring, class by class.
+
+    Of each class those nearest its middle brightness; of more classes than images, some from the
+    first to the last.
+    """
+    present = np.unique(labels)
+    shown = present[np.linspace(0, len(present) - 1, min(most, len(present))).astype(int)]
+    kept = np.flatnonzero(np.isin(labels, shown))
+    labels, brightness = labels[kept], brightness[kept]
+    middle = {label: np.median(brightness[labels == label]) for label in shown}
+    turn = turns(labels, np.abs(brightness - [middle[label] for label in labels]))
+    chosen = np.lexsort((labels, turn))[:most]
+    return kept[chosen[np.lexsort((turn[chosen], labels[chosen]))]]
+
+
+def turns(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return the how-manieth of its class each image is, from 0, by `order`, the least first."""
+    rows = np.lexsort((order, labels))
+    first = np.searchsorted(labels[rows], labels[rows])  # where the class of each begins
+    turn = np.empty(len(labels), int)
+    turn[rows] = np.arange(len(labels)) - first
+    return turn

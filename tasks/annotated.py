@@ -6,7 +6,7 @@ root, loaders = read_loaders(flags, runtime, resumed, tasks.detection.data)
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,14 +17,14 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lab.console import LabError, UsageError, say
+from lab.console import LabError, UsageError, counted, say
 from lab.decoding import decode_pictures, say_read_from_disk
 from lab.downloads import download
 from lab.fetching import image_path
-from lab.folders import DATA_ROOT
+from lab.folders import DATA_ROOT, printable
 from lab.holdout import find_listing
 from lab.image_folder import MODES, check_classes
-from lab.images import read_image, say_left_out
+from lab.images import open_image, read_image, say_left_out
 from lab.runtime import Runtime
 from tasks import State, TrainFlags, ViewFlags
 from tasks.loaders import Source, find_made, make_loaders, root_of, val_share_of
@@ -99,6 +99,34 @@ def decode_listing(
     if pixels is None:
         say_read_from_disk(folder, len(decoded), "pictures")
     return decoded, pixels
+
+
+def as_annotated(
+    image: Image.Image, path: Path, size: tuple[int, int] | None
+) -> tuple[Image.Image, bool]:
+    """Return a picture, read upright; or, where only that fits, as it is stored, and True.
+
+    Tools that know nothing of EXIF annotate a telephone's picture as it is stored.
+
+    Args:
+        path: of its file.
+        size: (height, width) that the annotation is of; None if it does not say.
+    """
+    if size is None or size == (image.height, image.width):
+        return image, False
+    stored = open_image(path, upright=False)
+    turned = size == (stored.height, stored.width)
+    return (stored if turned else image), turned
+
+
+def say_as_stored(source: Path, paths: Collection[Path], what: str) -> None:
+    """Say how many pictures are not turned as their EXIF says, since their annotations are not."""
+    if paths:
+        count, name = counted(len(paths), "pictures"), printable(min(paths).name)
+        say(
+            f"{source}: {count} ({name}) used as stored, not turned as EXIF says, since the {what} "
+            "are of that size"
+        )
 
 
 def find_voc(root: Path, kind: str) -> Path | None:

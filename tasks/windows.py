@@ -27,8 +27,8 @@ class WindowDataset(Dataset):
     """Pictures of one split; asked for a batch at a time (`__getitems__`).
 
     Args:
-        split: with `classes`, `paths`, `longest`, and `pictures`, uint8 (H, W, 3) each, or None
-            where they are read from disk.
+        split: with `classes`, `paths`, `as_stored`, `longest`, and `pictures`, uint8 (H, W, 3)
+            each, or None where they are read from disk.
         windows: cut training windows so; None for whole pictures.
         device: where batches are made.
     """
@@ -67,7 +67,8 @@ class WindowDataset(Dataset):
         """Return a whole picture, uint8 (H, W, 3)."""
         if self.split.pictures is not None:
             return self.split.pictures[index]
-        return shrink(open_image(self.split.paths[index]), self.split.longest)
+        path = self.split.paths[index]
+        return shrink(open_image(path, path not in self.split.as_stored), self.split.longest)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Any]:
         if self.windows is None:

@@ -5,7 +5,17 @@ import sys
 import unittest
 from unittest import mock
 
-from lab.console import run, say
+from lab.console import counted, run, say
+
+
+class WordsTest(unittest.TestCase):
+    def test_counted(self):
+        """One is not plural."""
+        for count, things, said in (
+            (1, "steps", "1 step"), (0, "steps", "0 steps"), (1200, "steps", "1,200 steps"),
+            (1, "boxes", "1 box"), (1, "classes", "1 class"), (1, "pictures", "1 picture"),
+        ):  # fmt: skip
+            self.assertEqual(counted(count, things), said)
 
 
 class SayTest(unittest.TestCase):

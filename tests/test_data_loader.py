@@ -4,8 +4,12 @@ import io
 import math
 import os
 import shutil
+import struct
+import subprocess
+import sys
 import tempfile
 import unittest
+import zlib
 from contextlib import redirect_stdout
 from itertools import zip_longest
 from pathlib import Path
@@ -25,7 +29,7 @@ from lab.augmentation import augment_batch
 from lab.batches import BatchSampler, check_count
 from lab.console import LabError
 from lab.images import Preprocess, open_image
-from tests.support import CLASSES, make_images
+from tests.support import CLASSES, PROJECT, make_images
 
 
 class TemporaryData(unittest.TestCase):
@@ -65,7 +69,13 @@ class LoaderTest(TemporaryData):
     def test_equals_torchvision(self):
         """Test images are torchvision's ImageFolder, Resize, ToTensor, Normalize, in its order."""
         steps = [transforms.Resize((32, 32)), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
+        for name in ("b/deeper/still", "a"):  # of a class, to any depth
+            (self.root / "test" / "green" / name).mkdir(parents=True)
+            copy = self.root / "test" / "green" / name / "copy.png"
+            shutil.copy(self.root / "test" / "red" / "000.png", copy)
         reference = ImageFolder(str(self.root / "test"), transforms.Compose(steps))
+        self.assertEqual(len(reference), 11)
+        (self.root / "test" / "green" / "b" / "back").symlink_to(self.root / "test" / "green")
         loader, _ = self.load("test", batch_size=4, augment=True)
         images = torch.cat([batch for batch, _ in loader])
         torch.testing.assert_close(images, torch.stack([image for image, _ in reference]))
@@ -597,6 +607,89 @@ class BadFilesTest(TemporaryData):
         pixels = Preprocess((8, 8)).fit(open_image(self.root / "palette.png"))
         np.testing.assert_allclose(pixels, np.broadcast_to(colour, (8, 8, 3)), atol=2)
 
+    def test_what_is_transparent_is_white(self):
+        """Whatever colour hides there; half of it is half white."""
+        hidden = Image.new("RGBA", (4, 1), (200, 40, 90, 0))
+        hidden.putpixel((1, 0), (200, 40, 90, 255))
+        hidden.putpixel((2, 0), (0, 0, 0, 128))
+        palette = Image.new("P", (4, 1), 0)
+        palette.putpalette([200, 40, 90, 0, 0, 255])
+        palette.putpixel((1, 0), 1)
+        grey = Image.new("L", (4, 1), 7)
+        grey.putpixel((1, 0), 9)
+        white = (255, 255, 255)
+        for name, image, options, expected in (
+            ("colour.png", hidden, {}, [white, (200, 40, 90), (127, 127, 127), white]),
+            ("grey.png", hidden.convert("LA"), {}, [white, (94,) * 3, (127,) * 3, white]),
+            ("index.png", palette, {"transparency": 0}, [white, (0, 0, 255), white, white]),
+            (
+                "shares.png",
+                palette,
+                {"transparency": b"\0\xff"},
+                [white, (0, 0, 255), white, white],
+            ),
+            ("moving.gif", palette, {"transparency": 0}, [white, (0, 0, 255), white, white]),
+            ("level.png", grey, {"transparency": 7}, [white, (9,) * 3, white, white]),
+        ):
+            with self.subTest(name):
+                image.save(self.root / name, **options)
+                found = np.asarray(open_image(self.root / name).convert("RGB"))
+                np.testing.assert_array_equal(found, [expected])
+
+    def test_more_than_8_bits(self):
+        """Scaled by what is in them; what cannot be is named, and never black in silence."""
+        ramp = np.linspace(0, 1, 256)[None]
+        path = self.root / "deep.tif"
+        for kind, high, low in (
+            (np.int32, 255, 0), (np.uint16, 255, 0), (np.uint16, 1023, 0), (np.uint16, 4095, 0),
+            (np.uint16, 65535, 0), (np.int32, 1_000_000, 0), (np.float32, 1, 0),
+            (np.float32, 255, 0), (np.float32, 1e20, 0), (np.float32, 3, -1), (np.int32, 500, -500),
+        ):  # fmt: skip
+            with self.subTest(kind.__name__, high=high):
+                Image.fromarray((low + (high - low) * ramp).round(3).astype(kind)).save(path)
+                found = np.asarray(open_image(path)).astype(int)
+                np.testing.assert_allclose(found, [range(256)], atol=1)
+        Image.fromarray(np.full((3, 3), 100, np.int32)).save(path)  # a dark one is not made bright
+        np.testing.assert_array_equal(open_image(path), np.full((3, 3), 100))
+        for level in (0.0, np.nan, np.inf):
+            Image.fromarray(np.full((3, 3), level, np.float32)).save(path)
+            if level == 0:
+                self.assertEqual(np.asarray(open_image(path)).max(), 0)
+            else:
+                with self.assertRaisesRegex(OSError, "^some of its values are no finite numbers$"):
+                    open_image(path)
+
+    def test_deep_colours_of_few_levels(self):
+        """Of 16 bits a colour only the upper 8 can be read: 10 of them would be black."""
+        path = self.root / "deep.png"
+        for colours, alpha, dark in ((1023, None, True), (1023, 65535, True), (65535, 9, False)):
+            with self.subTest(colours=colours, alpha=alpha):
+                levels = [colours] * 3 + [alpha] * (alpha is not None)
+                pixels = np.full((5, 6, len(levels)), levels, ">u2")
+                path.write_bytes(png_of(pixels))
+                if dark:
+                    with self.assertRaisesRegex(OSError, "^the 16-bit colours stay below 4,096"):
+                        open_image(path)
+                else:
+                    self.assertEqual(np.asarray(open_image(path)).min(), 255)
+
+    def test_what_pillow_warns_of_is_not_passed_on(self):
+        """A picture is read, or left out in a line of ours."""
+        exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(20)
+        Image.new("RGB", (20, 20)).save(self.root / "exif.jpg", exif=exif)
+        palette = Image.new("P", (20, 20))
+        palette.putpalette([1, 2, 3] * 256)
+        palette.save(self.root / "palette.png", transparency=bytes(256))
+        Image.new("1", (10_000, 9_000)).save(self.root / "large.png")
+        code = "import sys; from pathlib import Path; from lab.images import open_image\n"
+        code += "for path in map(Path, sys.argv[1:]): print(open_image(path).size)"
+        files = [self.root / name for name in ("exif.jpg", "palette.png", "large.png")]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *files], cwd=PROJECT, capture_output=True, text=True
+        )
+        self.assertEqual(done.stderr, "")
+        self.assertEqual(done.stdout, "(20, 20)\n(20, 20)\n(10000, 9000)\n")
+
     def test_exif_orientation(self):
         """A picture stored on its side (orientation 6) comes upright."""
         stored = Image.new("RGB", (40, 20), "black")
@@ -607,6 +700,18 @@ class BadFilesTest(TemporaryData):
         pixels = Preprocess((40, 20)).fit(open_image(self.root / "side.png"))
         self.assertGreater(pixels[:18].min(), 250)
         self.assertLess(pixels[22:].max(), 5)
+
+
+def png_of(pixels: np.ndarray) -> bytes:
+    """Return colours of 16 bits, (H, W, 3 or 4), as a PNG, which Pillow does not write."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    body = b"\x89PNG\r\n\x1a\n"
+    for kind, content in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        body += struct.pack(">I", len(content)) + kind + content + checksum
+    return body
 
 
 MOVES = ("ROTATION", "SHIFT", "SCALE", "SHEAR")

@@ -696,6 +696,22 @@ class TestScripts(ScriptCase):
                     self.assertEqual(done.returncode, 0, done.stderr)
                     self.assertTrue((self.base / "seen" / kind / f"{kind}.jpg").is_file())
 
+    def test_what_views_show(self):
+        """Each row of boxes names its file, the first too; anchors are not one long column."""
+        shown = {}
+        with (
+            mock.patch("tasks.viewing.draw", lambda picture: shown.update({picture.path: picture})),
+            mock.patch("tasks.viewing.publish", lambda *_: None),
+        ):
+            for kind in ("boxes", "anchors"):
+                script_here("visualize.py", "--type", kind, "--ckpt_path", self.base / "tiny_ssd",
+                            "--epoch", "last", "--no_show")  # fmt: skip
+        (boxes,) = shown["boxes/boxes.jpg"].parts
+        names = [row[0].note for row in boxes.tiles]
+        self.assertTrue(names and all(name.endswith(".png") for name in names), names)
+        (anchors,) = shown["anchors/anchors.jpg"].parts
+        self.assertEqual([len(row) for row in anchors.tiles], [2, 2, 1])
+
     def test_refusals(self):
         done = script_here("train.py", *self.flags, "--network", "tiny_sdd")
         self.assert_refused(done, 2, "tiny_sdd", "center_net", "ssdlite320_mobilenet_v3_large")

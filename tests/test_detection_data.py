@@ -257,6 +257,30 @@ class BadAnnotationTest(FolderCase):
             self.assertIn(words, said)
         self.drain(split)
 
+    def test_turned_by_exif(self):
+        """Boxes of the size that is stored are used on what is stored, and that is said."""
+        place = self.root / "test"
+        place.mkdir()
+        entries = [box(k, (10, 20, 60, 70)) for k in range(3)]
+        content = write_coco(place / "annotations.json", entries)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for k in (0, 1):
+            Image.open(place / f"{k}.png").save(place / f"{k}.png", exif=exif)
+        content["images"][1] |= {"height": 120, "width": 80}  # as it is seen upright
+        (place / "annotations.json").write_text(json.dumps(content))
+        split, said = self.read("coco", "test")
+        self.assertEqual(split.sizes, [(80, 120), (120, 80), (80, 120)])
+        self.assertIn("1 picture (0.png) used as stored", said)
+        self.assertNotIn("left out", said)
+        stored = np.asarray(Image.open(place / "0.png"))
+        np.testing.assert_array_equal(split.pictures[0], stored)
+        with mock.patch("lab.decoding.CACHE_BUDGET", 1):
+            unkept, _ = self.read("coco", "test")
+        self.assertIsNone(unkept.pictures)
+        np.testing.assert_array_equal(DetectionDataset(unkept).picture(0), stored)
+        self.assertEqual(DetectionDataset(unkept).picture(1).shape, (120, 80, 3))
+
     def test_voc(self):
         """XML that is none, pictures without XML, XML without a picture, names of no class."""
         for k in range(3):

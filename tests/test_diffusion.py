@@ -337,7 +337,10 @@ class ScriptTest(ScriptCase):
     # ------------------------------------------------------------ test.py and visualize.py
 
     def test_measures_of_painted_pictures(self):
-        with mock.patch.object(results, "PER_CLASS", 2):
+        with (
+            mock.patch.object(results, "PER_CLASS", 2),
+            mock.patch.object(results, "draw", wraps=results.draw) as drawn,
+        ):
             said = self.shown("test.py", "--ckpt_path", self.run_folder, "--epoch", "best",
                               "--read", self.reader(), "--save")  # fmt: skip
         self.assertRegex(said, r"Painted 4 pictures in 25 steps at guidance [\d.]+: [\d.]+ s")
@@ -347,6 +350,12 @@ class ScriptTest(ScriptCase):
         self.assertRegex(said, r"Fréchet distance to drawn pictures: \d")
         self.assertRegex(said, r"of as many other drawn pictures: +\d")
         self.assertTrue((self.run_folder / "painted.jpg").is_file())
+        picture = drawn.call_args.args[0]
+        self.assertIn("(2 of 4 painted are what was asked for)", picture.title)
+        (row,) = picture.parts[0].tiles  # what a reader took for another sign is framed
+        self.assertEqual([tile.caption for tile in row], ["stop", "", "roundabout", ""])
+        self.assertEqual([tile.note for tile in row], ["stop"] * 4)
+        self.assertEqual([len(tile.marks) for tile in row], [0, 0, 1, 1])
         self.assertEqual(len(list((self.run_folder / "results").glob("stop_*.png"))), 2)
 
     def test_what_is_loaded_is_handed_on(self):

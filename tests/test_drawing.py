@@ -1,7 +1,13 @@
 """lab/drawing.py: what is drawn is what a picture holds; figures are saved, then shown."""
 
+import io
+import math
+import subprocess
+import sys
 import tempfile
 import unittest
+import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -9,9 +15,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from PIL import Image
 
-from lab import checkpoint
-from lab.drawing import draw, draw_part, publish, save_closed, show_figures
+from lab import checkpoint, drawing
+from lab.drawing import draw, draw_part, publish, save_closed, save_figure, show_figures
 from lab.pictures import (
     Colours,
     Confusion,
@@ -25,7 +33,14 @@ from lab.pictures import (
     sheet,
 )
 from networks import Classifier
-from tests.support import ODD_NAMES, assert_names_shown, script_here, words_of
+from tests.support import (
+    ODD_NAMES,
+    PROJECT,
+    assert_names_shown,
+    environment,
+    script_here,
+    words_of,
+)
 
 
 def setUpModule():
@@ -115,6 +130,40 @@ class GridTest(unittest.TestCase):
         self.assertEqual((b - a, d - c), (5, 2))
         self.assertGreater(c, b)
 
+    def test_lines_and_panoramas(self):
+        """Their places are bounded; in the middle they keep their shape, and marks their pixels."""
+        line, column, panorama = (np.zeros((h, w, 3), np.uint8) for h, w in
+                                  ((7, 3000), (3000, 7), (100, 600)))  # fmt: skip
+        marks = (Mark(np.array([[-0.5, -0.5], [2999.5, 6.5]])),)
+        tiles = [Tile(line, "a line", marks=marks), Tile(column), Tile(panorama)]
+        figure, (axis,) = self.draw(Grid([tiles], side=2))
+        spans = [np.diff(np.reshape(shown.get_extent(), (2, 2)))[:, 0] for shown in axis.images]
+        for (width, height), expected in zip(
+            spans, ((12, 12 * 7 / 3000), (2 * 7 / 3000, 2), (12, 2)), strict=True
+        ):
+            np.testing.assert_allclose((width, -height), expected)
+        middles = [np.mean(np.reshape(shown.get_extent(), (2, 2)), 1)[1] for shown in axis.images]
+        np.testing.assert_allclose(middles, middles[2])
+        left, right, bottom, top = axis.images[0].get_extent()
+        np.testing.assert_allclose(axis.lines[0].get_xydata(), [[left, top], [right, bottom]])
+        self.assertLess(figure.get_size_inches()[0], 26)
+
+    def test_large_figures_are_drawn_coarser(self):
+        """No side longer than JPEG can hold, no more pixels than memory can."""
+        figure = draw(Picture("a.jpg", "title", (sheet(images(4), "abcd"),)))
+        sizes = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for bound, most in (("dpi", 150), ("LONGEST_SIDE", 500), ("MOST_PIXELS", 90_000)):
+                with mock.patch.object(drawing, bound, most, create=True):
+                    save_figure(figure, Path(folder) / "a.jpg")
+                with Image.open(Path(folder) / "a.jpg") as image:
+                    sizes[bound] = image.size
+        plt.close(figure)
+        self.assertAlmostEqual(max(sizes["LONGEST_SIDE"]), 500, delta=25)
+        self.assertAlmostEqual(math.prod(sizes["MOST_PIXELS"]), 90_000, delta=9000)
+        self.assertGreater(max(sizes["dpi"]), 900)
+        self.assertLess(drawing.LONGEST_SIDE, 65_500)
+
     def test_nothing_is_clipped_and_nothing_overlaps(self):
         """Long names are cut to their image's width; a long title widens the picture."""
         names = ["09_priority_crossing\nread as 10_priority_road", "n" * 300, "short"]
@@ -182,6 +231,64 @@ class NameTest(unittest.TestCase):
         figure = draw(Picture("a.jpg", "", (Scatter(points, np.arange(count), numbered, "xy"),)))
         self.addCleanup(plt.close, figure)
         self.assertIn("0_$a_b$", words_of(figure))
+
+
+class FontTest(unittest.TestCase):
+    """Letters that matplotlib's own font lacks: of 43 signs' names in Chinese, all."""
+
+    other = "\N{EGYPTIAN HIEROGLYPH A001}"  # which hardly any font has
+
+    def setUp(self):
+        self.enterContext(plt.rc_context())
+        for each in (drawing.choose_cjk_font, drawing.say_no_font):
+            each.cache_clear()
+            self.addCleanup(each.cache_clear)
+
+    def said_of(self, *names: str) -> str:
+        """Draw names in every place; return what was said, and fail at any warning."""
+        out = io.StringIO()
+        with warnings.catch_warnings(), redirect_stdout(out):
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", "Glyph", UserWarning)  # as in drawing
+            for part in (sheet(images(1), names[:1]), Legend(dict.fromkeys(names, (1, 2, 3)))):
+                figure = draw(Picture("a.jpg", names[0], (part,)))
+                figure.draw_without_rendering()
+                plt.close(figure)
+        return out.getvalue()
+
+    def test_a_font_that_is_installed_is_used(self):
+        """For what the usual one lacks; no box, no warning, in figures and in Pillow's pictures."""
+        own, other = (
+            frozenset(get_font(findfont(FontProperties(family=name))).get_charmap())
+            for name in ("DejaVu Sans", "STIXGeneral")
+        )
+        letter = next(c for c in map(chr, sorted(other - own)) if c.isprintable())
+        with mock.patch.object(drawing, "CJK_FONTS", ("None such", "STIXGeneral")):
+            self.assertEqual(self.said_of(f"a {letter}", "b"), "")
+            self.assertEqual(plt.rcParams["font.family"][-1], "STIXGeneral")
+            self.assertEqual(drawing.pillow_font(letter).getname()[0], "STIXGeneral")
+            self.assertEqual(drawing.pillow_font("a$").getname()[0], "DejaVu Sans")
+
+    def test_without_a_font(self):
+        """One line, however many letters and pictures."""
+        with mock.patch.object(drawing, "CJK_FONTS", ()):
+            self.assertEqual(self.said_of("Größe …", "b"), "")
+            said = self.said_of(f"a {self.other}", self.other * 2)
+            self.assertEqual(said.count("\n"), 1)
+            self.assertIn("pictures show boxes for letters that no font here has: install", said)
+            self.assertEqual(self.said_of(self.other), "")
+
+    def test_scripts_pass_no_warning_on(self):
+        code = "import sys; from lab.drawing import *; from lab.pictures import *\n"
+        code += "import numpy as np\n"
+        code += "publish(draw(Picture('', sys.argv[2], (sheet(np.zeros((1, 4, 4)), sys.argv[2:],"
+        code += " colours=Colours('gray', 0, 1, sys.argv[2])),))), Path(sys.argv[1]))"
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [sys.executable, "-c", code, f"{folder}/a.jpg", self.other],
+                cwd=PROJECT, env=environment(), capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertEqual((done.stderr, done.stdout.count("\n")), ("", 2), done.stdout)
 
 
 class ChartTest(unittest.TestCase):

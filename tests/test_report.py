@@ -676,5 +676,21 @@ class NotesTest(ReportCase):
         self.assertEqual(path.read_text(), "## A\n\nMine.\n\n## B\n\n")
 
 
+class CopyTest(unittest.TestCase):
+    def test_pictures_are_no_larger_than_a_page_shows(self):
+        """A sheet of 20 MB stays out of the report; what is small is copied as large as it is."""
+        with tempfile.TemporaryDirectory() as base:
+            source, target = Path(base) / "a.png", Path(base) / "a.jpg"
+            for size, expected in (
+                ((4000, 1000), (1600, 400)),
+                ((1000, 8000), (400, 3200)),
+                ((900, 700), (900, 700)),
+            ):
+                Image.new("RGB", size, "red").save(source)
+                document.copy(source, target)
+                with Image.open(target) as copied:
+                    self.assertEqual(copied.size, expected)
+
+
 if __name__ == "__main__":
     unittest.main()

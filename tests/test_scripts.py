@@ -1,6 +1,7 @@
 """The scripts as a user meets them: bad input in one clear line, test.py's table and pictures."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -12,7 +13,10 @@ import sys
 import tempfile
 import time
 import unittest
+import weakref
+from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -29,6 +33,7 @@ from lab.files import alone
 from lab.images import Preprocess
 from lab.optimizers import average_weights
 from networks import Classifier
+from tasks import TestFlags
 from tasks.classification import results
 from tests.support import (
     CLASSES,
@@ -542,6 +547,57 @@ class TestScriptTest(ScriptTest):
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"error: no readable image in .*broken\.png\n$")
         self.assert_refused(script_here(*test, folder / "absent.png"), 1, "absent.png")
+
+    def test_a_sheet_of_mistakes_is_full(self):
+        """Of more than it can hold, from the first to the last."""
+        folder = self.base / "mistakes"
+        (folder / "results").mkdir(parents=True)
+        flags = TestFlags(ckpt_path=folder, save=True)
+        labels = torch.zeros(54, dtype=torch.int64)
+        meter = SimpleNamespace(labels=labels, predictions=labels + 1)
+        shown = []
+
+        class Inputs(list):
+            classes = ("a", "b")
+
+        def lay_out(indices, pairs):
+            shown.append(indices)
+            return results.sheet(np.zeros((len(indices), 4, 4, 3)), [""] * len(indices))
+
+        image = Image.new("RGB", (4, 4))
+        with redirect_stdout(io.StringIO()):
+            results.report_classes(flags, meter, Inputs(range(54)), "images", lambda k: image,
+                                   lay_out, 48)  # fmt: skip
+        ((first, *_, last),) = shown
+        self.assertEqual((len(shown[0]), len(set(shown[0])), first, last), (48, 48, 0, 53))
+
+    def test_of_many_pictures_one_is_held(self):
+        """They are far larger than what is made of them; those that are drawn are small."""
+        alive, most, given = [], [], results.given_images
+
+        def watch(sources):
+            for path, image in given(sources):
+                alive.append(weakref.ref(image))
+                most.append(sum(each() is not None for each in alive))
+                yield path, image
+                del image
+
+        with mock.patch.object(results, "given_images", watch):
+            done = script_here("test.py", "--ckpt_path", self.run_folder, "--epoch", "last",
+                               "--image", self.data / "train")  # fmt: skip
+        self.assertEqual((done.returncode, len(most)), (0, 120), done.stderr)
+        self.assertLessEqual(max(most), 2)
+
+    def test_lines(self):
+        """Pictures far longer than wide are read and drawn in little time and memory."""
+        folder = self.base / "lines"
+        folder.mkdir()
+        for width, height in ((3000, 7), (7, 3000), (600, 2), (1, 1)):
+            Image.new("RGB", (width, height), "red").save(folder / f"{width}x{height}.png")
+        done = script_here("test.py", "--ckpt_path", self.run_folder, "--epoch", "last",
+                           "--image", folder)  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(re.findall(r"^\d+x\d+\.png +\w+ ", done.stdout, re.MULTILINE)), 4)
 
     def test_reads_the_scaffolds_checkpoints(self):
         """A file with the contract's keys alone is tested and resumed."""

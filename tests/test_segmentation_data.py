@@ -262,6 +262,28 @@ class FolderTest(Folder):
         self.assertEqual(split.pictures[0].shape, (10, 1024, 3))
         np.testing.assert_array_equal(split.labels[0], labels[::2, ::2])
 
+    def test_turned_by_exif(self):
+        """Labels of the size that is stored are used on what is stored, and that is said."""
+        make_folder(self.root, {"test": 3})
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for name in ("00.png", "01.png"):
+            picture = self.root / "test" / "images" / name
+            Image.open(picture).save(picture, exif=exif)
+        upright = self.root / "test" / "labels" / "01.png"
+        Image.open(upright).transpose(Image.Transpose.ROTATE_270).save(upright)
+        split, said = self.read("folder", self.root, "test")
+        self.assertEqual([labels.shape for labels in split.labels], [(40, 48), (48, 40), (40, 48)])
+        self.assertIn("1 picture (00.png) used as stored", said)
+        with mock.patch("lab.decoding.CACHE_BUDGET", 1):
+            unkept, _ = self.read("folder", self.root, "test")
+        for each in (split, unkept):
+            dataset = data.SegmentationDataset(each)
+            for index, labels in enumerate(split.labels):  # brightness is the label
+                known = labels != IGNORED
+                shown = dataset.picture(index)[..., 0] // 80
+                np.testing.assert_array_equal(shown[known], labels[known])
+
     def test_too_large_for_memory(self):
         make_folder(self.root, {"train": 3})
         kept, _ = self.read("folder", self.root, "train")

@@ -285,7 +285,7 @@ class TransferTest(unittest.TestCase):
             (tiles,) = draw_course(course, self.content, path, preprocess).tiles
         captions = [tile.caption for tile in tiles]
         self.assertEqual(captions[:2], ["content", "style"])
-        steps = [int(re.match(r"after (\d+) steps", caption)[1]) for caption in captions[2:]]
+        steps = [int(re.match(r"after (\d+) steps?\n", caption)[1]) for caption in captions[2:]]
         self.assertEqual(steps, [0, 1, 2, 7, 20])
         shown = [tile.image for tile in tiles]
         self.assertEqual(shown[1][0, 0].tolist(), [255, 0, 0])
@@ -476,6 +476,16 @@ class ScriptTest(ScriptCase):
         flags = ("--content", self.content, "--save_dir", self.base / "out", *flags)
         self.assert_refused(script_here("style.py", *flags), code, words)
 
+    def test_lines_are_refused(self):
+        """Before they are computed: enlarged, they would take gigabytes, and no JPEG holds them."""
+        line, square = self.base / "line.png", self.base / "square.png"
+        Image.new("RGB", (600, 2)).save(line)
+        Image.new("RGB", (30, 30)).save(square)
+        for content, style in ((line, square), (square, line)):
+            done = script_here("style.py", "--content", content, "--style", style, "--weights",
+                               self.weights, "--no_show")  # fmt: skip
+            self.assert_refused(done, 1, "600x2 pixels is too narrow", "cut a part out of it")
+
     def test_a_picture_and_its_course(self):
         done = script(
             "style.py", "--content", self.content, "--save_dir", self.base / "out",
@@ -492,7 +502,7 @@ class ScriptTest(ScriptCase):
         with Image.open(painted) as picture:
             self.assertEqual(picture.size, (60, 45))
         with Image.open(strip) as picture:
-            self.assertGreater(picture.width, 5 * picture.height)
+            self.assertGreater(picture.width, 4 * picture.height)
 
     def test_a_sign_network_of_our_own(self):
         """Without ImageNet's weights: a classifier's features, at any size, STN or not."""

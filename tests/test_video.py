@@ -33,6 +33,7 @@ from tasks.video.networks import (
 )
 from tasks.video.objective import VideoObjective
 from tasks.video.results import mean_and_deviation, spread, table_of_networks
+from tasks.video.views import shown_share
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from world.clips import KINDS
 
@@ -480,6 +481,9 @@ class TestScripts(ScriptCase):
         ):
             self.view("saliency", "single_frame")
             self.view("attention", "non_local", "--position", 1, 2, 3)
+        titles = {path: picture.title for path, picture in shown.items()}
+        self.assertNotIn("are drawn", "".join(titles.values()))
+        self.assertEqual((shown_share(16, 64), shown_share(8, 8)), (" (16 of 64 are drawn)", ""))
         for row in shown["saliency/saliency.jpg"].parts[0].tiles[1::2]:
             self.assertEqual([tile.note for tile in row], ["0%"] * 4 + ["100%"] + ["0%"] * 3)
         (grid,) = shown["attention/attention.jpg"].parts

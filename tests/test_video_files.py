@@ -13,7 +13,7 @@ from PIL import Image
 from lab.console import LabError
 from lab.images import Preprocess
 from tasks.video.data import read_split
-from tasks.video.files import clip_files, read_clip
+from tasks.video.files import clip_files, frames_of, read_clip
 from tests.support import ScriptCase, script_here
 
 COUNT = 12
@@ -38,7 +38,8 @@ def write_video(path: Path, pictures: list[np.ndarray], codec: str, pixels: str)
         if codec != "ffv1":
             stream.bit_rate = 4_000_000
         for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            kind = "rgba" if picture.shape[2] == 4 else "rgb24"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=kind)))
         container.mux(stream.encode())
     return path
 
@@ -69,6 +70,24 @@ class TestClip(unittest.TestCase):
             for stride, count in ((1, COUNT), (1, 5), (2, 6), (3, 4)):
                 expected = fitted(self.pictures[::stride][:count])
                 self.assertTrue((read_clip(path, count, stride) == expected).all(), path)
+
+    def test_what_is_transparent_is_white(self):
+        """In videos, animated pictures and folders of frames, whatever colour hides there."""
+        clear = [Image.new("RGBA", (64, 48), (200, 40, 90, 0)) for _ in range(3)]
+        for number, frame in enumerate(clear):
+            frame.paste((0, 0, 255, 255), (16 * number, 0, 16 * number + 16, 48))
+        first, *others = clear
+        for name in ("a.gif", "b.png"):
+            options = {"append_images": others, "disposal": 2}
+            first.save(self.base / name, save_all=True, **options)
+        write_video(self.base / "c.mov", list(map(np.asarray, clear)), "qtrle", "argb")
+        write_frames(self.base / "d", list(map(np.asarray, clear)))
+        for name in ("a.gif", "b.png", "c.mov", "d"):
+            with self.subTest(name):
+                for number, frame in enumerate(frames_of(self.base / name, 1)):
+                    expected = np.full((48, 64, 3), 255)
+                    expected[:, 16 * number : 16 * number + 16] = (0, 0, 255)
+                    np.testing.assert_allclose(frame, expected, atol=1)
 
     def test_lossy_kinds(self):
         for name, codec, pixels in (

@@ -246,7 +246,7 @@ class ViewTest(unittest.TestCase):
             self.assert_image(salient, np.where(masks[column, ..., None], pixels, 1))
             read_as = CLASSES[self.model(images)[column].argmax()]
             self.assertEqual(grid.columns[column], f"score of {CLASSES[label]}\nread as {read_as}")
-        kinds = ["photograph", "saliency", "overlay", "most salient\nquarter"]
+        kinds = ["picture", "saliency", "overlay", "most salient\nquarter"]
         self.assertEqual(grid.rows, kinds)
 
     def test_fooling(self):

@@ -17,7 +17,7 @@ from lab import checkpoint
 from lab.console import UsageError
 from lab.flags import plain_name
 from lab.registry import Design, build
-from looking.choice import class_index, spread_over_classes
+from looking.choice import class_index, examples, spread_over_classes
 from networks import Classifier, ClassifierConfig, NonLocalBlock
 from tasks.classification import TASK
 from tasks.classification.networks import NETWORKS
@@ -36,12 +36,33 @@ class FlagTest(unittest.TestCase):
         every = spread_over_classes(labels, 1000)
         self.assertEqual(every.tolist(), list(range(147)))
 
+    def test_examples_are_of_middle_brightness(self):
+        """Of each class the nearest to its own median, in the order of classes."""
+        labels = np.array([2, 0, 0, 0, 2, 2, 1, 1])
+        light = np.array([5, 0, 90, 40, 250, 6, 7, 7])
+        self.assertEqual(examples(labels, light, 3).tolist(), [3, 6, 5])
+        self.assertEqual(examples(labels, light, 2).tolist(), [3, 5])  # the first class, the last
+        self.assertEqual(examples(labels, light, 1).tolist(), [3])
+        self.assertEqual(examples(labels, light, 6).tolist(), [3, 1, 6, 7, 5, 0])
+        self.assertEqual(sorted(examples(labels, light, 9).tolist()), list(range(8)))
+
     def test_a_class_by_index_or_name(self):
         """A name with or without its number, in any case, with spaces or underscores."""
         for text in ("14", "14_no_entry", "no_entry", "No entry", "NO_ENTRY"):
             self.assertEqual(class_index(text, signs.CLASSES), 14)
         self.assertEqual(class_index("speed limit 30", signs.CLASSES), 1)
         self.assertEqual(class_index("hot dog", ["cat", "hot dog"]), 1)
+
+    def test_names_that_are_numbers(self):
+        """Folders 0 to 11 are in the order 0, 1, 10, 11, 2: 10 is the one of that name."""
+        names = sorted(map(str, range(12)))
+        for text in names:
+            self.assertEqual(names[class_index(text, names)], text)
+        numbered = ["05_a", "10_b", "20_c"]
+        self.assertEqual([class_index(text, numbered) for text in ("5", "10", "2")], [0, 1, 2])
+        self.assertEqual(class_index("1", ["a", "3d", "1"]), 2)
+        self.assertEqual(class_index("1", ["a", "3d", "10"]), 1)
+        self.assertEqual(class_index("1", ["1_a", "1_b", "2"]), 1)
 
     def test_no_such_class(self):
         """An index names the range, a name those spelt alike."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets import ImageDataset
-from lab.console import say
+from lab.console import counted, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images, name_of
 from lab.files import write_whole
@@ -68,7 +68,7 @@ def report_classes(
     width = max(5, *map(len, classes))
     say(f"{'class':{width}}  precision   recall  {inputs:>7}")
     for name, precision, recall, _, count in zip(classes, *table, strict=True):
-        say(f"{name:{width}}  {precision:9.2%}  {recall:7.2%}  {count:7d}")
+        say(f"{name:{width}}  {precision:9.2%}  {recall:7.2%}  {count:7.0f}")
     wrong = np.flatnonzero(labels != predictions).tolist()
     correct = len(labels) - len(wrong)
     share = correct / len(labels)
@@ -95,7 +95,9 @@ def report_classes(
         inputs=inputs, quality=95, subsampling=0,
     )  # fmt: skip
     if wrong:
-        shown = wrong[:: -(-len(wrong) // most)]  # of all: the first ones would be of one class
+        # Of all: the first ones would be of one class.
+        places = np.linspace(0, len(wrong) - 1, min(most, len(wrong))).round().astype(int)
+        shown = [wrong[place] for place in places]
         title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} {inputs}"
         parts = (lay_out(shown, [pairs[index] for index in shown]),)
         picture = Picture("results/mistakes.jpg", title, parts)
@@ -111,11 +113,12 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     """Print the likeliest classes of pictures, and draw them on a sheet."""
     preprocess = Preprocess(**trained.state.get("preprocess", {}))
     runtime = trained.runtime
-    captions, pixels, given = [], [], given_images(flags.image)
-    while batch := list(islice(given, READ_AT_ONCE)):
+    captions, pixels = [], []
+    fitted = ((path, preprocess.fit(image)) for path, image in given_images(flags.image))
+    while batch := list(islice(fitted, READ_AT_ONCE)):
         width = max(len(path.name) for path, _ in batch)
-        fitted = np.stack([preprocess.fit(image) for _, image in batch])
-        images = preprocess.normalize(torch.from_numpy(fitted)).to(runtime.device)
+        stacked = torch.from_numpy(np.stack([own for _, own in batch]))
+        images = preprocess.normalize(stacked).to(runtime.device)
         with torch.inference_mode(), runtime.autocast():
             confidences = trained.network(images).float().softmax(1)
         for (path, _), own in zip(batch, confidences, strict=True):
@@ -124,7 +127,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         left = images[: SHEET - len(pixels)].cpu()
         pixels.extend(to_arrays(preprocess.denormalize(left)))
     shown = len(pixels)
-    title = f"What the network makes of {shown} of {len(captions)} pictures"
+    title = f"What the network makes of {shown} of {counted(len(captions), 'pictures')}"
     parts = (sheet(pixels, captions[:shown]),)
     picture = Picture(f"images_{name_of(flags.image)}.jpg", title, parts)
     publish(draw(picture), flags.ckpt_path / picture.path)

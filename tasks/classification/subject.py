@@ -19,11 +19,13 @@ from lab.imagenet import load_pretrained
 from lab.images import Preprocess, to_arrays
 from lab.pictures import shorten
 from lab.runtime import Runtime, place, start
-from looking.choice import check_index, class_index, spread_over_classes
+from looking.choice import check_index, class_index, examples, spread_over_classes
 from looking.insight import conv_layers
 from tasks import ViewFlags
 from tasks.classification.data import test_loader
 from tasks.trained import Trained
+
+COMPARED = 1000  # images of which those of middle brightness are shown
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Subject:
         """Return photographs as network input (n, C, H, W), and their labels, where known.
 
         The one that `--image` or `--image_idx` names; else up to `most` of the test split, spread
-        over the classes; for ImageNet networks, scikit-learn's sample photographs.
+        over the classes and of middle brightness; for ImageNet networks, scikit-learn's samples.
 
         Args:
             unasked: the one of the test split that is shown unless another is named.
@@ -104,10 +106,11 @@ class Subject:
         elif unasked is not None and unasked < len(dataset):
             chosen = [unasked]
         else:
-            spread = spread_over_classes(dataset.labels.cpu().numpy(), max(most, len(self.classes)))
-            # In the order of classes; of more classes than images, some from first to last.
-            chosen = spread[np.linspace(0, len(spread) - 1, min(most, len(spread))).astype(int)]
-            chosen = chosen.tolist()
+            labels = dataset.labels.cpu().numpy()
+            some = spread_over_classes(labels, max(COMPARED, len(self.classes)))
+            parts = np.array_split(some, -(-len(some) // 256))
+            light = np.concatenate([dataset.pixels(k).float().mean((1, 2, 3)).cpu() for k in parts])
+            chosen = some[examples(labels[some], light, most)].tolist()
         images, labels = dataset.__getitems__(chosen)
         return images.to(self.runtime.device), labels.tolist()
 
@@ -128,7 +131,7 @@ class Subject:
     def caption(self, label: int | None) -> str:
         """Say what a photograph shows, where that is known."""
         if label is None:
-            return shorten(Path(self.flags.image or "a photograph").name)
+            return shorten(Path(self.flags.image or "a picture").name)
         return self.name(label)
 
     def targets(self) -> list[int]:

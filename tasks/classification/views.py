@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from lab.console import LabError, say
+from lab.console import LabError, counted, say
 from lab.features import inputs_of, outputs_of
 from lab.images import to_arrays
 from lab.pictures import Colours, Grid, Mark, Picture, Scatter, Tile, sheet, shorten
@@ -170,7 +170,7 @@ def view_saliency(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture
     top = maps.flatten(1).quantile(0.99, 1)[:, None, None]
     heat, pixels = heat_of(maps / (top + 1e-12)), subject.pixels(images)
     masks = insight.object_masks(maps).cpu().numpy()[..., None]
-    kinds = ["photograph", "saliency", "overlay", "most salient\nquarter"]
+    kinds = ["picture", "saliency", "overlay", "most salient\nquarter"]
     names = [
         f"score of {subject.name(label)}\nread as {subject.name(prediction)}"
         for label, prediction in zip(labels, predictions, strict=True)
@@ -198,9 +198,9 @@ def view_fooling(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]
     if fooling.steps == 0:
         verdict = f"already read as {wanted}: nothing to do"
     elif fooling.fooled:
-        verdict = f"read as {wanted} after {fooling.steps} steps"
+        verdict = f"read as {wanted} after {counted(fooling.steps, 'steps')}"
     else:
-        verdict = f"not read as {wanted} within {fooling.steps} steps; try more --steps"
+        verdict = f"not read as {wanted} within {counted(fooling.steps, 'steps')}; try more --steps"
     l2, largest = difference.norm().item(), difference.abs().max().item()
     size = f"L2 {l2:.2f}, L-infinity {largest:.3f} of pixels in [0, 1]"
     say(f"{subject.caption(label)}: {verdict}; {size}")
@@ -239,8 +239,7 @@ def view_class(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     confidences = subject.network(found).softmax(1)[range(len(targets)), targets].tolist()
     names = [subject.name(target) for target in targets]
     captions = [f"{n}\n{c:.0%} sure" for n, c in zip(names, confidences, strict=True)]
-    columns = -(-len(targets) // -(-len(targets) // 9))  # up to 9, the rows of even length
-    looks = sheet(subject.pixels(found), captions, columns)
+    looks = sheet(subject.pixels(found), captions, 9)
     yield Picture("class/class.jpg", "What each class looks like to the network", (looks,))
     climb = Grid(list(zip(*course.values(), strict=True)), names[:6], list(course))
     yield Picture("class/course.jpg", "The course of the ascent", (climb,))

@@ -33,15 +33,17 @@ from torch import Tensor
 import tasks.detection.annotations as readers
 from datasets import VAL_SHARE
 from lab.augmentation import cut
-from lab.console import LabError, say
+from lab.console import LabError, counted, say
 from lab.folders import DATA_ROOT, printable
 from lab.images import open_image
 from tasks.annotated import (
     AnnotatedSource,
+    as_annotated,
     decode_listing,
     download_missing_voc,
     find_annotated,
     load_test,
+    say_as_stored,
     shrink,
     shrunk,
 )
@@ -92,6 +94,7 @@ class Split:
         labels: int64 (n,) of each.
         ignored: bool (n,) of each.
         longest: see `AnnotatedSource`.
+        as_stored: pictures that are not turned as their EXIF says, since their boxes are not.
     """
 
     classes: tuple[str, ...]
@@ -102,6 +105,7 @@ class Split:
     labels: list[np.ndarray]
     ignored: list[np.ndarray]
     longest: int | None = None
+    as_stored: frozenset[Path] = frozenset()
 
 
 def read_split(
@@ -134,11 +138,14 @@ def read_split(
 
 def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) -> Split:
     """Decode the pictures of a listing and judge their boxes; errors as in `read_split`."""
+    as_stored = set()
 
     def read(picture: Annotated) -> tuple[np.ndarray, tuple[int, int]]:
         if picture.problem:
             raise OSError(picture.problem)
-        image = open_image(picture.path)
+        image, stored = as_annotated(open_image(picture.path), picture.path, picture.size)
+        if stored:
+            as_stored.add(picture.path)
         whole = image.height, image.width
         if picture.size not in (None, whole):
             said = "x".join(map(str, reversed(picture.size)))
@@ -146,6 +153,7 @@ def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) 
         return shrink(image, longest), whole
 
     decoded, pictures = decode_listing(read, listing)
+    say_as_stored(listing.source, as_stored, "boxes")
     left_out = Complaints()
     if listing.orphans:
         left_out["of pictures that are not listed"] = [""] * listing.orphans
@@ -162,7 +170,8 @@ def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) 
     if all(hidden.all() for hidden in ignored):
         raise LabError(f"{listing.source} leaves nothing to find: no good box in a good picture")
     paths, classes = [picture.path for picture, _ in decoded], tuple(map(printable, classes))
-    return Split(classes, paths, sizes, pictures, boxes, labels, ignored, longest)
+    judged = boxes, labels, ignored
+    return Split(classes, paths, sizes, pictures, *judged, longest, frozenset(as_stored))
 
 
 class Complaints(dict[str, list[str]]):
@@ -174,7 +183,8 @@ class Complaints(dict[str, list[str]]):
             for what, names in sorted(self.items(), key=lambda item: -len(item[1]))
         ]
         more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
-        return f"{sum(map(len, self.values())):,} boxes: {', '.join(kinds[:4])}{more}"
+        count = counted(sum(map(len, self.values())), "boxes")
+        return f"{count}: {', '.join(kinds[:4])}{more}"
 
 
 def usable_boxes(

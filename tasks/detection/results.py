@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from lab.console import progress, say
-from lab.drawing import draw, publish
+from lab.drawing import draw, pillow_font, publish
 from lab.fetching import given_images
 from lab.images import as_input
 from lab.pictures import Curves, Grid, Picture, Tile, frame, shorten
@@ -70,8 +70,8 @@ def report(
         meter = read
     recalls = np.linspace(0, 1, 101)
     curves = Curves(recalls, meter.curves, ("recall", "precision at an IoU of 0.5"))
-    picture = Picture("precision_recall.jpg", "Of what is there, found; of what is found, there",
-                      (curves,))  # fmt: skip
+    title = "Precision over recall, each class by itself"
+    picture = Picture("precision_recall.jpg", title, (curves,))
     publish(draw(picture), flags.ckpt_path / picture.path)
     if flags.save:
         pictures = draw_boxes(dataset, meter)
@@ -106,7 +106,7 @@ def draw_boxes(
         for box, score, label in shown_of(detections):
             pen.rectangle(box, outline="magenta")
             text = f"{meter.classes[label]} {score:.0%}"
-            pen.text((box[0], box[3]), text, fill="magenta")
+            pen.text((box[0], box[3]), text, fill="magenta", font=pillow_font(text))
         yield f"{index:05d}.jpg", image
 
 

@@ -46,7 +46,7 @@ def view_boxes(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
         if target is not None:
             truth = zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
             there = tuple(frame(box, "lime", shorten(classes[label])) for box, label in truth)
-            tiles.insert(0, Tile(picture, shorten(name), marks=there))
+            tiles.insert(0, Tile(picture, note=shorten(name), marks=there))
         rows.append(tiles)
     columns = ["what is there", f"what is found (score {SHOWN_SCORE} and above)"] if target else []
     grid = Grid(rows, columns=columns, side=3.2)
@@ -76,9 +76,10 @@ def view_anchors(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
         marks += [frame(box, "lime") for box in truth.tolist()]
         sides = " and ".join(f"{256 * size:.0f}" for size in sizes)
         note = f"{len(anchors):,} anchors, {sides} px; {int((own >= 0).sum())} with an object"
-        tiles.append([Tile(picture, note, marks=tuple(marks))])
+        tiles.append(Tile(picture, note, marks=tuple(marks)))
     title = f"{shorten(name)}: anchors of one place (white), with an object (yellow), true (green)"
-    yield Picture("anchors/anchors.jpg", title, (Grid(tiles, side=3.2),))
+    rows = [tiles[start : start + 2] for start in range(0, len(tiles), 2)]
+    yield Picture("anchors/anchors.jpg", title, (Grid(rows, side=3.2),))
 
 
 @torch.inference_mode()

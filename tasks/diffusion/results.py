@@ -15,7 +15,7 @@ from lab.console import as_text, progress, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images, name_of
 from lab.images import to_arrays
-from lab.pictures import Grid, Picture, Tile, shorten
+from lab.pictures import Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
 from tasks import TestFlags
 from tasks.diffusion import GUIDANCE, STEPS, STRENGTH
@@ -155,10 +155,12 @@ def reconstruct_files(
     trained: Trained, flags: TestFlags, files: Sequence[Path], images: Sequence[Image.Image]
 ) -> None:
     """Draw what an autoencoder makes of pictures of one's own."""
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-    decoded = reconstruct(trained.network, pixels, trained.runtime)
-    pairs = list(zip(pixels.numpy(), decoded, strict=True))[: 2 * EXAMPLES]
-    draw_pairs(flags.ckpt_path / f"reconstructions_{name_of(flags.image)}.jpg", pairs)
+    shown = [np.asarray(image) for image in images[: 2 * EXAMPLES]]
+    decoded = reconstruct(trained.network, torch.from_numpy(np.stack(shown)), trained.runtime)
+    path = flags.ckpt_path / f"reconstructions_{name_of(flags.image)}.jpg"
+    draw_pairs(path, list(zip(shown, decoded, strict=True)))
+    if len(images) > len(shown):
+        say(f"It shows the first {len(shown)} of {len(images):,} pictures")
 
 
 # ---------------------------------------------------------------- painted pictures
@@ -178,7 +180,7 @@ def report_painted(
     Of each class, the first PER_CLASS pictures lend their sentences, and are what the painted ones
     are compared to; as many others say how far drawn pictures are from each other.
     """
-    say(f"Of what is to be predicted, {as_text(figures['r2'])} is")
+    say(f"Of the variance of what is to be predicted, {as_text(figures['r2'])} is explained (R2)")
     pipeline, runtime = pipeline_of(trained), trained.runtime
     labels = dataset.captioned.split.labels
     own, others = first_of_each(labels, PER_CLASS)
@@ -194,7 +196,7 @@ def report_painted(
         f"Painted {len(prompts)} pictures in {STEPS} steps at guidance {GUIDANCE:g}: "
         f"{together:.3f} s a picture, {alone:.3f} s one by one"
     )
-    classes = [plain_name(name) for name in trained.classes]
+    classes, read = [plain_name(name) for name in trained.classes], {}
     if flags.read is not None:
         reader = SignReader(flags, classes)
         drawn = dataset.captioned.split.images.numpy()
@@ -207,7 +209,7 @@ def report_painted(
         if len(features) > 2:
             apart = frechet_distance(*features[1:])
             say(f"of as many other drawn pictures:    {apart:.2f}")
-    draw_painted(flags.ckpt_path, classes, labels[own], painted)
+    draw_painted(flags.ckpt_path, classes, labels[own], painted, read.get("painted"))
     if flags.save:
         pairs = enumerate(zip(labels[own].tolist(), painted, strict=True))
         pictures = (
@@ -224,17 +226,31 @@ def first_of_each(labels: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def draw_painted(folder: Path, classes: Sequence[str], labels: Tensor, painted: np.ndarray) -> None:
-    """Draw what was painted of each class, a class a row of half the picture's width."""
-    rows = [
-        [
-            Tile(painted[int(k)], classes[label].replace("_", " ") if not number else "")
-            for number, k in enumerate((labels == label).nonzero()[: EXAMPLES // 2, 0])
-        ]
-        for label in labels.unique().tolist()
-    ]
+def draw_painted(
+    folder: Path, classes: Sequence[str], labels: Tensor, painted: np.ndarray, read: Tensor | None
+) -> None:
+    """Draw what was painted of each class, a class a row of half the picture's width.
+
+    Args:
+        read: what a reader took each for, if one was asked; what it took for another is framed.
+    """
+    names, rows = [name.replace("_", " ") for name in classes], []
+    for label in labels.unique().tolist():
+        own = (labels == label).nonzero()[: EXAMPLES // 2, 0].tolist()
+        notes = [""] * len(own) if read is None else [names[read[k]] for k in own]
+        rows.append([
+            Tile(
+                painted[k], names[label] if k == own[0] else "", note,
+                (frame((1, 1, PIXELS - 1, PIXELS - 1)),) if note not in ("", names[label]) else (),
+            )
+            for k, note in zip(own, notes, strict=True)
+        ])  # fmt: skip
     wide = [sum(rows[k : k + 2], []) for k in range(0, len(rows), 2)]
-    picture = Picture("painted.jpg", "Painted from words", (Grid(wide, side=0.9),))
+    title = "Painted from words"
+    if read is not None:
+        right = f"{int((read == labels).sum())} of {len(read)} painted"
+        title += f"; below, what a reader takes each for ({right} are what was asked for)"
+    picture = Picture("painted.jpg", title, (Grid(wide, side=0.9),))
     publish(draw(picture), folder / picture.path)
 
 

@@ -32,10 +32,12 @@ from lab.images import open_image
 from lab.settings import TrainSettings
 from tasks.annotated import (
     AnnotatedSource,
+    as_annotated,
     decode_listing,
     download_missing_voc,
     find_annotated,
     load_test,
+    say_as_stored,
     shrink,
     shrunk,
 )
@@ -81,6 +83,7 @@ class Split:
         pictures: uint8 (H, W, 3) each; None where they would not fit in memory.
         labels: uint8 (H, W) of each: a third of the pictures' bytes, always in memory.
         longest: see `AnnotatedSource`.
+        as_stored: pictures that are not turned as their EXIF says, since their labels are not.
     """
 
     classes: tuple[str, ...]
@@ -88,6 +91,7 @@ class Split:
     pictures: list[np.ndarray] | None
     labels: list[np.ndarray]
     longest: int | None = None
+    as_stored: frozenset[Path] = frozenset()
 
 
 def read_split(
@@ -119,14 +123,18 @@ def read_split(
 
 def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int | None) -> Split:
     """Decode the pictures and labels of a listing; errors as in `read_split`."""
-    count = IGNORED if classes is None else len(classes)
+    count, as_stored = IGNORED if classes is None else len(classes), set()
 
     def read(pair: LabelledPicture) -> tuple[np.ndarray, np.ndarray]:
         try:
-            picture = shrink(open_image(pair.path), longest)
+            image = open_image(pair.path)
             labels = read_label(pair.label, count, listing.ignored, listing.colours)
+            image, stored = as_annotated(image, pair.path, labels.shape)
         except FileNotFoundError as error:
             raise OSError(f"no {printable(Path(error.filename).name)}") from error
+        if stored:
+            as_stored.add(pair.path)
+        picture = shrink(image, longest)
         if longest is not None:
             labels = shrink_labels(labels, longest)
         if labels.shape != picture.shape[:2]:
@@ -135,13 +143,15 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
         return picture, labels
 
     decoded, pictures = decode_listing(read, listing)
+    say_as_stored(listing.source, as_stored, "labels")
     paths, labels = [pair.path for pair, _ in decoded], [labels for _, labels in decoded]
     if all((each == IGNORED).all() for each in labels):
         raise LabError(f"{listing.source} leaves nothing to learn: no pixel of it is labelled")
     if classes is None:
         highest = max(int(each[each != IGNORED].max(initial=0)) for each in labels)
         classes = tuple(str(number) for number in range(highest + 1))
-    return Split(tuple(map(printable, classes)), paths, pictures, labels, longest)
+    names = tuple(map(printable, classes))
+    return Split(names, paths, pictures, labels, longest, frozenset(as_stored))
 
 
 def shrink_labels(labels: np.ndarray, longest: int) -> np.ndarray:

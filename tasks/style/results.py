@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from lab import checkpoint
-from lab.console import LabError, UsageError, command, say
+from lab.console import LabError, UsageError, command, counted, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images, picture_file
 from lab.flags import as_name, as_words, asked_for
@@ -95,8 +95,9 @@ def optimise(flags: StyleFlags, content_file: Path, trained: Trained | None) -> 
     course = transfer(losses, content, initial, bounds, flags.steps, flags.optim_type, flags.lr)
     seconds = time.perf_counter() - began
     first, last = course.losses[0].sum(), course.losses[-1].sum()
+    done = counted(flags.steps, "steps")
     say(
-        f"{flags.steps} steps in {seconds:.0f} s: {losses_in_words(course.losses[-1])}; "
+        f"{done} in {seconds:.0f} s: {losses_in_words(course.losses[-1])}; "
         f"in all {last:,.0f}, from {first:,.0f}"
     )
     asked = asked_for(flags, *WAYS)

@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
+from lab.console import counted
 from lab.images import Preprocess, open_image, to_arrays
 from lab.pictures import Grid, Picture, Tile
 from tasks import ViewFlags
@@ -63,5 +64,5 @@ def draw_course(course: Course, content: Tensor, style_file: Path, preprocess: P
     tiles = [tile(content, "content"), Tile(shrink(open_image(style_file), LONGEST), "style")]
     for step, picture in course.pictures.items():
         losses = losses_in_words(course.losses[step]).replace(", ", "\n")
-        tiles.append(tile(picture, f"after {step} steps\n{losses}"))
+        tiles.append(tile(picture, f"after {counted(step, 'steps')}\n{losses}"))
     return Grid([tiles], side=SIDE)

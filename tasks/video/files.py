@@ -15,7 +15,7 @@ from lab.console import LabError
 from lab.decoding import decode
 from lab.files import reason
 from lab.folders import printable
-from lab.images import Preprocess, open_image
+from lab.images import Preprocess, on_white, open_image
 
 PREPROCESS = Preprocess((32, 32))  # what a frame becomes, whatever its own shape
 VIDEOS = (".mp4", ".avi", ".webm", ".gif", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v")
@@ -50,7 +50,9 @@ def frames_of(path: Path, stride: int) -> Iterator[Image.Image]:
             if not container.streams.video:
                 raise OSError("no video in it")
             for frame in islice(container.decode(video=0), 0, None, stride):
-                yield frame.to_image()
+                clear = any(component.is_alpha for component in frame.format.components)
+                pixels = frame.to_ndarray(format="rgba" if clear else "rgb24")
+                yield on_white(Image.fromarray(pixels))
     except av.error.FFmpegError as error:
         raise OSError(f"damaged or no video ({error.strerror})") from error
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lab.console import LabError, say
+from lab.console import LabError, counted, say
 from lab.drawing import draw, publish
 from lab.fetching import name_of
 from lab.folders import printable
@@ -26,8 +26,9 @@ from tasks.video.networks import NETWORKS, count_multiply_adds, count_parameters
 from tasks.video.objective import VideoMeter
 
 SHEET = 12  # clips on a sheet
+READ_AT_ONCE = 64  # clips of one's own that are held in memory
 SHOWN_FRAMES = 16  # of each
-LINE = 14  # letters of a row's label
+LINE = 10  # letters of a row's label
 
 
 def spread(frames: int, most: int = SHOWN_FRAMES) -> list[int]:
@@ -69,20 +70,24 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         LabError: none can be read.
     """
     files, classes, runtime = clip_files(flags.image), trained.classes, trained.runtime
-    clips, problems = read_clips(files, *frames_and_stride(trained), "reading clips")
+    width, shown, rows, problems = max(len(printable(path.name)) for path in files), [], [], {}
+    for start in range(0, len(files), READ_AT_ONCE):
+        some = files[start : start + READ_AT_ONCE]
+        clips, wrong = read_clips(some, *frames_and_stride(trained), "reading clips")
+        problems |= wrong
+        names = [path.name for path in some if path not in wrong]
+        for name, clip in zip(names, clips, strict=True):
+            inputs = as_input(torch.from_numpy(clip)[None]).to(runtime.device)
+            with torch.inference_mode(), runtime.autocast():
+                confidences = trained.network(inputs).float().softmax(1)[0]
+            say_likeliest(f"{printable(name):{width}}", confidences, classes)
+            rows.append(row_label(shorten(name), classes[int(confidences.argmax())]))
+        shown += clips[: SHEET - len(shown)]
     say_left_out(Path("."), len(files), problems)
-    names = [path.name for path in files if path not in problems]
-    if not names:
+    if not rows:
         raise LabError("none of the clips can be read")
-    width, rows = max(len(printable(name)) for name in names), []
-    for name, clip in zip(names, clips, strict=True):
-        inputs = as_input(torch.from_numpy(clip)[None]).to(runtime.device)
-        with torch.inference_mode(), runtime.autocast():
-            confidences = trained.network(inputs).float().softmax(1)[0]
-        say_likeliest(f"{printable(name):{width}}", confidences, classes)
-        rows.append(row_label(shorten(name), classes[int(confidences.argmax())]))
-    title = f"What the network makes of {min(SHEET, len(rows))} of {len(rows)} clips"
-    grid = strips(clips[:SHEET], rows[:SHEET])
+    title = f"What the network makes of {len(shown)} of {counted(len(rows), 'clips')}"
+    grid = strips(shown, rows[: len(shown)])
     picture = Picture(f"clips_{name_of(flags.image)}.jpg", title, (grid,))
     publish(draw(picture), flags.ckpt_path / picture.path)
 

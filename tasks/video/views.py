@@ -12,7 +12,7 @@ from lab.console import LabError
 from lab.features import inputs_of
 from lab.files import reason
 from lab.pictures import Film, Grid, Mark, Picture, Tile, shorten
-from looking.choice import check_index, class_index, spread_over_classes
+from looking.choice import check_index, class_index, examples, spread_over_classes
 from looking.insight import heat_of, non_local_blocks
 from tasks import ViewFlags
 from tasks.trained import Trained
@@ -23,6 +23,7 @@ from tasks.video.results import row_label, spread, strips
 
 CLIPS = 10  # shown at the most
 ENLARGED = 4  # times, in a film
+COMPARED = 200  # of which those of middle brightness are shown
 COLUMNS = 5  # clips beside each other in a film
 GAP = 8  # pixels between them
 
@@ -43,9 +44,9 @@ def choose_clips(flags: ViewFlags, trained: Trained, most: int) -> list[Shown]:
         check_index("--image_idx", flags.image_idx, len(dataset), "clips")
         chosen = [flags.image_idx]
     else:
-        every = spread_over_classes(labels, max(most, len(dataset.classes)))
-        every = every[np.argsort(labels[every], kind="stable")]
-        chosen = every[np.linspace(0, len(every) - 1, min(most, len(every))).astype(int)].tolist()
+        some = spread_over_classes(labels, max(COMPARED, len(dataset.classes)))
+        light = np.array([dataset.frames(k).mean() for k in some])
+        chosen = some[examples(labels[some], light, most)].tolist()
     return [(dataset.frames(k), int(labels[k]), dataset.split.names[k]) for k in chosen]
 
 
@@ -122,7 +123,13 @@ def view_saliency(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
         rows += [text, "saliency"]
     grid = Grid(tiles, rows, [f"frame {t}" for t in places], side=1.0)
     title = "Which frames sway the score of the class: the share of each below it"
+    title += shown_share(len(places), maps.shape[1])
     yield Picture("saliency/saliency.jpg", title, (grid,))
+
+
+def shown_share(shown: int, frames: int) -> str:
+    """Say of shares below frames why they do not add up, where not all of them are drawn."""
+    return f" ({shown} of {frames} are drawn)" if shown < frames else ""
 
 
 @torch.no_grad()
@@ -165,6 +172,7 @@ def view_attention(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
         labels.append(f"from frame {kept[t]}")
     columns = ["the position", *(f"frame {kept[m]}" for m in places)]
     (text,) = row_labels(shown, network(clips), trained.classes)
-    title = "Where positions of the non-local block look, and how much of that goes to a frame\n"
+    title = "Where positions of the non-local block look, and how much of that goes to a frame"
+    title += f"{shown_share(len(places), moments)}\n"
     grid = Grid(tiles, labels, columns, side=1.0)
     yield Picture("attention/attention.jpg", title + text.replace("\n", " "), (grid,))
