@@ -1,10 +1,12 @@
-"""Files that are written whole, or not and in one line why.
+"""Files that are written whole, or not and in one line why; text as whatever program wrote it.
 
 with attempt(f"write {path}"):
     image.save(path)
 write_whole(folder / "test.json", text)
+names = read_lines(folder / "train.txt")
 """
 
+import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,3 +38,30 @@ def write_whole(path: Path, text: str) -> None:
     with attempt(f"write {path}"):
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")
         partial.replace(path)
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    r"""Read a text file, with a byte order mark or without; every line ends in \n.
+
+    Notepad and spreadsheets put the mark before UTF-8, PowerShell writes UTF-16. Read as plain
+    UTF-8, it would become a letter of the first name in a list.
+
+    Args:
+        errors: of bytes that are no UTF-8; "surrogateescape" where they may name files.
+
+    Raises:
+        LabError: it cannot be read, or is no such text.
+    """
+    with attempt(f"read {path}"):
+        body = path.read_bytes()
+    wide = body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = body.decode("utf-16") if wide else body.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise LabError(f"cannot read {path}: it is no UTF-8 text; save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: Path, errors: str = "strict") -> list[str]:
+    """Return the lines of a text file that are not empty, without the spaces around each."""
+    return [line.strip() for line in read_text(path, errors).split("\n") if line.strip()]

@@ -33,7 +33,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lab import checkpoint
 from lab.console import LabError, command, keep_log, say
-from lab.files import attempt, write_whole
+from lab.files import attempt, read_text, write_whole
 from lab.folders import PROJECT
 from lab.runtime import Runtime
 
@@ -93,8 +93,8 @@ class Run:
         keep_log(self.folder / "log.txt")
         path = self.folder / "run.json"
         try:
-            sessions = list(json.loads(path.read_text())) if path.is_file() else []
-        except (OSError, ValueError, TypeError):
+            sessions = list(json.loads(read_text(path))) if path.is_file() else []
+        except (LabError, ValueError, TypeError):
             say(f"{path} cannot be read and is written anew")
             sessions = []
         sessions.append(session_of(runtime, seed, resumed, trained))

@@ -32,7 +32,7 @@ def make_parser() -> Parser:
     gtsdb.add_argument("--root", default=near(DATA_ROOT), **root)
     gtsdb.add_argument(*copy, type=Path, required=True, help="folder of the benchmark's files")
     gtsdb.add_argument(
-        "--all_test", action="store_true", help="all 600 photographs to test on, none to train on"
+        "--all_test", action="store_true", help="all photographs to test on, none to train on"
     )
 
     for name, text in (
@@ -64,7 +64,7 @@ def main(args: Namespace | None = None) -> None:
     elif args.name == "gtsdb":
         target = prepare_gtsdb(args.root, args.data_root, args.all_test)
         hint = "Train on it: python train.py --task detection --dataset gtsdb"
-        if args.all_test:
+        if not (target / "train").is_dir():
             hint = "Test on it: python test.py --ckpt_path RUN"
     else:
         target = args.target or args.root / "train_val_test"
