@@ -1,12 +1,12 @@
 """Pictures that somebody has annotated, with boxes or with labels: what both kinds share.
 
-listing, parted = find_annotated(SOURCES["street"], "street", "annotations", root, "train", 0.1)
+listing, parted = find_annotated(SOURCES, "street", "annotations", root, "train", 0.1)
 decoded, pictures = decode_listing(read, listing)
 root, loaders = read_loaders(flags, runtime, resumed, tasks.detection.data)
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from lab.image_folder import MODES, check_classes
 from lab.images import read_image, say_left_out
 from lab.runtime import Runtime
 from tasks import State, TrainFlags, ViewFlags
+from tasks.layouts import foreign
 from tasks.loaders import Source, find_made, make_loaders, root_of, val_share_of
 from tasks.trained import Trained
 
@@ -56,12 +57,12 @@ class AnnotatedSource(Source):
 
 
 def find_annotated(
-    source: Source, name: str, what: str, root: Path, mode: str, val_share: float
+    sources: Mapping[str, Source], name: str, what: str, root: Path, mode: str, val_share: float
 ) -> tuple[Any, bool]:
-    """Return what `source.read` lists of a split, and True where it is parted from train.
+    """Return what a source lists of a split, and True where it is parted from train.
 
     Args:
-        name: of the data set.
+        name: of the data set, one of the sources.
         what: there has to be, as a user is told.
 
     Raises:
@@ -69,9 +70,10 @@ def find_annotated(
     """
     if not root.is_dir():
         raise LabError(f"no data folder {root}; --data_root takes that of --dataset {name}")
-    listing, parted = find_listing(source.read, root, mode, val_share)
+    listing, parted = find_listing(sources[name].read, root, mode, val_share)
     if listing is None:
-        raise LabError(f"{root} holds no {what} of {mode} as --dataset {name} has them")
+        text = f"{root} holds no {what} of {mode} as --dataset {name} has them"
+        raise LabError(text + (layout_hint(sources, name, root) or foreign(root)))
     if parted and mode == "val":
         count = len(listing.pictures)
         say(f"{root} has no val: {count:,} pictures of train are held out (--val_share)")
@@ -101,12 +103,15 @@ def decode_listing(
     return decoded, pixels
 
 
-def find_voc(root: Path, kind: str) -> Path | None:
-    """Return the folder, of several years the latest, in VOC's layout with sets of a kind."""
-    patterns = ("VOC2*", "VOCdevkit/VOC2*", "TrainVal/VOCdevkit/VOC2*")
-    places = [root, *(place for pattern in patterns for place in sorted(root.glob(pattern)))]
-    complete = [place for place in places if (place / "ImageSets" / kind).is_dir()]
-    return complete[-1] if complete else None
+def layout_hint(sources: Mapping[str, Source], name: str, root: Path) -> str:
+    """Return which other data set's layout a folder has, as the end of a line; or nothing."""
+    for other in sources.keys() - {name}:
+        try:
+            if any(sources[other].read(root, mode) is not None for mode in MODES):
+                return f"; it is laid out as --dataset {other}"
+        except LabError:  # what has several faults is none of the hints
+            pass
+    return ""
 
 
 def download_missing_voc(name: str, root: Path) -> None:

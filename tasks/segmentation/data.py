@@ -109,7 +109,7 @@ def read_split(
         LabError: no such split, a label that is no class, or nothing left that is labelled.
     """
     source = SOURCES[dataset]
-    listing, _ = find_annotated(source, dataset, "labels", root, mode, val_share)
+    listing, _ = find_annotated(SOURCES, dataset, "labels", root, mode, val_share)
     if classes is None:
         classes = listing.classes
     elif listing.classes is not None:
@@ -122,6 +122,8 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
     count = IGNORED if classes is None else len(classes)
 
     def read(pair: LabelledPicture) -> tuple[np.ndarray, np.ndarray]:
+        if pair.label.suffix.lower() in (".jpg", ".jpeg"):
+            raise OSError(f"{pair.label.name} blurs its numbers; save labels as PNG")
         try:
             picture = shrink(open_image(pair.path), longest)
             labels = read_label(pair.label, count, listing.ignored, listing.colours)
