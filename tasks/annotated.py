@@ -105,7 +105,7 @@ def decode_listing(
 
 def layout_hint(sources: Mapping[str, Source], name: str, root: Path) -> str:
     """Return which other data set's layout a folder has, as the end of a line; or nothing."""
-    for other in sources.keys() - {name}:
+    for other in reversed([key for key in sources if key != name]):  # the particular ones last
         try:
             if any(sources[other].read(root, mode) is not None for mode in MODES):
                 return f"; it is laid out as --dataset {other}"
@@ -133,7 +133,7 @@ def read_loaders(
     """Read the data set that flags name; return its folder, and loaders by mode.
 
     Args:
-        data: the task's module, with `SOURCES`, `read_split` and `make_loader`.
+        data: the task's module, with `SOURCES`, `read_split`, `make_loader` and `absent_classes`.
         cut: of windows, what differs from the source's own.
 
     Raises:
@@ -155,9 +155,23 @@ def read_loaders(
 
     tested = WHOLE * runtime.world_size
     loaders = make_loaders(source.modes(root), read, make, settings, runtime, tested)
+    say_unusual(loaders, data, root)
     if resumed is not None:
         check_classes(*known, resumed["class_names"], root, flags.resume)
     return root, loaders
+
+
+def say_unusual(loaders: Mapping[str, DataLoader], data: ModuleType, root: Path) -> None:
+    """Say which classes train shows nothing of, and whether pictures are in several splits."""
+    split = loaders["train"].dataset.split
+    if absent := data.absent_classes(split):
+        names = ", ".join(absent[:5]) + f" and {len(absent) - 5:,} more" * (len(absent) > 5)
+        say(f"{root}: train has no {data.SHOWN} of {names}: nothing is learned of that")
+    for mode in loaders.keys() - {"train"}:
+        both = {*split.paths} & {*loaders[mode].dataset.split.paths}
+        if both:
+            text = f"{len(both):,} pictures of {mode} are in train as well"
+            say(f"{root}: {text}: what is measured on them says nothing of others")
 
 
 def load_test(

@@ -70,6 +70,9 @@ def read_signs(root: Path, mode: str) -> Listing | None:
     if listing is None:
         return None
     others = set(listing.classes) - set(SIGNS)
+    if others == set(listing.classes):
+        text = "has no class of traffic sign, of the benchmark's names"
+        raise LabError(f"{listing.source} {text}; --dataset coco takes any classes")
     for picture in listing.pictures:
         picture.boxes = [box for box in picture.boxes if box.name not in others]
     return listing._replace(classes=SIGNS)

@@ -53,6 +53,7 @@ from tasks.detection.yolo import read_yolo
 from tasks.windows import WindowDataset
 from world.missing import DRAWN, draw_missing
 
+SHOWN = "box"  # what a split has of its classes
 SEEN_SHARE = 0.5  # of a box's area: if less is inside a window, it is ignored there
 MOST_SHARE = 1.5  # of a picture's size: a box that reaches further is in another unit
 SMALLEST = 8.0  # pixels: a box whose longer side is shorter in a window is ignored there
@@ -172,6 +173,13 @@ def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) 
     pictures = pictures and [pictures[index] for index in kept]
     classes = tuple(map(printable, classes))
     return Split(classes, paths, sizes, pictures, boxes, labels, ignored, longest)
+
+
+def absent_classes(split: Split) -> list[str]:
+    """Return the classes of which a split has no box that is to be found."""
+    pairs = zip(split.labels, split.ignored, strict=True)
+    present = {label for labels, ignored in pairs for label in labels[~ignored].tolist()}
+    return [name for label, name in enumerate(split.classes) if label not in present]
 
 
 class Complaints(dict[str, list[str]]):

@@ -46,6 +46,7 @@ from tasks.trained import Trained
 from tasks.windows import WindowDataset
 from world.missing import DRAWN, draw_missing
 
+SHOWN = "pixel"  # what a split has of its classes
 draw_street = partial(draw_missing, DRAWN["street"])
 download_voc = partial(download_missing_voc, "VOCSegmentation")
 # A drawn picture is a part of a frame 640 to 1,408 pixels wide. What is learned from it is wanted
@@ -161,6 +162,13 @@ def class_shares(split: Split) -> np.ndarray:
         counts += np.bincount(labels[::4, ::4].ravel(), minlength=IGNORED + 1)
     known = counts[: len(split.classes)]
     return known / max(1, known.sum())
+
+
+def absent_classes(split: Split) -> list[str]:
+    """Return the classes of which a split has no pixel."""
+    rare = np.flatnonzero(class_shares(split) == 0)
+    absent = [label for label in rare if not any((each == label).any() for each in split.labels)]
+    return [split.classes[label] for label in absent]
 
 
 # ---------------------------------------------------------------- the loader
