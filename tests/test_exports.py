@@ -144,9 +144,7 @@ def cvat_coco(root):
 
 def cvat_voc(root):
     """default.txt, pictures in folders, PNG, more fields."""
-    more = (
-        "\t\t<occluded>0</occluded><attributes><attribute><name>x</name></attribute></attributes>"
-    )
+    more = "<occluded>0</occluded><attributes><attribute><name>x</name></attribute></attributes>"
     for name in BOXES:
         boxes = save_picture(root / "JPEGImages" / "cam 1" / f"{name}.png")
         voc(root / "Annotations" / "cam 1" / f"{name}.xml", f"cam 1/{name}.png", boxes, more=more)
@@ -355,6 +353,58 @@ class ExportTest(Folder):
                 for other in others:
                     with self.assertRaisesRegex(LabError, f"laid out as --dataset {dataset}$"):
                         self.read(other, "train", root)
+
+
+class SaidBeforeTrainingTest(Folder):
+    """Through train.py: what a student would only notice afterwards is said before."""
+
+    def write(self, splits, difficult=()):
+        """Write pictures and VOC's XML of splits; of some pictures, all boxes are difficult."""
+        for split, names in splits.items():
+            for name in names:
+                boxes = save_picture(self.root / split / f"{name}.png")
+                file = self.root / split / f"{name}.xml"
+                voc(file, f"{name}.png", boxes)
+                if name in difficult:
+                    text = file.read_text().replace("<difficult>0", "<difficult>1")
+                    file.write_text(text)
+
+    def test_classes_that_train_lacks(self):
+        """One that only val has is left out there; one of which train has difficult boxes alone."""
+        self.write({"train": ["c", "d", "b"], "val": ["a"]}, difficult=("b",))
+        done = self.train("voc")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("train has no box of dog: nothing is learned of that", done.stdout)
+        (self.root / "train" / "b.xml").unlink()
+        done = self.train("voc")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("left out 1 boxes: 1 of the unknown class 'dog' (a.png)", done.stdout)
+
+    def test_difficult_boxes_alone(self):
+        self.write({"train": ["c", "d"], "val": ["a"]}, difficult=("a",))
+        done = self.train("voc")
+        self.assert_refused(done, 1, "val leaves nothing to find", "only difficult ones")
+
+    def test_pictures_of_both_splits(self):
+        """As in coco128, whose val is its train."""
+        ultralytics(self.root)
+        text = (self.root / "cats.yaml").read_text().replace("images/val", "images/train")
+        (self.root / "cats.yaml").write_text(text)
+        done = self.train("yolo")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("3 pictures of val are in train as well", done.stdout)
+
+    def test_labels_without_a_picture(self):
+        labelimg_yolo(self.root)
+        (self.root / "a.jpg").unlink()
+        done = self.train("yolo")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("1 files of labels without a picture (a.txt)", done.stdout)
+
+    def test_a_broken_description(self):
+        roboflow_yolo(self.root)
+        (self.root / "data.yaml").write_text("names: [cat")
+        self.assert_refused(self.train("yolo"), 1, "data.yaml is no YAML")
 
 
 class ForeignTest(Folder):
