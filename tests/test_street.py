@@ -498,7 +498,8 @@ class CommandTest(ScriptCase):
     def test_as_many_as_asked_for(self):
         with tempfile.TemporaryDirectory() as holder:
             root, few = Path(holder) / "few", ("--train", 2, "--val", 1, "--test", 0)
-            done = script_here("datasets.py", "street", "--root", root, *few)
+            with mock.patch("os.cpu_count", return_value=1):
+                done = script_here("datasets.py", "street", "--root", root, *few)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(sorted(path.name for path in root.iterdir()), ["train", "val"])
             self.assertEqual(len(list(root.glob("train/JPEGImages/*.jpg"))), 2)
@@ -515,7 +516,8 @@ class FormatTest(ScriptCase):
         cls.addClassCleanup(holder.cleanup)
         cls.base = Path(holder.name)
         small = replace(missing.DRAWN["street"], draw=street.streets_of((184, 320)))
-        with mock.patch.dict(missing.DRAWN, street=small):
+        alone = mock.patch("os.cpu_count", return_value=1)  # no processes for a few pictures
+        with alone, mock.patch.dict(missing.DRAWN, street=small):
             for name in (None, *formats.FORMATS):
                 few = ("--train", 4, "--val", 2, "--test", 2)
                 kind = ("--format", name) if name else ()
