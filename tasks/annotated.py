@@ -27,7 +27,7 @@ from lab.image_folder import MODES, check_classes
 from lab.images import read_image, say_left_out
 from lab.runtime import Runtime
 from tasks import State, TrainFlags, ViewFlags
-from tasks.layouts import foreign
+from tasks.layouts import foreign, only_folder
 from tasks.loaders import Source, find_made, make_loaders, root_of, val_share_of
 from tasks.trained import Trained
 
@@ -73,7 +73,7 @@ def find_annotated(
     listing, parted = find_listing(sources[name].read, root, mode, val_share)
     if listing is None:
         text = f"{root} holds no {what} of {mode} as --dataset {name} has them"
-        raise LabError(text + (layout_hint(sources, name, root) or foreign(root)))
+        raise LabError(text + layout_hint(sources, name, root))
     if parted and mode == "val":
         count = len(listing.pictures)
         say(f"{root} has no val: {count:,} pictures of train are held out (--val_share)")
@@ -104,14 +104,22 @@ def decode_listing(
 
 
 def layout_hint(sources: Mapping[str, Source], name: str, root: Path) -> str:
-    """Return which other data set's layout a folder has, as the end of a line; or nothing."""
-    for other in reversed([key for key in sources if key != name]):  # the particular ones last
+    """Return what a folder holds instead, as the end of a line: another layout or format."""
+
+    def fits(other: str, folder: Path) -> bool:
         try:
-            if any(sources[other].read(root, mode) is not None for mode in MODES):
-                return f"; it is laid out as --dataset {other}"
-        except LabError:  # what has several faults is none of the hints
-            pass
-    return ""
+            return any(sources[other].read(folder, mode) is not None for mode in MODES)
+        except LabError:  # what has a fault of its own is no hint
+            return False
+
+    if fits(name, root):  # it lacks one of its splits
+        return ""
+    for folder in dict.fromkeys((root, only_folder(root))):
+        where = "it" if folder == root else f"--data_root {folder}"
+        for other in reversed(sources):  # the particular ones last
+            if fits(other, folder):
+                return f"; {where} is laid out as --dataset {other}"
+    return foreign(root)
 
 
 def download_missing_voc(name: str, root: Path) -> None:

@@ -91,10 +91,16 @@ def by_stem(folder: Path, endings: Sequence[str], deep: bool = True) -> dict[str
 
 
 class Pictures:
-    """The pictures below a folder, by their path from it without ending."""
+    """The pictures below a folder, by their path from it without ending.
+
+    Attributes:
+        doubles: those whose name another has with another ending; they are not used.
+    """
 
     def __init__(self, folder: Path, deep: bool = True):
         self.folder, self.files = folder, by_stem(folder, PICTURE_ENDINGS, deep)
+        used = {*self.files.values()}
+        self.doubles = [p for p in every_file(folder, PICTURE_ENDINGS, deep) if p not in used]
         by_name = {stem.rpartition("/")[2]: path for stem, path in self.files.items()}
         self.by_name = by_name if len(by_name) == len(self.files) else {}
 
@@ -131,6 +137,15 @@ def listed_names(table: Path) -> list[str]:
         stem, ending = os.path.splitext(name)
         names.append(stem if ending.lower() in PICTURE_ENDINGS else name)
     return names
+
+
+def only_folder(root: Path) -> Path:
+    """Return the folder inside a folder, and so on, as archives unpack; itself where more is there.
+
+    As long as nothing else lies beside it that is not hidden.
+    """
+    inside = [path for path in root.iterdir() if path.name[0] != "." and path.name != "__MACOSX"]
+    return only_folder(inside[0]) if len(inside) == 1 and inside[0].is_dir() else root
 
 
 # ---------------------------------------------------------------- VOC's lists

@@ -354,6 +354,63 @@ class ExportTest(Folder):
                     with self.assertRaisesRegex(LabError, f"laid out as --dataset {dataset}$"):
                         self.read(other, "train", root)
 
+    def test_where_it_lies(self):
+        """An archive unpacks into folders of their own; of a set that lacks a split, no hint."""
+        raccoon(self.root / "archive" / "raccoons")
+        with self.assertRaisesRegex(
+            LabError, "--data_root .*archive/raccoons is laid out as .* voc$"
+        ):
+            self.read("voc", "train")
+        with self.assertRaisesRegex(LabError, "annotations of test as --dataset voc has them$"):
+            self.read("voc", "test", self.root / "archive" / "raccoons")
+
+    def test_two_pictures_of_a_name(self):
+        raccoon(self.root)
+        save_picture(self.root / "images" / "a-1.png")
+        _, said = self.read("voc", "train")
+        self.assertIn("1 pictures of a name that another has, not used (a-1.png)", said)
+
+    def test_polygons_alone(self):
+        """COCO's without boxes: those around the polygons."""
+        cvat_coco(self.root)
+        file = self.root / "annotations" / "instances_default.json"
+        content = json.loads(file.read_text())
+        for entry in content["annotations"]:
+            x, y, w, h = entry.pop("bbox")
+            entry["segmentation"] = [[x, y, x + w, y, x + w / 2, y + h]]
+        write(file, json.dumps(content))
+        split, said = self.read("coco", "train", val_share=0.25)
+        for path, boxes in zip(split.paths, split.boxes, strict=True):
+            self.assertEqual(boxes.tolist(), [[*box] for _, *box in BOXES[path.stem]])
+
+    def test_other_lines_of_yolo(self):
+        """Tabs, a certainty behind the box, key points; and class names of no use."""
+        yaml = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
+        for row, more in (
+            ("1\t0.5\t0.5\t0.5\t0.5", ""),
+            ("1 0.5 0.5 0.5 0.5 0.93", ""),
+            ("1 0.5 0.5 0.5 0.5 0.1 0.1 2 0.9 0.9 2 0 0 0", "kpt_shape: [3, 3]\n"),
+            ("1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75", ""),
+        ):
+            ultralytics(self.root)
+            write(self.root / "cats.yaml", yaml + more)
+            write(self.root / "labels" / "val" / "d.txt", row)
+            split, said = self.read("yolo", "val")
+            self.assertEqual((split.boxes[0].tolist(), said), ([[30, 20, 90, 60]], ""))
+            self.assertEqual(split.labels[0].tolist(), [1])
+        for names in ("{cat: 0}", "cat dog"):
+            write(self.root / "cats.yaml", f"train: images/train\nnames: {names}\n")
+            with self.assertRaisesRegex(LabError, "neither a list of classes nor a name"):
+                self.read("yolo", "val")
+
+    def test_lists_of_pictures(self):
+        ultralytics(self.root)
+        write(self.root / "train.txt", "./images/train/a.jpg\r\nimages\\train\\b.jpg\r\n")
+        write(self.root / "cats.yaml", "train: train.txt\nval: images/val\nnames: [cat, dog]\n")
+        split, said = self.read("yolo", "train")
+        self.assertEqual([path.name for path in split.paths], ["a.jpg", "b.jpg"])
+        self.assertEqual((list(map(len, split.boxes)), said), ([2, 1], ""))
+
 
 class SaidBeforeTrainingTest(Folder):
     """Through train.py: what a student would only notice afterwards is said before."""

@@ -128,7 +128,11 @@ def read_beside(
             for path in pictures.files.values()
             if path not in known
         ]
-        return Listing(notes, names_in(annotated), annotated)
+        remarks = ()
+        if doubles := pictures.doubles:
+            text = f"{len(doubles):,} pictures of a name that another has, not used"
+            remarks = (f"{text} ({doubles[0].name})",)
+        return Listing(notes, names_in(annotated), annotated, remarks=remarks)
     return None
 
 

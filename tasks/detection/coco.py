@@ -42,7 +42,7 @@ def read_coco(root: Path, mode: str) -> Listing | None:
             raise LabError(f"{file} gives several pictures one id")
         orphans = 0
         for entry in content["annotations"]:
-            left, top, width, height = numbers(entry.get("bbox"))
+            left, top, width, height = numbers(entry.get("bbox") or around(entry))
             number = number_of(entry.get("category_id"))
             box = Box.of(
                 names.get(number, f"category {number}"),
@@ -100,6 +100,16 @@ def names_by_id(content: dict[str, Any], file: Path) -> dict[Any, str]:
 def is_alone(entry: dict[str, Any]) -> bool:
     """True of a category that is a group of itself, as some tools write each of theirs."""
     return entry.get("supercategory") == entry["name"]
+
+
+def around(entry: dict[str, Any]) -> tuple[float, ...]:
+    """Return the box, as COCO has it, around an entry's polygons; nothing where it has none."""
+    polygons = entry.get("segmentation")
+    points = [p for polygon in polygons for p in polygon] if isinstance(polygons, list) else []
+    if not points:
+        return ()
+    xs, ys = points[::2], points[1::2]
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
 def number_of(value: Any) -> Any:

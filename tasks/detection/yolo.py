@@ -107,12 +107,13 @@ def describe(root: Path) -> Described:
 
 def _of_yaml(content: dict[str, Any], file: Path) -> Described:
     names = content.get("names")
-    if isinstance(names, dict):
-        names = {int(number): str(name) for number, name in sorted(names.items())}
-    elif isinstance(names, list):
-        names = dict(enumerate(map(str, names)))
-    else:
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if names is None:
         names = _names_in(file.parent)
+    elif not isinstance(names, dict) or not all(isinstance(number, int) for number in names):
+        raise LabError(f"{file}: names is neither a list of classes nor a name for each number")
+    names = names and {number: str(name) for number, name in sorted(names.items())}
     entries = {}
     for mode in SPLITS:
         given = next((content[name] for name in SPLITS[mode] if content.get(name)), [])
