@@ -19,7 +19,6 @@ if __name__ == "__main__":  # so that --help and a wrong flag are answered at on
 
     flags = commands.make_parser().parse_args()
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,7 +35,7 @@ from lab.batches import load_batches
 from lab.console import LabError, UsageError, run, say
 from lab.decoding import budget, fits_in_memory
 from lab.downloads import download, read_downloaded
-from lab.folders import DATA_ROOT, near
+from lab.folders import DATA_ROOT, near, split_folder
 from lab.holdout import held_out
 from lab.image_folder import MODES, read_images
 from lab.images import Preprocess, open_image
@@ -158,7 +157,7 @@ def find_data(dataset: str, data_root: Path | None) -> Path | None:
 def modes_of(dataset: str, data_root: Path | None) -> tuple[str, ...]:
     """Return the splits there are: a folder may do without test/."""
     folders = SOURCES[dataset].read is read_split
-    return MODES[:2] if folders and not os.path.isdir(data_root / "test") else MODES
+    return MODES[:2] if folders and split_folder(data_root, "test") is None else MODES
 
 
 class ImageDataset(Dataset):

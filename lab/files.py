@@ -1,12 +1,14 @@
-"""Files that are written whole, or not and in one line why; folders that one process makes.
+"""Files that are written whole, or not and in one line why; text as whatever program wrote it.
 
 with attempt(f"write {path}"):
     image.save(path)
 write_whole(folder / "test.json", text)
+names = read_lines(folder / "train.txt")
 with alone(folder, "draws into"):
     draw(folder)
 """
 
+import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,3 +72,30 @@ def alone(folder: Path, what: str, instead: str | None = None) -> Iterator[None]
         with suppress(OSError):  # where an open file cannot be removed
             (folder / ".lock").unlink()
         lock.release()
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    r"""Read a text file, with a byte order mark or without; every line ends in \n.
+
+    Notepad and spreadsheets put the mark before UTF-8, PowerShell writes UTF-16. Read as plain
+    UTF-8, it would become a letter of the first name in a list.
+
+    Args:
+        errors: of bytes that are no UTF-8; "surrogateescape" where they may name files.
+
+    Raises:
+        LabError: it cannot be read, or is no such text.
+    """
+    with attempt(f"read {path}"):
+        body = path.read_bytes()
+    wide = body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = body.decode("utf-16") if wide else body.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise LabError(f"cannot read {path}: it is no UTF-8 text; save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: Path, errors: str = "strict") -> list[str]:
+    """Return the lines of a text file that are not empty, without the spaces around each."""
+    return [line.strip() for line in read_text(path, errors).split("\n") if line.strip()]

@@ -3,9 +3,21 @@
 import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from lab.console import LabError
+
+# What the tools of others call the folder, or the list, of a split, and the folders of pictures and
+# of what is known of them. All tasks take these, in capitals too.
+SPLITS = {
+    "train": ("train", "training", "trainset"),
+    "val": ("val", "valid", "validation", "valset", "dev"),
+    "test": ("test", "testing", "testset"),
+}
+PICTURES = ("images", "jpegimages", "image", "imgs", "img", "pictures", "photos")
+NOTES = ("labels", "annotations", "masks", "label", "annotation", "mask", "xmls", "xml", "annots")
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA_ROOT = PROJECT / "data"  # the only folder that data is drawn into without being asked
@@ -20,6 +32,28 @@ def near(path: Path) -> Path:
 def printable(name: str) -> str:
     r"""Return a file's name with bytes that are no UTF-8 written as \xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def folders_in(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the folders inside another that have one of some names, small or in capitals."""
+    try:
+        inside = [path for path in folder.iterdir() if path.name.lower() in names and path.is_dir()]
+    except OSError:  # it is none, or nobody may look into it: what reads it will say so
+        return []
+    return sorted(inside, key=lambda path: (names.index(path.name.lower()), path.name))
+
+
+def split_folder(root: Path, mode: str) -> Path | None:
+    """Return the folder of a split, train, val or test, whatever its author calls it.
+
+    Raises:
+        LabError: there are several.
+    """
+    folders = folders_in(root, SPLITS[mode])
+    if len(folders) > 1:
+        both = " and ".join(f"{path.name}/" for path in folders)
+        raise LabError(f"{root} holds {both}, both names of {mode}: leave one of them there")
+    return folders[0] if folders else None
 
 
 def stored(path: Path) -> str:

@@ -15,11 +15,11 @@ import numpy as np
 from lab.console import LabError, say
 from lab.decoding import decode, fits_in_memory, say_read_from_disk
 from lab.files import attempt, reason
-from lab.folders import DATA_ROOT, printable, unfinished
+from lab.folders import DATA_ROOT, SPLITS, printable, split_folder, unfinished
 from lab.holdout import group_of, held_out
 from lab.images import Preprocess, open_image, say_left_out
 
-MODES = ("train", "val", "test")
+MODES = tuple(SPLITS)
 CACHE_FOLDER = DATA_ROOT / ".cache"
 CACHE_VERSION = "4"  # raise when `open_image` or `Preprocess.fit` changes what it returns
 
@@ -93,10 +93,11 @@ def find_files(
     if not os.path.isdir(data_root):
         takes = "--data_root takes one with train/, val/, test/"
         raise LabError(f"no data folder {data_root}; {takes}")
-    parted = val_share > 0 and mode != "test" and not os.path.isdir(data_root / "val")
-    folder = data_root / ("train" if parted else mode)
-    if not os.path.isdir(folder):
-        raise LabError(f"{data_root} has no {folder.name}/; {needed} there")
+    parted = val_share > 0 and mode != "test" and split_folder(data_root, "val") is None
+    wanted = "train" if parted else mode
+    folder = split_folder(data_root, wanted)
+    if folder is None:
+        raise LabError(f"{data_root} has no {wanted}/; {needed} there")
     classes = class_folders(folder)
     try:
         files = list_files(folder, classes)
@@ -109,7 +110,7 @@ def find_files(
         held = held_out([file.label for file in files], groups, val_share)
         files = [file for file, out in zip(files, held, strict=True) if out == (mode == "val")]
         if mode == "val":
-            count = f"{len(files):,} {what} of train/"
+            count = f"{len(files):,} {what} of {folder.name}/"
             say(f"{data_root} has no val/: {count} are held out (--val_share)")
     return folder, classes, files, parted
 
@@ -134,8 +135,9 @@ def read_images(
             those of train/.
     """
     folder, classes, files, parted = find_files(data_root, mode, val_share)
-    if folder.name != "train" and os.path.isdir(data_root / "train"):
-        check_classes(classes, class_folders(data_root / "train"), folder, "train/")
+    training = split_folder(data_root, "train")
+    if training not in (None, folder):
+        check_classes(classes, class_folders(training), folder, "train/")
     fits = fits_in_memory(len(files), preprocess.shape)
     if not fits:
         say_read_from_disk(folder, len(files), "images")

@@ -34,7 +34,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lab import checkpoint
 from lab.console import LabError, command, keep_log, say
-from lab.files import alone, attempt, write_whole
+from lab.files import alone, attempt, read_text, write_whole
 from lab.folders import PROJECT
 from lab.runtime import Runtime
 
@@ -251,8 +251,8 @@ def read_sessions(folder: Path) -> list[dict[str, Any]] | None:
     if not path.is_file():
         return []
     try:
-        sessions = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        sessions = json.loads(read_text(path))
+    except (LabError, ValueError):
         return None
     good = isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions)
     return sessions if good else None

@@ -6,3 +6,4 @@ KAGGLE_TABLES = {
     "cifar10": ("trainLabels.csv", "id", "label"),
     "dogs": ("labels.csv", "id", "breed"),
 }
+STREET_FORMATS = ("coco", "voc", "yolo")  # keys of world.formats.FORMATS

@@ -2,12 +2,16 @@
 
 import shlex
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from lab.console import say
-from lab.flags import Parser, seed
-from lab.folders import DATA_ROOT, near
-from published import KAGGLE_TABLES
+from lab.console import UsageError, say
+from lab.flags import Parser, natural, seed
+from lab.folders import DATA_ROOT, SPLITS, near
+from published import KAGGLE_TABLES, STREET_FORMATS
+
+STREET = near(DATA_ROOT / "street")
 
 
 def make_parser() -> Parser:
@@ -32,19 +36,29 @@ def make_parser() -> Parser:
     gtsdb.add_argument("--root", default=near(DATA_ROOT), **root)
     gtsdb.add_argument(*copy, type=Path, required=True, help="folder of the benchmark's files")
     gtsdb.add_argument(
-        "--all_test", action="store_true", help="all 600 photographs to test on, none to train on"
+        "--all_test", action="store_true", help="all photographs to test on, none to train on"
     )
 
-    for name, text in (
-        ("street", "draw streets, with boxes and labels"),
-        ("captions", "draw signs, with sentences about them"),
-    ):
-        drawn, folder = commands.add_parser(name, help=text), DATA_ROOT / name
-        made = f"folder to make (default {near(folder)})"
-        drawn.add_argument("--root", type=Path, default=folder, help=made)
-        drawn.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
+    street = commands.add_parser("street", help="draw streets, with boxes and labels")
+    add_drawing(street, "street", "pictures")
+    formatted = (
+        f"write boxes as other tools have them, and no labels of pixels, into {STREET}_FORMAT"
+    )
+    street.add_argument("--format", choices=STREET_FORMATS, help=formatted)
+    captions = commands.add_parser("captions", help="draw signs, with sentences about them")
+    add_drawing(captions, "captions", "pictures of each class")
     commands.metavar = "|".join(commands.choices)
     return parser
+
+
+def add_drawing(parser: Parser, name: str, what: str) -> None:
+    """Add the flags of a data set that is drawn: where, from which seed, and how much of it."""
+    made = f"folder to make (default {near(DATA_ROOT / name)})"
+    parser.add_argument("--root", type=Path, help=made)
+    parser.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
+    for split in SPLITS:
+        text = f"{what} of {split} (default: as many as are drawn unasked)"
+        parser.add_argument(f"--{split}", type=natural, metavar="N", help=text)
 
 
 def main(args: Namespace | None = None) -> None:
@@ -53,21 +67,43 @@ def main(args: Namespace | None = None) -> None:
     from published.gtsdb import prepare_gtsdb
     from published.gtsrb import prepare_gtsrb
     from published.kaggle import prepare_kaggle
+    from world.formats import FORMATS
     from world.missing import DRAWN, draw
 
     if args.name in DRAWN:
-        draw(DRAWN[args.name], args.root, args.seed)
-        return
-    if args.name == "gtsrb":
+        drawn, chosen = counted(DRAWN[args.name], args), getattr(args, "format", None)
+        root = args.root or DATA_ROOT / args.name
+        if chosen is None:
+            draw(drawn, root, args.seed)
+            return
+        target = args.root or near(root.with_name(f"{root.name}_{chosen}"))
+        written = FORMATS[chosen]
+        draw(replace(drawn, ends=written.holds), target, args.seed, written.write)
+        hint = f"Train on it: python train.py --task detection --dataset {chosen}"
+    elif args.name == "gtsrb":
         target = prepare_gtsrb(args.root, args.classes, args.data_root)
         hint = "Train on it: python train.py --bn --stn --augment"
     elif args.name == "gtsdb":
         target = prepare_gtsdb(args.root, args.data_root, args.all_test)
         hint = "Train on it: python train.py --task detection --dataset gtsdb"
-        if args.all_test:
+        if not (target / "train").is_dir():
             hint = "Test on it: python test.py --ckpt_path RUN"
     else:
         target = args.target or args.root / "train_val_test"
         prepare_kaggle(args.root, args.kind, target)
         hint = "Train on it: python train.py --dataset folder --bn"
     say(f"{hint} --data_root {shlex.quote(str(target))}")
+
+
+def counted(drawn: Any, args: Namespace) -> Any:
+    """Return a `world.missing.Drawn` of as many pictures as flags say; of 0, there is no split.
+
+    Raises:
+        UsageError: no pictures at all.
+    """
+    splits = dict(drawn.draw.splits)
+    splits |= {name: count for name in SPLITS if (count := getattr(args, name)) is not None}
+    splits = {name: count for name, count in splits.items() if count}
+    if not splits:
+        raise UsageError("--train, --val and --test are all 0: nothing to draw")
+    return replace(drawn, draw=replace(drawn.draw, splits=splits))

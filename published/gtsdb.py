@@ -6,25 +6,38 @@ python datasets.py gtsdb --data_root FOLDER    # signs in street photographs: 40
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from lab.console import LabError
+from lab.console import LabError, say
+from lab.files import attempt, read_lines
+from lab.folders import printable
 from lab.images import read_image
 from published.gtsrb import CLASSES
 from published.layout import ENDINGS, lay_out, link_or_copy, say_counts
 
-COUNT, TRAIN = 600, 400  # annotated photographs; those of them to train on
+COUNT, TRAIN = 600, 400  # photographs of the benchmark's training part; those to train on
+TESTS = 300  # those of its test part, numbered after the others
+
+
+class Sign(NamedTuple):
+    """A line of gt.txt."""
+
+    label: int
+    corners: list[float]  # left, top, right, bottom
 
 
 def prepare_gtsdb(root: Path, source: Path, all_test: bool = False) -> Path:
     """Lay the German Traffic Sign Detection Benchmark out as photographs with COCO's files.
 
-    Photographs are hard links, which take no room, or copies where the file system has no links.
+    Of the 600 photographs of its training part the first 400 are trained on; of all 900 those 600.
+    Its test part, 00600 to 00899, and any other selection are all tested on. Photographs are hard
+    links, which take no room, or copies where the file system has no links.
 
     Args:
         root: folder for the result.
-        source: folder of the photographs, 00000.ppm or .jpg to 00599, and of gt.txt, which has a
+        source: folder of the photographs, 00000.ppm or .jpg and so on, and of gt.txt, which has a
             line `file;left;top;right;bottom;class` for each sign.
-        all_test: put all photographs into test/, not the first 400 into train/.
+        all_test: put all photographs into test/.
 
     Returns:
         The folder made: `root/gtsdb`, or `root/gtsdb_all` with `all_test`.
@@ -37,14 +50,9 @@ def prepare_gtsdb(root: Path, source: Path, all_test: bool = False) -> Path:
         raise LabError(f"{target} exists already; remove it to lay it out anew")
     table = source / "gt.txt"
     signs = _read_gtsdb(table)
-    splits: dict[str, list[Path]] = {}
-    for number in range(COUNT):
-        names = [source / f"{number:05d}{ending}" for ending in ENDINGS]
-        path = next((path for path in names if path.is_file()), None)
-        if path is None:
-            raise LabError(f"{source} lacks photograph {number:05d} of {COUNT}")
-        split = "test" if all_test or number >= TRAIN else "train"
-        splits.setdefault(split, []).append(path)
+    splits = _split(_photographs(source), all_test)
+    if not signs.keys() & {path.stem for paths in splits.values() for path in paths}:
+        raise LabError(f"{table} has no sign of any photograph in {source}")
     photographs = [(path, Path(split, path.name)) for split in splits for path in splits[split]]
 
     def put(file: Path, place: Path) -> None:
@@ -56,32 +64,73 @@ def prepare_gtsdb(root: Path, source: Path, all_test: bool = False) -> Path:
 
     tables = [(table, Path(split, "annotations.json")) for split in splits]
     lay_out(photographs + tables, target, put)
+    _say_unknown(signs.keys() - {path.stem for path, _ in photographs}, table)
     say_counts(target, (place for _, place in photographs))
     return target
 
 
-def _read_gtsdb(table: Path) -> dict[str, list[tuple[int, list[float]]]]:
-    """Return class and corners of the signs in each photograph, by its name without ending."""
-    signs: dict[str, list[tuple[int, list[float]]]] = {}
-    try:
-        lines = table.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"cannot read {table}: {error}") from error
-    for number, line in enumerate(filter(str.strip, lines), 1):
+def _photographs(source: Path) -> dict[str, Path]:
+    """Return the photographs of a folder, by their names without ending, in the order of these."""
+    with attempt(f"read {source}"):
+        paths = [path for path in source.iterdir() if path.suffix.lower() in ENDINGS]
+    ranked = sorted(paths, key=lambda path: (path.stem, ENDINGS.index(path.suffix.lower())))
+    kept = {path.stem: path for path in reversed(ranked) if path.name[0] != "."}
+    if not kept:
+        raise LabError(f"{source} holds no photographs")
+    return dict(sorted(kept.items()))
+
+
+def _split(photographs: dict[str, Path], all_test: bool) -> dict[str, list[Path]]:
+    """Return the photographs of train, if there are any, and of test."""
+    every, there = list(photographs.values()), photographs.keys()
+    known = [f"{number:05d}" for number in range(COUNT + TESTS)]
+    trained = 0
+    if not all_test and there == set(known[:COUNT]):
+        trained = TRAIN
+    elif not all_test and there == set(known):
+        trained = COUNT
+    elif not all_test:
+        text = f"these {len(every):,} photographs are neither {known[0]} to {known[COUNT - 1]}"
+        lacking = [name for name in known[:COUNT] if name not in there]
+        if 0 < len(lacking) < COUNT:
+            text += f" ({lacking[0]} is not there)"
+        say(f"{text} nor these and the test part: all of them are for testing")
+    splits = {"train": every[:trained], "test": every[trained:]}
+    return {split: paths for split, paths in splits.items() if paths}
+
+
+def _say_unknown(names: set[str], table: Path) -> None:
+    """Name the photographs that a table has rows of and that are not there."""
+    if names:
+        shown = ", ".join(map(printable, sorted(names)[:3])) + ", ..." * (len(names) > 3)
+        say(f"{table} has signs of {len(names):,} photographs that are not there: {shown}")
+
+
+def _read_gtsdb(table: Path) -> dict[str, list[Sign]]:
+    """Return the signs in each photograph, by its name without ending."""
+    signs: dict[str, list[Sign]] = {}
+    swapped = []
+    for number, line in enumerate(read_lines(table), 1):
         try:
-            name, *corners, label = line.split(";")
-            left, top, right, bottom = map(float, corners)
-            CLASSES[int(label)]
-        except (ValueError, IndexError) as error:
+            name, *corners, text = (word.strip() for word in line.split(";"))
+            x1, y1, x2, y2 = map(float, corners)
+            label = int(text)
+        except ValueError as error:
             wanted = "file;left;top;right;bottom;class"
             raise LabError(f"{table}, line {number}: {line[:60]!r} is not {wanted}") from error
-        signs.setdefault(Path(name).stem, []).append((int(label), [left, top, right, bottom]))
+        if not 0 <= label < len(CLASSES):
+            known = f"the benchmark's are 0 to {len(CLASSES) - 1}"
+            raise LabError(f"{table}, line {number}: {line[:60]!r} is of class {label}; {known}")
+        if x1 > x2 or y1 > y2:
+            swapped.append(number)
+        sign = Sign(label, [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)])
+        signs.setdefault(Path(name).stem, []).append(sign)
+    if swapped:
+        say(f"{table}: {len(swapped):,} lines with swapped corners, put right (line {swapped[0]})")
     return signs
 
 
-def _as_coco(
-    photographs: Sequence[Path], signs: dict[str, list[tuple[int, list[float]]]]
-) -> dict[str, list[dict]]:
+def _as_coco(photographs: Sequence[Path], signs: dict[str, list[Sign]]) -> dict[str, list[dict]]:
     """Return what COCO's annotations.json holds of photographs."""
     images, annotations = [], []
     for image_id, path in enumerate(photographs, 1):

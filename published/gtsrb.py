@@ -7,12 +7,13 @@ python datasets.py gtsrb --data_root FOLDER    # from files on disk: torchvision
 """
 
 import csv
+import io
 from pathlib import Path
 from typing import NamedTuple
 
 from lab.console import LabError, say
 from lab.downloads import torchvision_set
-from lab.files import alone, reason
+from lab.files import alone, read_text, reason
 from lab.folders import unfinished
 from lab.holdout import held_out
 from lab.images import open_image, say_left_out
@@ -171,11 +172,9 @@ def _training_photographs(folder: Path) -> list[Photograph]:
 
 def _test_photographs(table: Path, base: Path, images: Path) -> list[Photograph]:
     """Return the rows of a table that names files in `images`, or as paths from `base`."""
-    with table.open(newline="") as file:
-        delimiter = ";" if ";" in file.readline() else ","
-        file.seek(0)
-        photographs = []
-        for row in csv.DictReader(file, delimiter=delimiter):
-            path = base / row["Path"] if "Path" in row else images / row["Filename"]
-            photographs.append(Photograph(path, int(row["ClassId"]), track=""))
-        return photographs
+    text, photographs = read_text(table), []
+    delimiter = ";" if ";" in text.partition("\n")[0] else ","
+    for row in csv.DictReader(io.StringIO(text), delimiter=delimiter):
+        path = base / row["Path"] if "Path" in row else images / row["Filename"]
+        photographs.append(Photograph(path, int(row["ClassId"]), track=""))
+    return photographs

@@ -5,10 +5,12 @@ python datasets.py kaggle --kind dogs --root FOLDER       # FOLDER/labels.csv, t
 """
 
 import csv
+import io
 from collections import Counter
 from pathlib import Path
 
 from lab.console import LabError, UsageError, say
+from lab.files import read_text
 from lab.holdout import held_out
 from published import KAGGLE_TABLES
 from published.layout import ENDINGS, lay_out, link_or_copy, say_counts
@@ -82,22 +84,21 @@ def _read_labels(table: Path, id_column: str, label_column: str) -> dict[str, st
         raise LabError(f"no table of labels {table} (--kind {names})")
     labels: dict[str, str] = {}
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {id_column, label_column} <= set(rows.fieldnames or ()):
-                raise LabError(f"{table} has no columns {id_column} and {label_column}")
-            for row in rows:
-                image_id, label = ((row[name] or "").strip() for name in (id_column, label_column))
-                where = f"{table}, line {rows.line_num}"
-                if not image_id or not label:
-                    raise LabError(f"{where} lacks {id_column} or {label_column}")
-                # A label names a folder inside each split; a hidden one would not be read.
-                if label.startswith(".") or set(label) & set("/\\") or not label.isprintable():
-                    raise LabError(f"{where}: the class {label!r} cannot name a folder")
-                if image_id in labels:
-                    raise LabError(f"{where}: image {image_id} has a label already")
-                labels[image_id] = label
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = csv.DictReader(io.StringIO(read_text(table)))
+        if not {id_column, label_column} <= set(rows.fieldnames or ()):
+            raise LabError(f"{table} has no columns {id_column} and {label_column}")
+        for row in rows:
+            image_id, label = ((row[name] or "").strip() for name in (id_column, label_column))
+            where = f"{table}, line {rows.line_num}"
+            if not image_id or not label:
+                raise LabError(f"{where} lacks {id_column} or {label_column}")
+            # A label names a folder inside each split; a hidden one would not be read.
+            if label.startswith(".") or set(label) & set("/\\") or not label.isprintable():
+                raise LabError(f"{where}: the class {label!r} cannot name a folder")
+            if image_id in labels:
+                raise LabError(f"{where}: image {image_id} has a label already")
+            labels[image_id] = label
+    except csv.Error as error:
         raise LabError(f"cannot read {table}: {error}") from error
     if not labels:
         raise LabError(f"{table} holds no labels")

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from lab.console import LabError, say
-from lab.files import attempt
+from lab.files import attempt, read_text
 from lab.folders import PROJECT
 from reporting import EPOCHS, QUICK, ReportFlags, markdown, other_tasks, signs, work
 from reporting.blocks import Blank, Block, Figure, Heading, Page
@@ -42,7 +42,7 @@ def chapters(flags: ReportFlags) -> list[Block]:
             signs.add_chapter(page, flags.ckpt_path, flags.seeds, pictures)
         elif name == "answers":
             file = PROJECT / "docs" / page.words("answers.md", "answers.zh.md")
-            page.blocks += markdown.read(file.read_text(encoding="utf-8"), file.parent, deeper=1)
+            page.blocks += markdown.read(read_text(file), file.parent, deeper=1)
         else:
             other_tasks.add_chapter(page, name, flags.ckpt_path.parent, pictures)
     page.heading(2, "In your own words", "个人总结")
@@ -63,7 +63,7 @@ def with_notes(blocks: Sequence[Block], path: Path) -> list[Block]:
     The words stand in a file of their own, so that a report made anew keeps them: under a heading a
     blank. Headings that are not there are added to it.
     """
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = read_text(path) if path.is_file() else ""
     notes: dict[str, list[Block]] = {}
     for block in markdown.read(text, path.parent):
         if isinstance(block, Heading):

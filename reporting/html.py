@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from lab.files import read_text
 from reporting.blocks import Blank, Block, Bullets, Code, Figure, Heading, Paragraph, Table, by_span
 
-STYLE = "\n" + (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+STYLE = "\n" + read_text(Path(__file__).parent / "report.css")
 
 
 def to_html(blocks: Sequence[Block], folder: Path, language: str) -> str:

@@ -1,6 +1,7 @@
 """The files of a run, as a report reads them: figures, how it was made, what a test has found."""
 
 import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from lab import checkpoint
 from lab.console import LabError
+from lab.files import read_text
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ def read(folder: Path) -> RunFiles | None:
     try:
         rows = _rows(folder / "metrics.csv")
         history = [{name: float(value) for name, value in row.items() if value} for row in rows]
-        sessions = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        tested = json.loads(test.read_text(encoding="utf-8")) if test.is_file() else None
+        sessions = json.loads(read_text(folder / "run.json"))
+        tested = json.loads(read_text(test)) if test.is_file() else None
         rows = _rows(folder / "predictions.csv")
         predictions = [(row["label"], row["prediction"]) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (LabError, ValueError, KeyError, TypeError) as error:
         raise LabError(f"the files of the run in {folder} cannot be read: {error}") from error
     if not history or not sessions:
         return None
@@ -63,13 +65,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of a table; none where there is none."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(io.StringIO(read_text(path, "surrogateescape"))))
 
 
 def command_of(folder: Path) -> str:
     """Return the command that began a run, also one without a finished epoch; empty if unknown."""
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))[0]["command"]
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return json.loads(read_text(folder / "run.json"))[0]["command"]
+    except (LabError, ValueError, KeyError, IndexError, TypeError):
         return ""

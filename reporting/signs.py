@@ -9,6 +9,7 @@ from statistics import mean
 
 from lab.curves import draw_comparison
 from lab.drawing import save_closed
+from lab.files import read_text
 from lab.folders import PROJECT
 from lab.run import best_epoch
 from reporting import claims, markdown, runs
@@ -160,7 +161,7 @@ def add_data(page: Page, kinds: Kinds) -> None:
 
 def section(file: Path, heading: str) -> list[Block]:
     """Return the blocks below one of a page's headings of level 2, down to the next heading."""
-    blocks = markdown.read(file.read_text(encoding="utf-8"), file.parent)
+    blocks = markdown.read(read_text(file), file.parent)
     _, *below = dropwhile(lambda block: block != Heading(heading, 2), blocks)
     return list(takewhile(lambda block: not isinstance(block, Heading), below))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lab.files import read_lines
 from lab.runtime import Runtime
 from networks import NonLocalBlock
 from speed.turns import Figures, Turn, rate, ratio, table, timed
@@ -100,7 +101,7 @@ def peak_of_a_step(name: str, device_type: str, shape: Sequence[int]) -> float:
 def resident_bytes(kind: str) -> float:
     """Return this process's memory, now (VmRSS) or at its peak (VmHWM); nan but on Linux."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = read_lines(status) if status.exists() else []
     return next(
         (float(line.split()[1]) * 1024 for line in lines if line.startswith(kind)), math.nan
     )

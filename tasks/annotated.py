@@ -1,12 +1,12 @@
 """Pictures that somebody has annotated, with boxes or with labels: what both kinds share.
 
-listing, parted = find_annotated(SOURCES["street"], "street", "annotations", root, "train", 0.1)
+listing, parted = find_annotated(SOURCES, "street", "annotations", root, "train", 0.1)
 decoded, pictures = decode_listing(read, listing)
 root, loaders = read_loaders(flags, runtime, resumed, tasks.detection.data)
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from lab.image_folder import MODES, check_classes
 from lab.images import open_image, read_image, say_left_out
 from lab.runtime import Runtime
 from tasks import State, TrainFlags, ViewFlags
+from tasks.layouts import foreign, only_folder
 from tasks.loaders import Source, find_made, make_loaders, root_of, val_share_of
 from tasks.trained import Trained
 
@@ -56,12 +57,12 @@ class AnnotatedSource(Source):
 
 
 def find_annotated(
-    source: Source, name: str, what: str, root: Path, mode: str, val_share: float
+    sources: Mapping[str, Source], name: str, what: str, root: Path, mode: str, val_share: float
 ) -> tuple[Any, bool]:
-    """Return what `source.read` lists of a split, and True where it is parted from train.
+    """Return what a source lists of a split, and True where it is parted from train.
 
     Args:
-        name: of the data set.
+        name: of the data set, one of the sources.
         what: there has to be, as a user is told.
 
     Raises:
@@ -69,9 +70,10 @@ def find_annotated(
     """
     if not root.is_dir():
         raise LabError(f"no data folder {root}; --data_root takes that of --dataset {name}")
-    listing, parted = find_listing(source.read, root, mode, val_share)
+    listing, parted = find_listing(sources[name].read, root, mode, val_share)
     if listing is None:
-        raise LabError(f"{root} holds no {what} of {mode} as --dataset {name} has them")
+        text = f"{root} holds no {what} of {mode} as --dataset {name} has them"
+        raise LabError(text + layout_hint(sources, name, root))
     if parted and mode == "val":
         count = len(listing.pictures)
         say(f"{root} has no val: {count:,} pictures of train are held out (--val_share)")
@@ -129,12 +131,23 @@ def say_as_stored(source: Path, paths: Collection[Path], what: str) -> None:
         )
 
 
-def find_voc(root: Path, kind: str) -> Path | None:
-    """Return the folder, of several years the latest, in VOC's layout with sets of a kind."""
-    patterns = ("VOC2*", "VOCdevkit/VOC2*", "TrainVal/VOCdevkit/VOC2*")
-    places = [root, *(place for pattern in patterns for place in sorted(root.glob(pattern)))]
-    complete = [place for place in places if (place / "ImageSets" / kind).is_dir()]
-    return complete[-1] if complete else None
+def layout_hint(sources: Mapping[str, Source], name: str, root: Path) -> str:
+    """Return what a folder holds instead, as the end of a line: another layout or format."""
+
+    def fits(other: str, folder: Path) -> bool:
+        try:
+            return any(sources[other].read(folder, mode) is not None for mode in MODES)
+        except LabError:  # what has a fault of its own is no hint
+            return False
+
+    if fits(name, root):  # it lacks one of its splits
+        return ""
+    for folder in dict.fromkeys((root, only_folder(root))):
+        where = "it" if folder == root else f"--data_root {folder}"
+        for other in reversed(sources):  # the particular ones last
+            if fits(other, folder):
+                return f"; {where} is laid out as --dataset {other}"
+    return foreign(root)
 
 
 def download_missing_voc(name: str, root: Path) -> None:
@@ -156,7 +169,7 @@ def read_loaders(
     """Read the data set that flags name; return its folder, and loaders by mode.
 
     Args:
-        data: the task's module, with `SOURCES`, `read_split` and `make_loader`.
+        data: the task's module, with `SOURCES`, `read_split`, `make_loader` and `absent_classes`.
         cut: of windows, what differs from the source's own.
 
     Raises:
@@ -178,9 +191,23 @@ def read_loaders(
 
     tested = WHOLE * runtime.world_size
     loaders = make_loaders(source.modes(root), read, make, settings, runtime, tested)
+    say_unusual(loaders, data, root)
     if resumed is not None:
         check_classes(*known, resumed["class_names"], root, flags.resume)
     return root, loaders
+
+
+def say_unusual(loaders: Mapping[str, DataLoader], data: ModuleType, root: Path) -> None:
+    """Say which classes train shows nothing of, and whether pictures are in several splits."""
+    split = loaders["train"].dataset.split
+    if absent := data.absent_classes(split):
+        names = ", ".join(absent[:5]) + f" and {len(absent) - 5:,} more" * (len(absent) > 5)
+        say(f"{root}: train has no {data.SHOWN} of {names}: nothing is learned of that")
+    for mode in loaders.keys() - {"train"}:
+        both = {*split.paths} & {*loaders[mode].dataset.split.paths}
+        if both:
+            text = f"{len(both):,} pictures of {mode} are in train as well"
+            say(f"{root}: {text}: what is measured on them says nothing of others")
 
 
 def load_test(

@@ -53,6 +53,26 @@ def naive_iou(a: list[float], b: list[float]) -> float:
     return width * height / (sum(areas) - width * height)
 
 
+class TestThreshold(unittest.TestCase):
+    """An IoU of exactly the threshold: 0.5 of these two, in numbers that floats have exactly."""
+
+    pair = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5]])
+
+    def test_an_anchor_reaches_it(self):
+        """Two anchors like that: one is the box's own, the other takes it by its overlap."""
+        anchors = self.pair[[1, 1]]
+        self.assertEqual(box_iou(self.pair[:1], anchors).tolist(), [[0.5, 0.5]])
+        self.assertEqual(assign_anchor_to_bbox(self.pair[:1], anchors).tolist(), [0, 0])
+        above = assign_anchor_to_bbox(self.pair[:1], anchors, iou_threshold=0.5 + 2**-20)
+        self.assertEqual(sorted(above.tolist()), [-1, 0])
+
+    def test_a_box_at_it_stays(self):
+        """Suppression takes what is above."""
+        scores = torch.tensor([0.9, 0.8])
+        self.assertEqual(nms(self.pair, scores, 0.5).tolist(), [0, 1])
+        self.assertEqual(nms(self.pair, scores, 0.5 - 2**-20).tolist(), [0])
+
+
 class TestPrior(unittest.TestCase):
     def test_numbers_of_the_book(self):
         anchors = multibox_prior(torch.empty(1, 3, 561, 728), [0.75, 0.5, 0.25], [1, 2, 0.5])

@@ -428,6 +428,22 @@ class HoldOutTest(TemporaryData):
         split, said = self.read("val", val_share=0.5)
         self.assertEqual((len(split.labels), said), (9, ""))
 
+    def test_other_names_of_the_splits(self):
+        """Those that other tools have, in capitals too; two names of one split are too many."""
+        shutil.copytree(self.root / "test", self.root / "val")
+        for old, new in (("train", "Training"), ("val", "valid"), ("test", "TEST")):
+            (self.root / old).rename(self.root / new)
+        for mode, count in (("train", 33), ("val", 9), ("test", 9)):
+            loader, said = self.load(mode)
+            self.assertEqual((len(loader.dataset), said), (count, ""))
+        (self.root / "validation").mkdir()
+        with self.assertRaisesRegex(LabError, "valid/ and validation/, both names of val"):
+            self.load("val")
+        (self.root / "validation").rmdir()
+        (self.root / "valid" / "red").rename(self.root / "valid" / "pink")
+        with self.assertRaisesRegex(LabError, "valid has other classes than train/"):
+            self.load("val")
+
 
 class BadFilesTest(TemporaryData):
     def test_named_and_left_out(self):

@@ -355,6 +355,8 @@ class TestCenterNet(unittest.TestCase):
         self.assertEqual(answers.tolist(), [2, 2, 5])
         expected = torch.stack((sought["boxes"][0], likeliest[0], likeliest[3]))
         torch.testing.assert_close(boxes, expected)
+        half = torch.tensor([[10.0, 10, 30, 20]])  # an IoU of exactly 0.5 is found
+        self.assertEqual(boxes_to_read(half, sought, ignored, no_sign=5)[1].tolist(), [2, 2])
         boxes, answers = boxes_to_read(
             likeliest[:0], *(each[0] for each in split_targets([target()])), 5
         )

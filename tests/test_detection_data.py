@@ -134,6 +134,59 @@ class CocoTest(FolderCase):
         self.assertEqual((len(val.paths), said), (3, ""))
         self.assertEqual(len(self.read("coco", "train")[0].paths), 3)
 
+    def test_numbers_and_flags_as_text(self):
+        """Of "0", no crowd is meant; numbers of categories and pictures may be text, or both."""
+        crowds = [("0", False), (0.0, False), ("", False), (None, False), ("false", False)]
+        crowds += [("1", True), (True, True), ("true", True)]
+        entries = [box(0, (k, 0, k + 9, 9), 1, iscrowd=flag) for k, (flag, _) in enumerate(crowds)]
+        entries += [box("1", (0, 0, 9, 9), "2"), box(1, (9, 9, 30, 30), 2)]
+        (self.root / "test").mkdir()
+        content = write_coco(self.root / "test" / "annotations.json", entries)
+        content["categories"][1]["id"] = "2"
+        (self.root / "test" / "annotations.json").write_text(json.dumps(content))
+        split, said = self.read("coco", "test")
+        self.assertEqual(split.ignored[0].tolist(), [meant for _, meant in crowds])
+        self.assertEqual((split.classes, split.labels[1].tolist()), (("cat", "dog"), [1, 1]))
+        self.assertEqual(said, "")
+
+    def test_names_of_other_machines(self):
+        """Windows' separators, quoted as in an address, folders that are not here."""
+        names = ("sub\\0.png", "my%20dog.png", "C:\\photos\\1.png", "/home/x/2.png", "a b.png")
+        entries = [box(k, (10, 10, 60, 60)) for k in range(5)]
+        (self.root / "test").mkdir()
+        content = write_coco(self.root / "test" / "annotations.json", entries)
+        content["images"] = [{"id": k, "file_name": name} for k, name in enumerate(names)]
+        (self.root / "test" / "annotations.json").write_text(json.dumps(content))
+        here = ("sub/0.png", "my dog.png", "1.png", "2.png", "a b.png")
+        for name in here:
+            picture(self.root / "test" / name)
+        (self.root / "test" / "0.png").unlink()
+        split, said = self.read("coco", "test")
+        self.assertEqual(split.paths, [self.root / "test" / name for name in here])
+        self.assertEqual(said, "")
+        picture(self.root / "test" / "more.png")
+        _, said = self.read("coco", "test")
+        self.assertIn("1 pictures of the folder are not in it, and not used (more.png)", said)
+
+    def test_groups(self):
+        """A group above the classes that has no box is no class; one that has is."""
+        names = ("animals", "cat", "dog")
+        (self.root / "test").mkdir()
+        file = self.root / "test" / "annotations.json"
+        for used, expected in ((2, ("cat", "dog")), (1, names)):
+            content = write_coco(file, [box(0, (10, 10, 60, 60), used)], names)
+            for entry, above in zip(content["categories"], ("none", "animals", "dog"), strict=True):
+                entry["supercategory"] = above
+            file.write_text(json.dumps(content))
+            self.assertEqual(self.read("coco", "test")[0].classes, expected)
+
+    def test_no_signs(self):
+        """Another data set, given to the one that looks for signs."""
+        (self.root / "test").mkdir()
+        write_coco(self.root / "test" / "annotations.json", [box(0, (10, 10, 60, 60))])
+        with self.assertRaisesRegex(LabError, "no class of traffic sign.*--dataset coco takes"):
+            self.read("street", "test")
+
     def test_bad_files(self):
         """What no box can be read from is one line."""
         for content, *words in (
@@ -159,7 +212,7 @@ class CocoTest(FolderCase):
             (self.root / "a.json").write_text(json.dumps(broken))
             with self.assertRaisesRegex(LabError, word):
                 self.read("coco")
-        (self.root / "b.json").write_text("{}")
+        (self.root / "b.json").write_text((self.root / "a.json").read_text())
         with self.assertRaisesRegex(LabError, "several files"):
             self.read("coco")
 
@@ -178,7 +231,6 @@ class BadAnnotationTest(FolderCase):
 
     BAD = (
         (box(0, (10, 10, 10, 40)), "1 without area"),
-        (box(0, (10, 40, 30, 10)), "1 without area"),
         (box(0, (200, 10, 230, 40)), "1 outside the picture"),
         (box(0, (-30, 10, 0, 40)), "1 outside the picture"),
         (box(0, (10, 10, 30, 40), 9), "1 of the unknown class 'category 9'"),
@@ -223,8 +275,57 @@ class BadAnnotationTest(FolderCase):
         write_coco(self.root / "test" / "annotations.json", good + [bad for bad, _ in self.BAD])
         split, said = self.read("coco", "test")
         self.assertEqual(said.count("\n"), 1)
-        self.assertIn("left out 10 boxes: 4 whose corners are no numbers (0.png)", said)
+        self.assertIn("left out 9 boxes: 4 whose corners are no numbers (0.png)", said)
         self.drain(split)
+
+    def test_shares_in_place_of_pixels(self):
+        """In COCO's and VOC's files they are no boxes; pixels in YOLO's are none either."""
+        shares = [box(0, (0.1, 0.2, 0.5, 0.9)), box(1, (10, 10, 60, 60))]
+        (self.root / "test").mkdir()
+        write_coco(self.root / "test" / "annotations.json", shares)
+        split, said = self.read("coco", "test")
+        self.assertEqual([path.name for path in split.paths], ["1.png", "2.png"])
+        self.assertIn("1 within one pixel (in shares of the picture's size?) (0.png)", said)
+        self.assertIn("left out 1 pictures with such boxes and no other (0.png)", said)
+        write_coco(self.root / "test" / "annotations.json", shares[:1])
+        with self.assertRaisesRegex(LabError, "leaves nothing to find"):
+            self.read("coco", "test")
+        (self.root / "test" / "annotations.json").unlink()
+        write_xml(self.root / "test" / "0.xml", [("cat", 0.1, 0.2, 0.5, 0.9, 0)])
+        write_xml(self.root / "test" / "1.xml", [("cat", 1, 1, 50, 60, 0)])
+        _, said = self.read("voc", "test", ("cat",))
+        self.assertIn("1 within one pixel", said)
+        for k, row in enumerate(("0 0.5 0.5 0.5 0.5", "0 60 40 20 20")):
+            (self.root / "test" / f"{k}.xml").unlink()
+            (self.root / "test" / f"{k}.txt").write_text(row)
+        split, said = self.read("yolo", "test")
+        self.assertEqual(split.boxes[0].tolist(), [[30, 20, 90, 60]])
+        self.assertIn("1 in other units than shares of the picture's size (1.png)", said)
+        self.assertIn("neither data.yaml nor classes.txt names the classes", said)
+
+    def test_swapped_corners(self):
+        """Right for left, bottom for top: put right and counted, in every format of corners."""
+        picture(self.root / "test" / "0.png")
+        corners = ("cat", 50, 60, 11, 21, 0), ("dog", 1, 30, 20, 4, 0)
+        write_xml(self.root / "test" / "0.xml", corners)
+        split, said = self.read("voc", "test")
+        self.assertEqual(split.boxes[0].tolist(), [[10, 20, 50, 60], [0, 3, 20, 30]])
+        self.assertIn("2 boxes with swapped corners, put right (0.png)", said)
+        (self.root / "test" / "0.xml").unlink()
+        write_coco(self.root / "test" / "annotations.json", [box(0, (10, 40, 30, 10))])
+        split, said = self.read("coco", "test")
+        self.assertEqual(split.boxes[0].tolist(), [[10, 10, 30, 40]])
+        self.assertIn("1 boxes with swapped corners", said)
+
+    def test_a_lost_object_is_no_background(self):
+        """A picture of which no box can be placed teaches nothing; that of another class does."""
+        entries = [box(0, (10, 10, 10, 40)), box(1, (10, 10, 30, 40), 9), box(2, (1, 2, 30, 40))]
+        (self.root / "test").mkdir()
+        write_coco(self.root / "test" / "annotations.json", entries)
+        split, _ = self.read("coco", "test")
+        self.assertEqual([path.name for path in split.paths], ["1.png", "2.png"])
+        self.assertEqual([len(pixels) for pixels in split.pictures], [80, 80])
+        self.assertEqual(list(map(len, split.boxes)), [0, 1])
 
     def test_cut_at_the_border(self):
         (self.root / "test").mkdir()
@@ -349,6 +450,51 @@ class VocTest(FolderCase):
         write_xml(self.root / "test" / "a.xml", [("dog", 1, 1, 1500, 100, 0)], (100, 3000))
         split, _ = self.read("voc", "test")
         np.testing.assert_allclose(split.boxes[0], [[0, 0, 160, 11]])
+
+    def test_lists(self):
+        """A name a line, with spaces, with an ending, with a byte order mark."""
+        kit, names = self.root / "VOC2012", ("a b", "1")
+        for name in names:
+            picture(kit / "JPEGImages" / f"{name}.png")
+            write_xml(kit / "Annotations" / f"{name}.xml", [("dog", 1, 1, 50, 60, 0)])
+        table = kit / "ImageSets" / "Main" / "test.txt"
+        table.parent.mkdir(parents=True)
+        table.write_bytes("\ufeffa b.png\r\n\r\n1\r\n".encode())
+        split, said = self.read("voc", "test")
+        self.assertEqual(([path.name for path in split.paths], said), (["a b.png", "1.png"], ""))
+
+    def test_encodings(self):
+        """XML in an encoding that its parser does not know, but Python does."""
+        picture(self.root / "test" / "0.png")
+        text = '<?xml version="1.0" encoding="gb2312"?><annotation><object><name>猫</name><bndbox>'
+        text += "<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+        (self.root / "test" / "0.xml").write_bytes(f"{text}</annotation>".encode("gb2312"))
+        split, said = self.read("voc", "test")
+        self.assertEqual((split.classes, said), (("猫",), ""))
+
+    def test_all_names_of_a_split(self):
+        for name in ("valid", "Validation", "VAL"):
+            for folder in (f"{name}", f"images/{name}"):
+                with self.subTest(folder), tempfile.TemporaryDirectory() as place:
+                    root = Path(place)
+                    notes = folder.replace("images", "annotations")
+                    picture(root / folder / "0.png")
+                    write_xml(root / notes / "0.xml", [("dog", 1, 1, 50, 60, 0)])
+                    split, said = self.read("voc", "val", root=root)
+                    self.assertEqual((len(split.paths), said), (1, ""))
+        (self.root / "val").mkdir()
+        (self.root / "valid").mkdir()
+        with self.assertRaisesRegex(LabError, "val/ and valid/, both names of val"):
+            self.read("voc", "val")
+
+    def test_one_folder_of_notes_for_all_splits(self):
+        """Of it, each split has the files of its pictures."""
+        for k, mode in enumerate(("train", "val")):
+            picture(self.root / mode / f"{k}.png")
+            write_xml(self.root / "annotations" / f"{k}.xml", [("dog", 1, 1, 50, 60, 0)])
+        for k, mode in enumerate(("train", "val")):
+            split, said = self.read("voc", mode)
+            self.assertEqual(([path.name for path in split.paths], said), ([f"{k}.png"], ""))
 
     def test_is_not_downloaded_into_others(self):
         """Only the project's own folder is downloaded into."""
@@ -586,6 +732,11 @@ class LoaderTest(FolderCase):
                         self.assertEqual(bool(ignored), share < 0.5 or tiny)
                         seen.append(share)
         self.assertTrue(0 < min(seen) < 0.05 and max(seen) > 0.95)
+        crowd = replace(split, ignored=[np.array([True])] * 10)
+        for _, targets in self.epoch(crowd, windows=replace(PLAIN, around=0.0)):
+            for target in targets:  # whole in the window, yet nobody is asked for it
+                self.assertTrue(target["ignored"].all())
+                self.assertEqual(len(target["ignored"]), len(target["boxes"]))
         for side, expected in ((7.9, True), (8.0, False)):
             boxes = [np.array([[20, 20, 20 + side, 24]])] * 10
             windows = replace(PLAIN, around=1.0)

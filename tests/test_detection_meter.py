@@ -79,6 +79,11 @@ class AveragePrecisionTest(unittest.TestCase):
         self.assertAlmostEqual(figures["ap"], 0.3, places=5)
         self.assertEqual(figures["ap50"], 1)
         self.assertEqual(figures["ap75"], 0)
+        _, figures = measured(
+            ["thing"], [truth((0, (0, 0, 100, 100)))], [(1.0, 0, (0, 0, 50, 100))]
+        )
+        self.assertEqual(figures["ap50"], 1)  # at exactly the threshold it is right
+        self.assertAlmostEqual(figures["ap"], 0.1, places=5)
 
     def test_sizes(self):
         """Found are the boxes of middle size; there is none that is large."""

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,45 @@ import numpy as np
 from lab import decoding
 from lab.console import LabError
 from lab.decoding import decode, decode_pictures, fits_in_memory, say_read_from_disk
-from lab.files import alone, attempt, reason, write_whole
-from tests.support import PROJECT, environment
+from lab.files import alone, attempt, read_lines, read_text, reason, write_whole
+from lab.folders import PROJECT
+from tests.support import environment
+
+
+class ReadingTest(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.path = Path(holder.name) / "list.txt"
+
+    def test_whoever_wrote_it(self):
+        """Notepad, a Mac of old, PowerShell: the same text, and the same lines."""
+        for text, encoding in (
+            ("a b\n\n é\n", "utf-8"), ("a b\r\n\r\n é\r\n", "utf-8-sig"), ("a b\r\r é\r", "utf-8"),
+            ("a b\r\n\r\n é\r\n", "utf-16"), ("\ufeffa b\n\n é\n", "utf-16-be"),
+        ):  # fmt: skip
+            self.path.write_bytes(text.encode(encoding))
+            self.assertEqual(read_text(self.path), "a b\n\n é\n", encoding)
+            self.assertEqual(read_lines(self.path), ["a b", "é"])
+
+    def test_what_is_no_text(self):
+        self.path.write_bytes("学生".encode("gbk"))
+        with self.assertRaisesRegex(LabError, "list.txt: it is no UTF-8 text; save it as UTF-8"):
+            read_text(self.path)
+        self.assertEqual(os.fsencode(read_text(self.path, "surrogateescape")), "学生".encode("gbk"))
+        with self.assertRaisesRegex(LabError, "cannot read .*: No such file"):
+            read_text(self.path.with_name("none"))
+
+    def test_nothing_else_reads_text(self):
+        """A second reader would forget the byte order mark again."""
+        others = [
+            f"{path.relative_to(PROJECT)}:{number}"
+            for path in sorted(PROJECT.rglob("*.py"))
+            if path.relative_to(PROJECT).parts[0] not in ("tests", ".venv")
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+            if re.search(r"\.read_text\(|[^.\w]open\(|\.open\((\)|newline|encoding|\"r)", line)
+        ]
+        self.assertEqual(others, [])
 
 
 class WritingTest(unittest.TestCase):

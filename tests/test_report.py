@@ -669,6 +669,14 @@ class NotesTest(ReportCase):
         self.assertIn("### Problems met\n\nThe *sun*.", text)
         self.assertEqual(notes.read_text(), written)
 
+    def test_notes_from_windows(self):
+        """A byte order mark is no letter of the first heading, and no answer is lost."""
+        path = self.root / "notes.md"
+        path.write_bytes("\ufeff## A\r\n\r\nMine.\r\n".encode())
+        filled = document.with_notes([Blank("A", "?")], path)
+        self.assertEqual(filled[0], Heading("A", 3))
+        self.assertEqual(len(filled), 2)
+
     def test_new_blanks_are_added(self):
         path = self.root / "notes.md"
         path.write_text("## A\n\nMine.\n")

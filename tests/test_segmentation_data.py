@@ -213,6 +213,18 @@ class VocTest(Folder):
         split, _ = self.read("voc", self.root, "train")
         np.testing.assert_array_equal(split.labels[0], labels)
 
+    def test_lists_and_kinds_of_pictures(self):
+        """A name a line, with spaces; PNG pictures; Kaggle's folder in a folder of its name."""
+        kit = self.root / "VOC2012_train_val" / "VOC2012_train_val"
+        for name in ("a b", "c"):
+            save(kit / "JPEGImages" / f"{name}.png", np.zeros((6, 8, 3)))
+            save(kit / "SegmentationClass" / f"{name}.png", np.ones((6, 8)))
+        (kit / "ImageSets" / "Segmentation").mkdir(parents=True)
+        (kit / "ImageSets" / "Segmentation" / "test.txt").write_text("\ufeffa b\r\nc\r\n")
+        split, said = self.read("voc", self.root, "test")
+        self.assertEqual([path.name for path in split.paths], ["a b.png", "c.png"])
+        self.assertEqual(said, "")
+
     def test_is_downloaded_into_its_own_folder_alone(self):
         with mock.patch.object(annotated, "download") as download:
             SOURCES["voc"].prepare(self.root)
@@ -239,6 +251,55 @@ class FolderTest(Folder):
         split, _ = self.read("folder", self.root, "test")
         self.assertEqual([path.name for path in split.paths], ["a.jpg", "b.jpg"])
         self.assertEqual(split.classes, ("0", "1", "2", "3", "4"))
+
+    def test_layouts(self):
+        """Names of folders and of files, and no split at all: the same pictures and labels."""
+        for pictures, labels, mark in (
+            ("train/images", "train/masks", ""), ("images/train", "masks/train", ""),
+            ("train", "train", "_mask"), ("Images", "Masks", "_mask"), ("imgs", "labels", ""),
+            (".", ".", "_mask"), ("training/image", "training/label", "_L"),
+            ("images/cam 1", "annotations/cam 1", ""),
+        ):  # fmt: skip
+            for ending in (".png", ".bmp"):
+                with self.subTest(pictures, ending=ending), tempfile.TemporaryDirectory() as place:
+                    root = Path(place)
+                    for k in range(4):
+                        save(root / pictures / f"{k} b.png", np.full((6, 8, 3), k))
+                        save(root / labels / f"{k} b{mark}{ending}", np.full((6, 8), k))
+                    train, _ = self.read("folder", root, "train", val_share=0.25)
+                    val, said = self.read("folder", root, "val", ["0", "1", "2", "3"], 0.25)
+                    self.assertEqual((len(train.paths), len(val.paths)), (3, 1))
+                    self.assertIn("held out", said)
+                    for split in (train, val):
+                        for path, own in zip(split.paths, split.labels, strict=True):
+                            self.assertEqual(path.name, f"{own[0, 0]} b.png")
+
+    def test_valid(self):
+        for name in ("train", "valid"):
+            save(self.root / name / "images" / "a.jpg", np.zeros((6, 8, 3)))
+            save(self.root / name / "masks" / "a.png", np.ones((6, 8)))
+        val, said = self.read("folder", self.root, "val")
+        self.assertEqual((len(val.paths), said), (1, ""))
+
+    def test_a_picture_is_not_its_own_label(self):
+        save(self.root / "train" / "a.png", np.zeros((6, 8)))
+        with self.assertRaisesRegex(LabError, "holds no labels of train"):
+            self.read("folder", self.root, "train")
+
+    def test_labels_that_are_blurred(self):
+        for name in "ab":
+            save(self.root / "test" / "images" / f"{name}.jpg", np.zeros((6, 8, 3)))
+        save(self.root / "test" / "masks" / "a.png", np.zeros((6, 8)))
+        save(self.root / "test" / "masks" / "b.jpg", np.zeros((6, 8)))
+        split, said = self.read("folder", self.root, "test")
+        self.assertEqual([path.name for path in split.paths], ["a.jpg"])
+        self.assertIn("b.jpg blurs its numbers; save labels as PNG", said)
+
+    def test_classes_from_windows(self):
+        (self.root / "classes.txt").write_bytes("\ufeffwet ground\r\nice\r\n".encode())
+        save(self.root / "train" / "a.jpg", np.zeros((1, 2, 3)))
+        save(self.root / "train" / "a.png", [[1, 0]])
+        self.assertEqual(self.read("folder", self.root, "train")[0].classes, ("wet ground", "ice"))
 
     def test_colours_of_its_own(self):
         (self.root).mkdir(exist_ok=True)

@@ -1,19 +1,25 @@
 """What the street promises: picture, boxes, labels and words of one scene that agree."""
 
+import io
 import json
 import math
 import tempfile
 import unittest
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from faster_coco_eval import COCO
 from PIL import Image
+from torchvision.datasets import VOCDetection
 
+from published import STREET_FORMATS
+from tasks.detection.data import read_split
 from tests.support import ScriptCase, script_here
 from tests.test_signs import digests
-from world import ground, light, missing, scene, street, vehicles
+from world import formats, ground, light, missing, scene, street, vehicles
 from world.canvas import LABELS, POLE, ROAD, SKY, TREE, Camera, Canvas, Window
 from world.faces import FACES
 from world.scene import Plate, Road, Scene, Thing, Weather
@@ -488,6 +494,82 @@ class CommandTest(ScriptCase):
                 self.assertEqual(len(coco["images"]), count)
             again = script_here("datasets.py", "street", "--root", root)
             self.assert_refused(again, 1, "remove it to draw it again")
+
+    def test_as_many_as_asked_for(self):
+        with tempfile.TemporaryDirectory() as holder:
+            root, few = Path(holder) / "few", ("--train", 2, "--val", 1, "--test", 0)
+            with mock.patch("os.cpu_count", return_value=1):
+                done = script_here("datasets.py", "street", "--root", root, *few)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(sorted(path.name for path in root.iterdir()), ["train", "val"])
+            self.assertEqual(len(list(root.glob("train/JPEGImages/*.jpg"))), 2)
+            few = ("--train", 0, "--val", 0, "--test", 0)
+            self.assert_refused(script_here("datasets.py", "street", *few), 2, "nothing to draw")
+
+
+class FormatTest(ScriptCase):
+    """The same streets in every format: what is read from each is what was drawn."""
+
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        small = replace(missing.DRAWN["street"], draw=street.streets_of((184, 320)))
+        alone = mock.patch("os.cpu_count", return_value=1)  # no processes for a few pictures
+        with alone, mock.patch.dict(missing.DRAWN, street=small):
+            for name in (None, *formats.FORMATS):
+                few = ("--train", 4, "--val", 2, "--test", 2)
+                kind = ("--format", name) if name else ()
+                where = ("--root", cls.base / (name or "own"))
+                done = script_here("datasets.py", "street", *where, *few, *kind)
+                assert done.returncode == 0, done.stderr
+
+    def read(self, dataset, folder, mode):
+        with redirect_stdout(io.StringIO()):
+            names = [entry["name"] for entry in street.CATEGORIES]
+            return read_split(dataset, self.base / folder, mode, names)
+
+    def boxes_of(self, split, index, clear_alone):
+        """Return names and corners of a picture's boxes, of all or of those to be found."""
+        chosen = ~split.ignored[index] if clear_alone else np.ones(len(split.boxes[index]), bool)
+        names = [split.classes[label] for label in split.labels[index][chosen]]
+        return names, split.boxes[index][chosen].round(1).tolist()
+
+    def test_the_same_boxes(self):
+        self.assertEqual(set(formats.FORMATS), set(STREET_FORMATS))
+        compared = 0
+        for name in formats.FORMATS:
+            for mode in ("train", "val", "test"):
+                own, other = self.read("coco", "own", mode), self.read(name, name, mode)
+                self.assertEqual(len(own.paths), len(other.paths))
+                for k, (path, same) in enumerate(zip(own.paths, other.paths, strict=True)):
+                    self.assertEqual(path.read_bytes(), same.read_bytes())
+                    clear = name == "yolo"
+                    expected = self.boxes_of(own, k, clear)
+                    self.assertEqual(self.boxes_of(other, k, clear), expected)
+                    self.assertTrue(clear or (own.ignored[k] == other.ignored[k]).all())
+                    compared += len(expected[0])
+        self.assertGreater(compared, 50)
+
+    def test_others_read_them(self):
+        """torchvision reads VOC's folder, COCO's own tools its files."""
+        theirs = VOCDetection(self.base / "voc", image_set="train")
+        own = self.read("coco", "own", "train")
+        for k, (_, tree) in enumerate(theirs):
+            entries = tree["annotation"]["object"]
+            names = [own.classes[label] for label in own.labels[k]]
+            self.assertEqual([entry["name"] for entry in entries], names)
+        file = self.base / "coco" / "annotations" / "instances_val.json"
+        found = COCO(str(file))
+        self.assertEqual(len(found.getImgIds()), 2)
+        self.assertEqual(found.loadCats(1)[0]["name"], "speed_limit_20")
+        own = self.read("coco", "own", "val")
+        self.assertEqual(len(found.getAnnIds()), sum(map(len, own.boxes)))
+
+    def test_a_folder_that_is_there(self):
+        done = script_here("datasets.py", "street", "--root", self.base / "voc", "--format", "voc")
+        self.assert_refused(done, 1, "exists already; remove it")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lab.console import LabError
 from lab.images import Preprocess
-from tasks.video.data import read_split
+from tasks.video.data import modes_of, read_split
 from tasks.video.files import clip_files, frames_of, read_clip
 from tests.support import ScriptCase, script_here
 
@@ -166,6 +166,15 @@ class TestFolder(ScriptCase):
         split = train if index is not None else val
         clip = split.clips[split.names.index("frames/3")].numpy()
         self.assertTrue((clip == fitted(frames(13)[:10])).all())
+
+    def test_other_names_of_the_splits(self):
+        with tempfile.TemporaryDirectory() as holder:
+            for split in ("train", "valid", "testing"):
+                for name in ("cut", "frames"):
+                    write_frames(Path(holder) / split / name / "0", frames(1))
+            self.assertEqual(modes_of("clips", Path(holder)), ("train", "val", "test"))
+            for mode in ("train", "val", "test"):
+                self.assertEqual(len(read_split("clips", Path(holder), mode, 10, 1, 0.2).names), 2)
 
     def test_nothing_left(self):
         with self.assertRaisesRegex(LabError, "cut holds no clip of 13 frames, 1 apart"):

@@ -5,12 +5,13 @@ draw(DRAWN["captions"], folder, seed=1)
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.console import LabError, progress, say
 from lab.files import alone, attempt
-from lab.folders import DATA_ROOT, near
+from lab.folders import DATA_ROOT, near, unfinished
 from world import captions, clips, signs, street
 from world.parallel import Drawing
 
@@ -75,8 +76,13 @@ def draw_missing(drawn: Drawn, folder: Path) -> None:
             draw(drawn, folder)
 
 
-def draw(drawn: Drawn, folder: Path, seed: int = 0) -> None:
+def draw(
+    drawn: Drawn, folder: Path, seed: int = 0, write: Callable[[Path, Path], None] | None = None
+) -> None:
     """Draw a data set into a folder.
+
+    Args:
+        write: (the folder as it is drawn, the folder to make) puts it into another format.
 
     Raises:
         LabError: the folder holds some of it already, or cannot be written.
@@ -87,7 +93,16 @@ def draw(drawn: Drawn, folder: Path, seed: int = 0) -> None:
     total = sum(drawn.draw.counts.values())
     say(drawn.begins.format(folder=near(folder), total=total))
     with attempt(f"draw into {folder}"), progress(total=total, label="drawing") as bar:
-        drawn.draw(folder, seed=seed, progress=bar.update)
+        if write is None:
+            drawn.draw(folder, seed=seed, progress=bar.update)
+        else:
+            if folder.exists():
+                raise LabError(f"{folder} exists already; remove it to draw it anew")
+            with unfinished(folder) as making:
+                drawn.draw(making / "drawn", seed=seed, progress=bar.update)
+                write(making / "drawn", making / "written")
+                (making / "written").rename(folder)
     if drawn.ends:
         for split, count in drawn.draw.counts.items():
-            say(f"{near(folder / split)}: {count:,} {drawn.ends}")
+            where = near(folder / split) if write is None else f"{near(folder)}, {split}"
+            say(f"{where}: {count:,} {drawn.ends}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from lab.flags import flag
 from tasks import Job, StartFlags, Task, pretrained, promised
 
-DATASETS = ("street", "gtsdb", "voc", "coco", "banana")
+DATASETS = ("street", "gtsdb", "voc", "coco", "yolo", "labelme", "banana")
 OWN = ("tiny_ssd", "center_net")  # networks of ours, the one first that is trained unasked
 
 

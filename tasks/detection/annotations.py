@@ -1,33 +1,41 @@
-"""Who drew boxes, and how they wrote them down: COCO, Pascal VOC, the book's table of bananas.
+"""What is annotated in a split, whoever wrote it, and formats of a file a picture or of a table.
 
-    listing = read_coco(Path("data/street"), "train")
+    listing = read_voc(Path("data"), "train")
     listing.classes, listing.pictures[0].path, listing.pictures[0].boxes
 
 A reader takes the folder of a data set and one of lab.image_folder.MODES, and returns what is
 annotated there, unjudged, or None where there is no such split. A file that cannot be read at all
 is a LabError; what is wrong with a single picture or box is kept, for `data` to name it.
 
-Formats: COCO (Lin et al. 2014, cocodataset.org/#format-data), VOC (Everingham et al. 2010).
+Formats: VOC (Everingham et al. 2010), LabelMe (Wada 2016), the book's table of bananas. The others
+have modules of their own: `coco`, `yolo`.
 """
 
 import csv
+import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from xml.etree import ElementTree
 
 from lab.console import LabError
-from lab.files import attempt, reason
-from tasks.annotated import find_voc
-from world.faces import FACES
-
-ALIASES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}  # names of the splits
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp")
-SIGNS = tuple(FACES)  # in the order of the benchmark's 43 classes
+from lab.files import read_text, reason
+from lab.folders import PICTURES, folders_in
+from tasks.layouts import (
+    Pictures,
+    by_stem,
+    find_voc,
+    has_splits,
+    kind_of,
+    listed_names,
+    located,
+    places,
+)
 
 
 class Box(NamedTuple):
@@ -36,6 +44,20 @@ class Box(NamedTuple):
     name: str
     corners: tuple[float, float, float, float]  # left, top, right, bottom in pixels; may be NaN
     ignored: bool = False  # nobody can be asked to find it
+    swapped: bool = False  # its file has right for left, or bottom for top
+
+    @classmethod
+    def of(cls, name: str, values: Iterable[Any], ignored: bool = False, first: int = 0) -> Self:
+        """Return the box of two opposite corners: x, y, x, y as they were written.
+
+        Args:
+            first: number of a picture's first pixel; from 1, the last one belongs to the box.
+        """
+        x1, y1, x2, y2 = numbers(values)
+        left, right = sorted((x1, x2)) if x1 > x2 else (x1, x2)
+        top, bottom = sorted((y1, y2)) if y1 > y2 else (y1, y2)
+        corners = (left - first, top - first, right, bottom)
+        return cls(name, corners, ignored, x1 > x2 or y1 > y2)
 
 
 @dataclass
@@ -45,12 +67,14 @@ class Annotated:
     Attributes:
         size: (height, width) that the annotation says; None if it does not.
         problem: why it cannot be used; empty where it can.
+        shares: corners are shares of the picture's width and height, not pixels.
     """
 
     path: Path
     size: tuple[int, int] | None = None
     boxes: list[Box] = field(default_factory=list)
     problem: str = ""
+    shares: bool = False
 
 
 class Listing(NamedTuple):
@@ -60,158 +84,154 @@ class Listing(NamedTuple):
     classes: tuple[str, ...]
     pictures: list[Annotated]
     orphans: int = 0  # boxes of pictures that are not listed
+    remarks: tuple[str, ...] = ()  # what else is to be said of it
 
 
 @contextmanager
 def reading(file: Path, otherwise: str) -> Iterator[None]:
-    """Turn what goes wrong with a file into a LabError: it cannot be read, or `otherwise`."""
+    """Turn what goes wrong with a file's content into a LabError: it is `otherwise`."""
     try:
-        with attempt(f"read {file}"):
-            yield
+        yield
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise LabError(f"{file} {otherwise} ({error!r})") from error
 
 
-# ---------------------------------------------------------------- COCO
+# ---------------------------------------------------------------- a file a picture
 
 
-def read_coco(root: Path, mode: str) -> Listing | None:
-    """Read any COCO file: of ours, COCO's own layout, Roboflow's, CVAT's, or one JSON alone."""
-    file = _coco_file(root, mode)
-    if file is None:
-        return None
-    with reading(file, "is no COCO file of boxes"):
-        content = json.loads(file.read_text("utf-8"))
-        names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-        folder = _picture_folder(root, file, [entry["file_name"] for entry in content["images"]])
-        pictures = {
-            entry["id"]: Annotated(
-                folder / entry["file_name"], _size(entry.get("height"), entry.get("width"))
-            )
-            for entry in content["images"]
-        }
-        if len(pictures) < len(content["images"]):
-            raise LabError(f"{file} gives several pictures one id")
-        orphans = 0
-        for entry in content["annotations"]:
-            left, top, width, height = _numbers(entry.get("bbox"))
-            number = entry.get("category_id")
-            box = Box(
-                names.get(number, f"category {number}"),
-                (left, top, left + width, top + height),
-                bool(entry.get("iscrowd", 0)),
-            )
-            picture = pictures.get(entry["image_id"])
-            if picture is None:
-                orphans += 1
-            else:
-                picture.boxes.append(box)
-    classes = [names[number] for number in sorted(names)]
-    if len(set(classes)) < len(classes):
-        raise LabError(f"{file} gives several categories one name")
-    return Listing(file, tuple(classes), list(pictures.values()), orphans)
+Read = Callable[[Path, Path], Annotated]  # the file of a picture, and that picture
 
 
-def read_signs(root: Path, mode: str) -> Listing | None:
-    """Read a COCO file for its traffic signs; what else has a box there is background."""
-    listing = read_coco(root, mode)
-    if listing is None:
-        return None
-    others = set(listing.classes) - set(SIGNS)
-    for picture in listing.pictures:
-        picture.boxes = [box for box in picture.boxes if box.name not in others]
-    return listing._replace(classes=SIGNS)
+def read_beside(
+    root: Path, mode: str, what: str, kinds: Collection[str], read: Read
+) -> Listing | None:
+    """Read annotations of which every picture has a file of its own, of its name.
 
-
-def _coco_file(root: Path, mode: str) -> Path | None:
-    """Return the JSON file of a split."""
-    patterns = [
-        pattern
-        for name in ALIASES[mode]
-        for pattern in (
-            f"{name}/annotations.json", f"{name}/_annotations.coco.json",
-            f"annotations/instances_{name}*.json", f"{name}*/*.json", f"{name}*.json",
-        )
-    ]  # fmt: skip
-    if mode == "train":
-        patterns += ["annotations/*.json", "*.json"]
-    for pattern in patterns:
-        files = sorted(root.glob(pattern))
-        if len(files) > 1:
-            raise LabError(f"{root} has several files {pattern}: leave one of them there")
-        if files:
-            return files[0]
+    Args:
+        what: the files are, XML or JSON, as their names end.
+        kinds: of `kind_of`, one of which the first files are.
+    """
+    for folder, notes in places(root, mode):
+        files = by_stem(notes, (f".{what.lower()}",), notes != root)
+        if not any(kind_of(file) in kinds for file in [*files.values()][:5]):
+            continue
+        pictures = Pictures(folder, folder != root)
+        listed = {stem: pictures.find(stem) for stem in files}
+        if notes.parent == root and has_splits(root):  # of all splits: those of this one alone
+            listed = {stem: path for stem, path in listed.items() if path.is_file()}
+            if not listed:
+                continue
+        annotated = [read(files[stem], path) for stem, path in listed.items()]
+        known = {picture.path for picture in annotated}
+        annotated += [
+            Annotated(path, problem=f"no {what} beside it")
+            for path in pictures.files.values()
+            if path not in known
+        ]
+        remarks = ()
+        if doubles := pictures.doubles:
+            text = f"{len(doubles):,} pictures of a name that another has, not used"
+            remarks = (f"{text} ({doubles[0].name})",)
+        return Listing(notes, names_in(annotated), annotated, remarks=remarks)
     return None
 
 
-def _picture_folder(root: Path, file: Path, names: list[str]) -> Path:
-    """Return the folder that the file's names of pictures are seen from."""
-    split = file.stem.rpartition("_")[2]  # train2017 of instances_train2017.json
-    folders = [file.parent, file.parent / "images", root / split, root / "images" / split]
-    folders += [root / "images", root]
-    right = (folder for folder in folders for name in names[:20] if (folder / name).is_file())
-    return next(right, file.parent)
+def names_in(pictures: Iterable[Annotated]) -> tuple[str, ...]:
+    """Return the names of all boxes, sorted."""
+    return tuple(sorted({box.name for picture in pictures for box in picture.boxes} - {""}))
 
 
 # ---------------------------------------------------------------- VOC
 
 
 def read_voc(root: Path, mode: str) -> Listing | None:
-    """Read what torchvision's VOCDetection downloads, or pictures with VOC's XML beside them.
+    """Read what torchvision's VOCDetection downloads, or pictures with VOC's XML.
 
-    The latter lie in root/train, root/val and root/test, or all in root.
+    The latter lie as `tasks.layouts` says: LabelImg, Roboflow, CVAT and many on Kaggle write them.
     """
-    devkit = find_voc(root, "Main")
-    if devkit is not None:
-        table = devkit / "ImageSets" / "Main" / f"{mode}.txt"
-        if not table.is_file():
-            return None
-        names = table.read_text("utf-8", errors="replace").split()
-        files = [devkit / "Annotations" / f"{name}.xml" for name in names]
-        listed = [_read_xml(file, devkit / "JPEGImages") for file in files]
-        return Listing(table, _names(listed), listed)
-    folders = [root / name for name in ALIASES[mode] if (root / name).is_dir()]
-    if not folders and mode == "train":
-        folders = [root]
-    for folder in folders:
-        if files := sorted(folder.glob("*.xml")):
-            listed = [_read_xml(file, folder) for file in files]
-            annotated = {picture.path.stem for picture in listed}
-            listed += [
-                Annotated(path, problem="no XML beside it")
-                for path in sorted(folder.iterdir())
-                if path.suffix.lower() in PICTURE_ENDINGS and path.stem not in annotated
-            ]
-            return Listing(folder, _names(listed), listed)
-    return None
+    devkit = find_voc(root, "Main", mode)
+    if devkit is None:
+        return read_beside(root, mode, "XML", ("voc", ""), read_xml)
+    folder, table = devkit
+    if table is None:
+        return None
+    inside = folders_in(folder, PICTURES)
+    pictures = Pictures(inside[0] if inside else folder / "JPEGImages")
+    listed = [
+        read_xml(folder / "Annotations" / f"{name}.xml", pictures.find(name))
+        for name in listed_names(table)
+    ]
+    return Listing(table, names_in(listed), listed)
 
 
-def _read_xml(file: Path, folder: Path) -> Annotated:
-    """Read one file of VOC's; its picture lies in `folder`."""
-    named = (folder / f"{file.stem}{ending}" for e in PICTURE_ENDINGS for ending in (e, e.upper()))
-    path = next((path for path in named if path.is_file()), folder / f"{file.stem}.jpg")
+def read_xml(file: Path, path: Path) -> Annotated:
+    """Read one file of VOC's, of a picture."""
     picture = Annotated(path)
     try:
-        tree = ElementTree.parse(file).getroot()
+        tree = parse_xml(file.read_bytes())
     except OSError as error:
         picture.problem = f"{file.name}: {reason(error)}"
         return picture
-    except (ElementTree.ParseError, ValueError) as error:  # ValueError: an unknown encoding
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # an unknown encoding
         picture.problem = f"{file.name} is no XML: {error}"
         return picture
-    picture.size = _size(tree.findtext("size/height"), tree.findtext("size/width"))
+    if not path.is_file() and (name := (tree.findtext("filename") or "").strip()):
+        named = located(name, [path.parent])
+        picture.path = named if named.is_file() else path
+    picture.size = size_of(tree.findtext("size/height"), tree.findtext("size/width"))
     for entry in tree.iter("object"):
         texts = [entry.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-        left, top, right, bottom = _numbers(texts)
-        # Pixels are counted from 1, and the last one belongs to the box.
-        corners = (left - 1, top - 1, right, bottom)
         name = (entry.findtext("name") or "").strip()
-        picture.boxes.append(Box(name, corners, (entry.findtext("difficult") or "").strip() == "1"))
+        # Pixels are counted from 1, and the last one belongs to the box.
+        picture.boxes.append(Box.of(name, texts, flag_of(entry.findtext("difficult")), first=1))
     return picture
 
 
-def _names(pictures: Iterable[Annotated]) -> tuple[str, ...]:
-    return tuple(sorted({box.name for picture in pictures for box in picture.boxes} - {""}))
+def parse_xml(body: bytes) -> ElementTree.Element:
+    """Return the root of an XML file, in any encoding that Python knows; the parser knows few."""
+    try:
+        return ElementTree.fromstring(body)
+    except ValueError:
+        encoding = re.search(rb"""encoding=["']([\w.-]+)""", body[:200])
+        if encoding is None:
+            raise
+        return ElementTree.fromstring(body.decode(encoding[1].decode()).partition("?>")[2])
+
+
+# ---------------------------------------------------------------- LabelMe
+
+
+def read_labelme(root: Path, mode: str) -> Listing | None:
+    """Read the JSON that LabelMe writes beside pictures; of a polygon, the box around it."""
+    return read_beside(root, mode, "JSON", ("labelme",), read_shapes)
+
+
+def read_shapes(file: Path, path: Path) -> Annotated:
+    """Read one file of LabelMe's, of a picture."""
+    picture = Annotated(path)
+    try:
+        content = json.loads(read_text(file))
+        name = str(content.get("imagePath") or "")
+        picture.size = size_of(content.get("imageHeight"), content.get("imageWidth"))
+        picture.boxes = [box_of_shape(shape) for shape in content["shapes"]]
+    except (LabError, ValueError, KeyError, TypeError, AttributeError):
+        picture.problem = f"{file.name} is no JSON of LabelMe's"
+        return picture
+    if not path.is_file() and name:
+        named = located(name, [path.parent, file.parent])
+        picture.path = named if named.is_file() else path
+    return picture
+
+
+def box_of_shape(shape: dict[str, Any]) -> Box:
+    """Return the box around one of LabelMe's shapes."""
+    points = [tuple(map(float, point)) for point in shape.get("points", ())]
+    xs, ys = [point[0] for point in points], [point[1] for point in points]
+    if shape.get("shape_type") == "circle" and len(points) == 2:  # its middle, and one point of it
+        radius = math.dist(*points)
+        xs, ys = [xs[0] - radius, xs[0] + radius], [ys[0] - radius, ys[0] + radius]
+    corners = (min(xs), min(ys), max(xs), max(ys)) if points else ()
+    return Box.of(str(shape.get("label", "")).strip(), corners)
 
 
 # ---------------------------------------------------------------- the book's bananas
@@ -223,23 +243,20 @@ def read_bananas(root: Path, mode: str) -> Listing | None:
     if not table.is_file():
         return None
     pictures: dict[str, Annotated] = {}
-    with (
-        reading(table, "has not the columns img_name, label, xmin, ymin, xmax, ymax"),
-        table.open(newline="", encoding="utf-8-sig") as file,
-    ):
-        for row in csv.DictReader(file):
+    with reading(table, "has not the columns img_name, label, xmin, ymin, xmax, ymax"):
+        for row in csv.DictReader(io.StringIO(read_text(table))):
             name = row["img_name"]
             label = row["label"].strip()
             picture = pictures.setdefault(name, Annotated(table.parent / "images" / name))
-            corners = _numbers([row[side] for side in ("xmin", "ymin", "xmax", "ymax")])
-            picture.boxes.append(Box("banana" if label == "0" else f"label {label}", corners))
+            corners = [row[side] for side in ("xmin", "ymin", "xmax", "ymax")]
+            picture.boxes.append(Box.of("banana" if label == "0" else f"label {label}", corners))
     return Listing(table, ("banana",), list(pictures.values()))
 
 
 # ---------------------------------------------------------------- values as others wrote them
 
 
-def _numbers(values: Any) -> tuple[float, float, float, float]:
+def numbers(values: Any) -> tuple[float, float, float, float]:
     """Return four numbers; NaN for what is none."""
     try:
         a, b, c, d = map(float, values)
@@ -248,10 +265,15 @@ def _numbers(values: Any) -> tuple[float, float, float, float]:
     return a, b, c, d
 
 
-def _size(height: Any, width: Any) -> tuple[int, int] | None:
+def size_of(height: Any, width: Any) -> tuple[int, int] | None:
     """Return the size that an annotation says; some tools write nothing or 0."""
     try:
         size = int(height), int(width)
     except (TypeError, ValueError):
         return None
     return size if min(size) > 0 else None
+
+
+def flag_of(value: Any) -> bool:
+    """Return what was meant by 1, "1", true or "True", and by 0, "0", "" or nothing."""
+    return str(value or "").strip().lower() not in ("", "0", "0.0", "false", "no", "none")

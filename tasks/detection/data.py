@@ -48,12 +48,16 @@ from tasks.annotated import (
     shrunk,
 )
 from tasks.detection.annotations import Annotated, Box, Listing
+from tasks.detection.coco import read_coco, read_signs
 from tasks.detection.detector import Target
 from tasks.detection.windows import DRAWS, Windows, choose_window, move_boxes, vary_windows
+from tasks.detection.yolo import read_yolo
 from tasks.windows import WindowDataset
 from world.missing import DRAWN, draw_missing
 
+SHOWN = "box"  # what a split has of its classes
 SEEN_SHARE = 0.5  # of a box's area: if less is inside a window, it is ignored there
+MOST_SHARE = 1.5  # of a picture's size: a box that reaches further is in another unit
 SMALLEST = 8.0  # pixels: a box whose longer side is shorter in a window is ignored there
 
 
@@ -66,14 +70,12 @@ draw_street = partial(draw_missing, DRAWN["street"])
 download_voc = partial(download_missing_voc, "VOCDetection")
 BANANAS = DATA_ROOT / "banana-detection"
 SOURCES = {
-    "street": AnnotatedSource(
-        readers.read_signs, DATA_ROOT / "street", draw_street, STREET_WINDOWS
-    ),
-    "gtsdb": AnnotatedSource(
-        readers.read_signs, DATA_ROOT / "gtsdb", None, replace(SIGN_WINDOWS, each=4)
-    ),
+    "street": AnnotatedSource(read_signs, DATA_ROOT / "street", draw_street, STREET_WINDOWS),
+    "gtsdb": AnnotatedSource(read_signs, DATA_ROOT / "gtsdb", None, replace(SIGN_WINDOWS, each=4)),
     "voc": AnnotatedSource(readers.read_voc, DATA_ROOT, download_voc, GENERAL_WINDOWS, 320),
-    "coco": AnnotatedSource(readers.read_coco, None, None, GENERAL_WINDOWS, 320),
+    "coco": AnnotatedSource(read_coco, None, None, GENERAL_WINDOWS, 320),
+    "yolo": AnnotatedSource(read_yolo, None, None, GENERAL_WINDOWS, 320),
+    "labelme": AnnotatedSource(readers.read_labelme, None, None, GENERAL_WINDOWS, 320),
     "banana": AnnotatedSource(readers.read_bananas, BANANAS, None, GENERAL_WINDOWS, 320),
 }
 
@@ -117,9 +119,10 @@ def read_split(
 ) -> Split:
     """Read a split of a data set; what is wrong with single pictures and boxes is said.
 
-    Boxes are cut off at the picture's border. Boxes without area, outside the picture, or of
-    unknown classes are left out; so are pictures that cannot be read or have another size than the
-    annotation says. A picture without boxes is one in which nothing is to be found.
+    Boxes are cut off at the picture's border; of swapped corners, they are put right. Boxes without
+    area, outside the picture, or of unknown classes are left out. So are pictures that cannot be
+    read or have another size than the annotation says, and those of which no box can be placed: as
+    pictures without boxes, they would teach that nothing is there.
 
     Args:
         classes: those that a network knows; None for those of the training split.
@@ -129,7 +132,7 @@ def read_split(
         LabError: no such split, annotations that cannot be read, or nothing left to be found.
     """
     source = SOURCES[dataset]
-    listing, parted = find_annotated(source, dataset, "annotations", root, mode, val_share)
+    listing, parted = find_annotated(SOURCES, dataset, "annotations", root, mode, val_share)
     if classes is None:
         training = listing if mode == "train" or parted else source.read(root, "train")
         classes = (training or listing).classes
@@ -157,25 +160,60 @@ def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) 
     left_out = Complaints()
     if listing.orphans:
         left_out["of pictures that are not listed"] = [""] * listing.orphans
-    sizes = [shrunk(whole, longest) for _, whole in decoded]
-    boxes, labels, ignored = [], [], []
-    for (picture, whole), size in zip(decoded, sizes, strict=True):
-        clear = usable_boxes(picture, whole, classes, left_out)
-        scale = np.array([size[1] / whole[1], size[0] / whole[0]] * 2)
+    kept, sizes, boxes, labels, ignored = [], [], [], [], []
+    for index, (picture, whole) in enumerate(decoded):
+        clear, lost = usable_boxes(picture, whole, classes, left_out)
+        if lost and not clear:
+            left_out.pictures.append(printable(picture.path.name))
+            continue
+        kept.append(index)
+        sizes.append(shrunk(whole, longest))
+        scale = np.array([sizes[-1][1] / whole[1], sizes[-1][0] / whole[0]] * 2)
         boxes.append(np.array([box.corners for box in clear], float).reshape(-1, 4) * scale)
         labels.append(np.array([classes.index(box.name) for box in clear], np.int64))
         ignored.append(np.array([box.ignored for box in clear], bool))
-    if left_out:
-        say(f"{listing.source}: left out {left_out}")
+    for text in (*listing.remarks, *left_out.lines()):
+        say(f"{listing.source}: {text}")
     if all(hidden.all() for hidden in ignored):
-        raise LabError(f"{listing.source} leaves nothing to find: no good box in a good picture")
-    paths, classes = [picture.path for picture, _ in decoded], tuple(map(printable, classes))
+        text = "no good box in a good picture" + ", only difficult ones" * any(map(len, ignored))
+        raise LabError(f"{listing.source} leaves nothing to find: {text}")
+    paths = [decoded[index][0].path for index in kept]
+    pictures = pictures and [pictures[index] for index in kept]
+    classes = tuple(map(printable, classes))
     judged = boxes, labels, ignored
     return Split(classes, paths, sizes, pictures, *judged, longest, frozenset(as_stored))
 
 
+def absent_classes(split: Split) -> list[str]:
+    """Return the classes of which a split has no box that is to be found."""
+    pairs = zip(split.labels, split.ignored, strict=True)
+    present = {label for labels, ignored in pairs for label in labels[~ignored].tolist()}
+    return [name for label, name in enumerate(split.classes) if label not in present]
+
+
 class Complaints(dict[str, list[str]]):
-    """What is wrong with boxes, and the names of the pictures that have such ones."""
+    """What is wrong with boxes, and the names of the pictures that have such ones.
+
+    Attributes:
+        pictures: names of those that are left out with their boxes.
+        turned: names of those with boxes of swapped corners.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pictures: list[str] = []
+        self.turned: list[str] = []
+
+    def lines(self) -> list[str]:
+        """Return what is to be said, a line each."""
+        lines = [f"left out {self}"] if self else []
+        if self.pictures:
+            count, name = len(self.pictures), self.pictures[0]
+            lines.append(f"left out {count:,} pictures with such boxes and no other ({name})")
+        if self.turned:
+            count, name = len(self.turned), self.turned[0]
+            lines.append(f"{count:,} boxes with swapped corners, put right ({name})")
+        return lines
 
     def __str__(self) -> str:
         kinds = [
@@ -189,26 +227,39 @@ class Complaints(dict[str, list[str]]):
 
 def usable_boxes(
     picture: Annotated, size: tuple[int, int], classes: Sequence[str], complaints: Complaints
-) -> list[Box]:
-    """Return the boxes that can be used, cut off at the picture's border; note the others."""
+) -> tuple[list[Box], int]:
+    """Return the boxes that can be used, cut off at the picture's border; note the others.
+
+    Returns:
+        Those boxes, and the number of others of these classes: there, but nobody knows where.
+    """
     height, width = size
-    clear = []
+    clear, lost, name = [], 0, printable(picture.path.name)
     for box in picture.boxes:
         left, top, right, bottom = box.corners
+        if picture.shares:
+            beyond = max(map(abs, box.corners)) > MOST_SHARE
+            left, right, top, bottom = left * width, right * width, top * height, bottom * height
         inside = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
         if not all(map(math.isfinite, box.corners)):
             wrong = "whose corners are no numbers"
         elif right <= left or bottom <= top:
             wrong = "without area"
+        elif picture.shares and beyond:
+            wrong = "in other units than shares of the picture's size"
+        elif not picture.shares and max(right, bottom) <= 1:
+            wrong = "within one pixel (in shares of the picture's size?)"
         elif inside[2] <= inside[0] or inside[3] <= inside[1]:
             wrong = "outside the picture"
         elif box.name not in classes:
             wrong = f"of the unknown class {printable(box.name)!r}"
         else:
             clear.append(box._replace(corners=inside))
+            complaints.turned += [name] * box.swapped
             continue
-        complaints.setdefault(wrong, []).append(printable(picture.path.name))
-    return clear
+        lost += box.name in classes
+        complaints.setdefault(wrong, []).append(name)
+    return clear, lost
 
 
 # ---------------------------------------------------------------- the loader

@@ -24,7 +24,7 @@ from transformers import CLIPTokenizer
 from datasets import Split, make_loader, modes_of, read_split
 from lab.batches import load_batches
 from lab.console import LabError, progress
-from lab.files import attempt
+from lab.files import read_text
 from lab.folders import DATA_ROOT, printable
 from lab.images import Preprocess
 from lab.runtime import Runtime
@@ -83,10 +83,9 @@ def read_sentences(folder: Path) -> dict[Path, list[str]]:
     """
     path = folder / "captions.json"
     try:
-        with attempt(f"read {path}"):
-            if not path.exists():
-                raise LabError(f"no {path}: diffusion learns from pictures with captions")
-            content = json.loads(path.read_text("utf-8"))
+        if not path.exists():
+            raise LabError(f"no {path}: diffusion learns from pictures with captions")
+        content = json.loads(read_text(path))
         files = {entry["id"]: folder / entry["file_name"] for entry in content["images"]}
         sentences: dict[Path, list[str]] = {}
         for entry in content["annotations"]:

@@ -28,7 +28,7 @@ from lab import checkpoint
 from lab.console import LabError, UsageError, command, progress, say
 from lab.drawing import draw, publish
 from lab.fetching import image_path
-from lab.files import attempt
+from lab.files import attempt, read_lines
 from lab.flags import as_name, as_words, asked_for, plain_name
 from lab.images import read_image
 from lab.pictures import Grid, Picture, Tile, sheet, shorten
@@ -145,7 +145,7 @@ def known_words(name: str) -> list[str] | None:
     """Return the words that a pipeline of ours has learned; None for others, which know most."""
     folder = find_pipeline(name)
     path = folder and folder / WORDS_FILE
-    return path.read_text("utf-8").split() if path and path.is_file() else None
+    return read_lines(path) if path and path.is_file() else None
 
 
 def set_scheduler(pipeline: StableDiffusionPipeline, name: str) -> None:

@@ -11,10 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from lab.console import LabError
-from tasks.annotated import find_voc
+from lab.files import read_lines
+from lab.folders import split_folder
+from tasks.layouts import (
+    PICTURE_ENDINGS,
+    Pictures,
+    by_stem,
+    every_file,
+    find_voc,
+    listed_names,
+    places,
+)
 from tasks.segmentation.labels import (
     CAMVID_CLASSES,
     IGNORED,
@@ -28,6 +36,9 @@ from world.street import PALETTE
 
 NOT_LABELLED = len(CAMVID_CLASSES)  # CamVid's number of it
 CLASSES_FILE = "classes.txt"
+# JPEG is there to be refused: it blurs numbers.
+LABEL_ENDINGS = (".png", ".bmp", ".gif", ".tif", ".tiff", ".jpg", ".jpeg")
+LABEL_MARKS = ("", "_mask", "_label", "_labels", "_gt", "_seg", "_L", "-mask")  # behind a name
 
 
 class LabelledPicture(NamedTuple):
@@ -57,64 +68,77 @@ class Listing(NamedTuple):
 
 def read_voc(root: Path, mode: str) -> Listing | None:
     """Read what torchvision's VOCSegmentation downloads; of several years, the latest."""
-    devkit = find_voc(root, "Segmentation")
-    if devkit is None:
-        return None
+    folder, table = find_voc(root, "Segmentation", mode) or (root, None)
     colours = (*VOC_COLORMAP, VOC_OPEN)
-    return read_table(devkit, mode, VOC_CLASSES, colours, len(VOC_CLASSES))
+    return read_table(folder, table, VOC_CLASSES, colours, len(VOC_CLASSES))
 
 
 def read_street(root: Path, mode: str) -> Listing | None:
     """Read drawn streets: VOC's layout a split, and CamVid's classes."""
-    return read_table(root / mode, mode, CAMVID_CLASSES, PALETTE, NOT_LABELLED)
+    folder = root / mode
+    table = folder / "ImageSets" / "Segmentation" / f"{mode}.txt"
+    return read_table(folder, table, CAMVID_CLASSES, PALETTE, NOT_LABELLED)
 
 
 def read_table(
-    folder: Path, mode: str, classes: tuple[str, ...], colours: Sequence[Colour], ignored: int
+    folder: Path,
+    table: Path | None,
+    classes: tuple[str, ...],
+    colours: Sequence[Colour],
+    ignored: int,
 ) -> Listing | None:
     """Read the pictures that a table of VOC's names."""
-    table = folder / "ImageSets" / "Segmentation" / f"{mode}.txt"
-    if not table.is_file():
+    if table is None or not table.is_file():
         return None
-    names = table.read_text("utf-8", errors="replace").split()
-    pictures, labels = folder / "JPEGImages", folder / "SegmentationClass"
-    pairs = [LabelledPicture(pictures / f"{name}.jpg", labels / f"{name}.png") for name in names]
+    pictures, labels = Pictures(folder / "JPEGImages"), folder / "SegmentationClass"
+    names = listed_names(table)
+    pairs = [LabelledPicture(pictures.find(name), labels / f"{name}.png") for name in names]
     return Listing(table, classes, colours, pairs, ignored)
 
 
 def read_camvid(root: Path, mode: str) -> Listing | None:
     """Read CamVid as SegNet has it: pictures in train/, labels of one name in trainannot/."""
-    folder, labels = root / mode, root / f"{mode}annot"
-    if not (folder.is_dir() and labels.is_dir()):
+    folder = split_folder(root, mode)
+    labels = folder and folder.with_name(f"{folder.name}annot")
+    if labels is None or not labels.is_dir():
         return None
     return Listing(folder, CAMVID_CLASSES, PALETTE, pair_files(folder, labels), NOT_LABELLED)
 
 
 def read_folder(root: Path, mode: str) -> Listing | None:
-    """Read root/train/images and root/train/labels, or pictures and labels side by side.
+    """Read pictures and labels that lie as `tasks.layouts` says, as in train/images, train/labels.
 
     `classes.txt` in root names the classes, one a line, with the red, green and blue of each where
     label images are colours. Without it, classes are called by their numbers.
     """
-    folder = root / mode
-    if not folder.is_dir():
-        return None
-    parted = (folder / "images").is_dir() and (folder / "labels").is_dir()
-    pictures, labels = (folder / "images", folder / "labels") if parted else (folder, folder)
-    pairs = pair_files(pictures, labels)
-    if not any(pair.label.is_file() for pair in pairs):
-        return None
-    return Listing(folder, *read_classes(root / CLASSES_FILE), pairs)
+    for pictures, labels in places(root, mode):
+        pairs = pair_files(pictures, labels, pictures != root)
+        if any(pair.label.is_file() for pair in pairs):
+            folder = split_folder(root, mode) or pictures
+            return Listing(folder, *read_classes(root / CLASSES_FILE), pairs)
+    return None
 
 
-def pair_files(pictures: Path, labels: Path) -> list[LabelledPicture]:
-    """Return the pictures of a folder, each with the PNG of its name in another, or in the same."""
-    known = Image.registered_extensions()
-    files = sorted(path for path in pictures.iterdir() if path.suffix.lower() in known)
-    if pictures == labels:  # a PNG beside a picture of its name is that one's label
-        stems = {path.stem for path in files if path.suffix.lower() != ".png"}
-        files = [path for path in files if path.suffix.lower() != ".png" or path.stem not in stems]
-    return [LabelledPicture(path, labels / f"{path.stem}.png") for path in files]
+def pair_files(pictures: Path, labels: Path, deep: bool = True) -> list[LabelledPicture]:
+    """Return the pictures of a folder, each with the label of its name in another, or in the same.
+
+    A label may be called `name_mask.png`, too; a picture is never its own.
+
+    Args:
+        deep: look into folders of the folders as well.
+    """
+    files = {ending: by_stem(labels, [ending], deep) for ending in LABEL_ENDINGS}
+    pairs = []
+    for path in every_file(pictures, PICTURE_ENDINGS, deep):
+        stem = path.relative_to(pictures).with_suffix("").as_posix()
+        named = [own.get(stem + mark) for mark in LABEL_MARKS for own in files.values()]
+        if pictures == labels:  # there a PNG alone is a label by its name, beside another format
+            named = named[len(files) :]
+            named.insert(0, files[".png"].get(stem) if path.suffix.lower() != ".png" else None)
+        own = next(filter(None, named), None)
+        pairs.append(LabelledPicture(path, own or labels / f"{stem}.png"))
+    used = {pair.label for pair in pairs if pair.label.is_file()}
+    return [pair for pair in pairs if pair.path not in used]
 
 
 def read_classes(file: Path) -> tuple[tuple[str, ...] | None, list[Colour]]:
@@ -125,10 +149,7 @@ def read_classes(file: Path) -> tuple[tuple[str, ...] | None, list[Colour]]:
     """
     if not file.is_file():
         return None, voc_colours(IGNORED)
-    try:
-        lines = [line.split() for line in file.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"cannot read {file}: {error}") from error
+    lines = [line.split() for line in read_lines(file)]
     coloured = [len(words) > 3 and all(map(str.isdecimal, words[-3:])) for words in lines]
     if not lines or any(coloured) != all(coloured):
         raise LabError(f"{file}: give a class a line, its red, green and blue for all or for none")

@@ -48,6 +48,7 @@ from tasks.trained import Trained
 from tasks.windows import WindowDataset
 from world.missing import DRAWN, draw_missing
 
+SHOWN = "pixel"  # what a split has of its classes
 draw_street = partial(draw_missing, DRAWN["street"])
 download_voc = partial(download_missing_voc, "VOCSegmentation")
 # A drawn picture is a part of a frame 640 to 1,408 pixels wide. What is learned from it is wanted
@@ -113,7 +114,7 @@ def read_split(
         LabError: no such split, a label that is no class, or nothing left that is labelled.
     """
     source = SOURCES[dataset]
-    listing, _ = find_annotated(source, dataset, "labels", root, mode, val_share)
+    listing, _ = find_annotated(SOURCES, dataset, "labels", root, mode, val_share)
     if classes is None:
         classes = listing.classes
     elif listing.classes is not None:
@@ -126,6 +127,8 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
     count, as_stored = IGNORED if classes is None else len(classes), set()
 
     def read(pair: LabelledPicture) -> tuple[np.ndarray, np.ndarray]:
+        if pair.label.suffix.lower() in (".jpg", ".jpeg"):
+            raise OSError(f"{pair.label.name} blurs its numbers; save labels as PNG")
         try:
             image = open_image(pair.path)
             labels = read_label(pair.label, count, listing.ignored, listing.colours)
@@ -169,6 +172,13 @@ def class_shares(split: Split) -> np.ndarray:
         counts += np.bincount(labels[::4, ::4].ravel(), minlength=IGNORED + 1)
     known = counts[: len(split.classes)]
     return known / max(1, known.sum())
+
+
+def absent_classes(split: Split) -> list[str]:
+    """Return the classes of which a split has no pixel."""
+    rare = np.flatnonzero(class_shares(split) == 0)
+    absent = [label for label in rare if not any((each == label).any() for each in split.labels)]
+    return [split.classes[label] for label in absent]
 
 
 # ---------------------------------------------------------------- the loader

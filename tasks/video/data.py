@@ -22,7 +22,7 @@ from lab.augmentation import move, vary_light
 from lab.batches import load_batches
 from lab.console import LabError
 from lab.decoding import budget, fits_in_memory
-from lab.folders import DATA_ROOT, printable
+from lab.folders import DATA_ROOT, printable, split_folder
 from lab.holdout import group_of
 from lab.image_folder import MODES, File, check_classes, find_files
 from lab.images import centred, say_left_out
@@ -175,7 +175,7 @@ SOURCES = {kind: drawn_source(kind) for kind in drawn.KINDS} | {
 
 def modes_of(dataset: str, root: Path) -> tuple[str, ...]:
     """Return the splits there are: folders may do without test/."""
-    drawn_here = dataset in drawn.KINDS or (root / "test").is_dir()
+    drawn_here = dataset in drawn.KINDS or split_folder(root, "test") is not None
     return MODES if drawn_here else MODES[:2]
 
 
