@@ -204,6 +204,12 @@ class Course:
                 self.latents.append(latents[:1].clone())
 
 
+def painter_of(pipeline: StableDiffusionPipeline, kind: type) -> FromWords | FromPicture:
+    """Return a pipeline of another kind of the parts of one."""
+    with warnings.catch_warnings(action="ignore"):  # that a safety checker is not asked for
+        return prepared(kind(**pipeline.components, requires_safety_checker=False))
+
+
 @torch.inference_mode()
 def paint(
     pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int],
@@ -230,9 +236,7 @@ def paint(
     size = size or size_of(pipeline)
     if images is not None and int(steps * strength) == 0:
         return Painted(reconstruct(pipeline, images, runtime, size))
-    kind = FromWords if images is None else FromPicture
-    with warnings.catch_warnings(action="ignore"):
-        painter = prepared(kind(**pipeline.components, requires_safety_checker=False))
+    painter = painter_of(pipeline, FromWords if images is None else FromPicture)
     together = max(1, TOGETHER * 64 * 64 // (size[0] * size[1]))
     kept = Course()
 
@@ -247,18 +251,16 @@ def paint(
         "num_inference_steps": steps, "guidance_scale": guidance, "output_type": "np",
         "callback_on_step_end": after_step,
     }  # fmt: skip
+    options |= {"height": size[0], "width": size[1]} if images is None else {"strength": strength}
     pictures, blackened = [], []
     with progress(total=steps, label="painting") as bar:
         for first in range(0, len(prompts), together):
-            words = list(prompts[first : first + together])
-            if images is None:
-                options |= {"height": size[0], "width": size[1]}
-            else:
-                cut = [cut_to(image, *size) for image in images[first : first + together]]
-                options |= {"image": cut, "strength": strength}
+            own = slice(first, first + together)
+            if images is not None:
+                options["image"] = [cut_to(image, *size) for image in images[own]]
+            words = list(prompts[own])
             options["negative_prompt"] = [negative] * len(words)
-            own = seeds[first : first + together]
-            options["generator"] = [torch.Generator().manual_seed(int(seed)) for seed in own]
+            options["generator"] = [torch.Generator().manual_seed(int(seed)) for seed in seeds[own]]
             with precision_of(pipeline, runtime):
                 painted = painter(words, **options)
             pictures.append(as_bytes(painted.images))
