@@ -109,7 +109,9 @@ def _read(path: Path, device: str | torch.device = "cpu", bare: bool = False) ->
         raise ValueError(f"is no checkpoint of this lab: it lacks {' and '.join(missing)}")
     if not _is_state_dict(state["model_state"]):
         raise ValueError("is no state dict: it holds other things than named tensors")
-    state["model_state"] = _unwrapped(path, state["model_state"])
+    # A network of ours may well have a part of another wrapper's name.
+    wrappers = WRAPPERS[:2] if "configs" in state else WRAPPERS
+    state["model_state"] = _unwrapped(path, state["model_state"], wrappers)
     for key, kind in KINDS.items():
         if key in state and not isinstance(state[key], kind):
             raise ValueError(f"is damaged: its {key} is a {type(state[key]).__name__}")
@@ -146,13 +148,15 @@ def _only_state_dict(path: Path, state: dict[str, Any]) -> dict[str, Tensor]:
     return dicts[chosen[0]]
 
 
-def _unwrapped(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unwrapped(
+    path: Path, weights: dict[str, Tensor], wrappers: Collection[str]
+) -> dict[str, Tensor]:
     """Return weights without what wrappers put before every name; say what was left out."""
     if "n_averaged" in weights:  # of torch's AveragedModel
         weights = {name: value for name, value in weights.items() if name != "n_averaged"}
     while len(prefixes := {name.partition(".")[0] for name in weights}) == 1:
         prefix = f"{prefixes.pop()}."
-        if prefix not in WRAPPERS or not all(name.startswith(prefix) for name in weights):
+        if prefix not in wrappers or not all(name.startswith(prefix) for name in weights):
             break
         say(f"Taking the weights of {path} without {prefix} before their names")
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}

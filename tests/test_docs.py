@@ -81,6 +81,35 @@ class CommandTest(unittest.TestCase):
             with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit):
                 self.parse(name, flags)
 
+    def test_no_run_trains_over_another(self):
+        """Commands of a page that differ train in folders that differ; later ones find the first's.
+
+        The answers' pages are about what is asked, one at a time.
+        """
+        for page in PAGES:
+            if page.name.startswith("answers"):
+                continue
+            trained = {}
+            for name, flags in commands(page):
+                if name != "train.py" or {"--resume", "--overfit_batch"} & set(flags):
+                    continue
+                task = flags[flags.index("--task") + 1] if "--task" in flags else tasks.DEFAULT
+                folder = train.make_parser(tasks.load(task)).parse_args(flags).ckpt_path
+                words = [word for word in flags if word not in ("--ckpt_path", str(folder))]
+                if words:  # else the assignment's own first command, or the script's name alone
+                    with self.subTest(page.name, command=shlex.join(flags)):
+                        self.assertEqual(trained.setdefault(folder, words), words)
+
+    def test_the_readme_names_folders(self):
+        """Each task of the table but the first trains in a folder that its command names."""
+        for page in PAGES[:2]:
+            rows = [line for line in page.read_text("utf-8").splitlines()
+                    if line.startswith("|") and "`python train.py" in line]  # fmt: skip
+            self.assertGreater(len(rows), 6)
+            folders = [re.findall(r"--ckpt_path (\S+?)`", row) for row in rows]
+            self.assertEqual(folders[0], [])
+            self.assertEqual(len({folder for (folder,) in folders[1:]}), len(rows) - 1)
+
     def test_links_lead_somewhere(self):
         for page in PAGES:
             for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):

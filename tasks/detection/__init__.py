@@ -1,9 +1,9 @@
 """Detection: what is where in a picture. Traffic signs, for one, in streets.
 
 python train.py --task detection --network center_net       # on streets, drawn by itself
-python train.py --task detection --dataset gtsdb --weights checkpoints/default
+python train.py --task detection --dataset gtsdb --weights checkpoints/detection
 python train.py --task detection --dataset voc --network ssdlite320_mobilenet_v3_large
-python test.py --image photo.jpg --read checkpoints/signs   # signs found, then read
+python test.py --task detection --image photo.jpg --read checkpoints/default    # found, then read
 
 The parts of TinySSD have the names of the book that teaches it (`ssd`, `boxes`); `centernet` finds
 small signs better. `data` reads pictures with boxes, `meter` measures what is found in them.

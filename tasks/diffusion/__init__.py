@@ -3,7 +3,7 @@
     python train.py --task diffusion                        # draws captioned signs, then trains
     python train.py --task diffusion --stage autoencoder    # the first stage alone
     python train.py --task diffusion --autoencoder RUN      # with the autoencoder of another run
-    python test.py --read CLASSIFIER                        # is what is painted what was named?
+    python test.py --task diffusion --read CLASSIFIER       # is what is painted what was named?
     python diffuse.py --prompt "a roundabout sign at night"
 
 Two stages (Rombach et al. 2022), each a run of its own: an autoencoder, in the folder `autoencoder`

@@ -1,7 +1,7 @@
 """Pictures from words, or from a picture and words, by any pipeline of Stable Diffusion's kind.
 
 paint_prompt(DiffuseFlags(prompt="a stop sign"))      # what diffuse.py does
-pipeline = load_pipeline("checkpoints/default", runtime)
+pipeline = load_pipeline("checkpoints/diffusion", runtime)
 set_scheduler(pipeline, "dpm")
 painted = paint(pipeline, ["a stop sign"] * 4, range(4), runtime)
 painted = paint(pipeline, ["a stop sign"], [0], runtime, images=[photo], strength=0.75)

@@ -3,8 +3,8 @@
 python train.py --task segmentation                          # on streets, drawn by itself
 python train.py --task segmentation --dataset camvid --data_root FOLDER --weights RUN
 python train.py --task segmentation --dataset voc --network fcn_8s --pretrained
-python test.py --data_root FOLDER                            # CamVid's, after the drawn ones
-python test.py --image photo.jpg
+python test.py --task segmentation --data_root FOLDER        # CamVid's, after the drawn ones
+python test.py --task segmentation --image photo.jpg
 
 Beside the rooms that every task has, `annotations` finds pictures with their label images, `labels`
 reads those, `windows` cuts what is learned from. The tools that have names of the book that teaches

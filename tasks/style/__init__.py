@@ -1,7 +1,7 @@
 """Style transfer: the content of one picture in the manner of another.
 
     python train.py --task style --style painting.jpg --data_root FOLDER
-    python style.py --ckpt_path checkpoints/default --content photo.jpg     # one pass
+    python style.py --ckpt_path checkpoints/style --content photo.jpg     # one pass
     python style.py --content photo.jpg --style painting.jpg                # optimise one picture
 
 `losses` compares pictures by a network's features, `picture` varies one picture until they fit; a
