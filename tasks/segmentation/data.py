@@ -89,6 +89,11 @@ class Split:
     labels: list[np.ndarray]
     longest: int | None = None
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each picture."""
+        return [labels.shape for labels in self.labels]
+
 
 def read_split(
     dataset: str,
@@ -96,6 +101,7 @@ def read_split(
     mode: str,
     classes: Sequence[str] | None = None,
     val_share: float = TrainSettings.val_share,
+    longest: int | None = None,
 ) -> Split:
     """Read a split of a data set; pictures that cannot be used are named and left out.
 
@@ -104,6 +110,7 @@ def read_split(
     Args:
         classes: those that a network knows; None for the data set's.
         val_share: of train, held out as val where there is no val.
+        longest: the size that a network knows; None for the data set's (`AnnotatedSource`).
 
     Raises:
         LabError: no such split, a label that is no class, or nothing left that is labelled.
@@ -114,7 +121,7 @@ def read_split(
         classes = listing.classes
     elif listing.classes is not None:
         check_classes(listing.classes, classes, root, "what is to be labelled")
-    return load_split(listing, classes and tuple(classes), source.longest)
+    return load_split(listing, classes and tuple(classes), longest or source.longest)
 
 
 def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int | None) -> Split:

@@ -22,7 +22,7 @@ def prepare(
     if coarse is None:
         coarse = 0.0 if own.pretrained or own.weights else COARSE_SHARE
     epochs = int(coarse * settings.epoch)
-    root, loaders = read_loaders(flags, runtime, resumed, data, coarse=epochs)
+    root, loaders, longest = read_loaders(flags, runtime, resumed, data, coarse=epochs)
     classes = loaders["train"].dataset.classes
 
     of_classes = None
@@ -37,6 +37,5 @@ def prepare(
     subject = f"pictures, {len(classes)} classes of pixels, from {root}"
     objective = SegmentationObjective(classes, of_classes)
     kept = {"class_weights": own.class_weights, "coarse": coarse, "freeze": own.freeze}
-    return start.job(
-        objective, loaders, subject, own.dataset, root, flags=kept, class_weights=of_classes
-    )
+    own_facts = {"flags": kept, "class_weights": of_classes, "longest": longest}
+    return start.job(objective, loaders, subject, own.dataset, root, **own_facts)
