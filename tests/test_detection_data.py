@@ -402,7 +402,7 @@ class WindowTest(unittest.TestCase):
             boxes = np.array([[left, top, right, bottom]], float)
             window = choose_window(tuple(size), boxes, windows, rng.random(DRAWS))
             moved, share = move_boxes(boxes, window, 64)
-            seen = cut(mask, window, (64, 64))[0] > 127
+            seen = cut(mask, window, (64, 64))[0] > 160  # beyond the picture it is 127
             if share[0] == 0:
                 self.assertFalse(seen.any())
                 continue
@@ -411,7 +411,7 @@ class WindowTest(unittest.TestCase):
             rows, columns = np.nonzero(seen.any(1).numpy())[0], np.nonzero(seen.any(0).numpy())[0]
             if len(rows):
                 around = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-                np.testing.assert_allclose(moved[0], around, atol=0.6 + 0.1 * scale)
+                np.testing.assert_allclose(moved[0], around, atol=0.75 + 0.1 * scale)
             rows, columns = (
                 slice(max(0, start), start + length)
                 for start, length in ((window.top, window.height), (window.left, window.width))

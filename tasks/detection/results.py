@@ -128,7 +128,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
             (detections,) = network.detect(as_input(seen).to(runtime.device))
         detections = {name: value.cpu() for name, value in detections.items()}
         height, width = np.divide(picture.shape[:2], seen.shape[:2]).tolist()
-        detections["boxes"] *= torch.tensor([width, height] * 2)
+        detections["boxes"] = detections["boxes"] * torch.tensor([width, height] * 2)
         if reader is not None:
             detections = as_read(reader, picture, detections)
         rows = shown_of(detections)
