@@ -22,7 +22,6 @@ from tasks.segmentation.labels import (
     VOC_COLORMAP,
     VOC_OPEN,
     Colour,
-    voc_colours,
 )
 from world.street import PALETTE
 
@@ -31,10 +30,10 @@ CLASSES_FILE = "classes.txt"
 
 
 class LabelledPicture(NamedTuple):
-    """A picture and its label image, which may be missing."""
+    """A picture and its label image, which may be missing; None where its place is not known."""
 
     path: Path
-    label: Path
+    label: Path | None
 
 
 class Listing(NamedTuple):
@@ -43,7 +42,7 @@ class Listing(NamedTuple):
     Attributes:
         source: the file or folder that says so.
         classes: names, by number; None where nothing says how many there are.
-        colours: of the numbers, in label images that are colours.
+        colours: of the numbers, in label images that are colours; none where nothing says them.
         pictures: with their labels.
         ignored: the number, besides 255, of what is not labelled.
     """
@@ -102,29 +101,35 @@ def read_folder(root: Path, mode: str) -> Listing | None:
     parted = (folder / "images").is_dir() and (folder / "labels").is_dir()
     pictures, labels = (folder / "images", folder / "labels") if parted else (folder, folder)
     pairs = pair_files(pictures, labels)
-    if not any(pair.label.is_file() for pair in pairs):
+    if not any(pair.label is not None and pair.label.is_file() for pair in pairs):
         return None
     return Listing(folder, *read_classes(root / CLASSES_FILE), pairs)
 
 
 def pair_files(pictures: Path, labels: Path) -> list[LabelledPicture]:
-    """Return the pictures of a folder, each with the PNG of its name in another, or in the same."""
+    """Return the pictures of a folder, each with the PNG of its name in another, or in the same.
+
+    There, a PNG beside a picture of its name is that one's label; any other has none.
+    """
     known = Image.registered_extensions()
     files = sorted(path for path in pictures.iterdir() if path.suffix.lower() in known)
-    if pictures == labels:  # a PNG beside a picture of its name is that one's label
-        stems = {path.stem for path in files if path.suffix.lower() != ".png"}
-        files = [path for path in files if path.suffix.lower() != ".png" or path.stem not in stems]
-    return [LabelledPicture(path, labels / f"{path.stem}.png") for path in files]
+    if pictures != labels:
+        return [LabelledPicture(path, labels / f"{path.stem}.png") for path in files]
+    pngs = {path.stem: path for path in files if path.suffix.lower() == ".png"}
+    others = [path for path in files if path.suffix.lower() != ".png"]
+    alone = pngs.keys() - {path.stem for path in others}
+    pairs = [LabelledPicture(path, pngs.get(path.stem)) for path in others]
+    return sorted(pairs + [LabelledPicture(pngs[stem], None) for stem in alone])
 
 
 def read_classes(file: Path) -> tuple[tuple[str, ...] | None, list[Colour]]:
-    """Return the names of a folder's classes and their colours, VOC's where it says none.
+    """Return the names of a folder's classes, and their colours where it says them.
 
     Raises:
         LabError: the file cannot be read or understood.
     """
     if not file.is_file():
-        return None, voc_colours(IGNORED)
+        return None, []
     try:
         lines = [line.split() for line in file.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -136,5 +141,5 @@ def read_classes(file: Path) -> tuple[tuple[str, ...] | None, list[Colour]]:
     if len(set(names)) < len(names) or len(names) > IGNORED:
         raise LabError(f"{file}: give each of at most {IGNORED} classes a name of its own")
     if not coloured[0]:
-        return names, voc_colours(len(names))
+        return names, []
     return names, [tuple(map(int, words[-3:])) for words in lines]

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import tasks.segmentation.annotations as readers
-from lab.console import LabError
+from lab.console import LabError, say
 from lab.folders import DATA_ROOT, printable
 from lab.image_folder import MODES, check_classes
 from lab.images import open_image
@@ -40,7 +40,7 @@ from tasks.annotated import (
     shrunk,
 )
 from tasks.segmentation.annotations import LabelledPicture, Listing
-from tasks.segmentation.labels import IGNORED, read_label
+from tasks.segmentation.labels import BLACK_AND_WHITE, IGNORED, read_label
 from tasks.segmentation.windows import DRAWS, Windows, choose_window, cut_window, vary_camera
 from tasks.trained import Trained
 from tasks.windows import WindowDataset
@@ -129,6 +129,8 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
     count = IGNORED if classes is None else len(classes)
 
     def read(pair: LabelledPicture) -> tuple[np.ndarray, np.ndarray]:
+        if pair.label is None:
+            raise OSError("no label image of its name beside it")
         try:
             picture = shrink(open_image(pair.path), longest)
             labels = read_label(pair.label, count, listing.ignored, listing.colours)
@@ -143,12 +145,31 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
 
     decoded, pictures = decode_listing(read, listing)
     paths, labels = [pair.path for pair, _ in decoded], [labels for _, labels in decoded]
-    if all((each == IGNORED).all() for each in labels):
+    present = np.flatnonzero(count_labels(labels)).tolist()
+    masks = present == [0, IGNORED] and (classes is None or len(classes) == 2)
+    if masks or classes == BLACK_AND_WHITE:
+        classes = classes or BLACK_AND_WHITE
+        say(f"{listing.source}: masks of 0 and 255 alone are read as {' and '.join(classes)}")
+        labels = [np.where(each == IGNORED, 1, each) for each in labels]
+    elif not set(present) - {IGNORED}:
         raise LabError(f"{listing.source} leaves nothing to learn: no pixel of it is labelled")
-    if classes is None:
-        highest = max(int(each[each != IGNORED].max(initial=0)) for each in labels)
-        classes = tuple(str(number) for number in range(highest + 1))
+    elif classes is None:
+        numbers = set(present) - {IGNORED}
+        classes = tuple(str(number) for number in range(max(numbers) + 1))
+        if missing := len(classes) - len(numbers):
+            say(
+                f"{listing.source}: {len(classes)} classes by their numbers, {missing} of them "
+                f"nowhere; {readers.CLASSES_FILE} names those that there are"
+            )
     return Split(tuple(map(printable, classes)), paths, pictures, labels, longest)
+
+
+def count_labels(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Return how many pixels have each label, (256,)."""
+    counts = np.zeros(IGNORED + 1, np.int64)
+    for each in labels:
+        counts += np.bincount(each.ravel(), minlength=IGNORED + 1)
+    return counts
 
 
 def shrink_labels(labels: np.ndarray, longest: int) -> np.ndarray:
@@ -161,10 +182,8 @@ def shrink_labels(labels: np.ndarray, longest: int) -> np.ndarray:
 
 def class_shares(split: Split) -> np.ndarray:
     """Return the share of each class in the labelled pixels of a split, (C,)."""
-    counts = np.zeros(IGNORED + 1, np.int64)
-    for labels in split.labels:  # every fourth pixel of every fourth row says as much as all
-        counts += np.bincount(labels[::4, ::4].ravel(), minlength=IGNORED + 1)
-    known = counts[: len(split.classes)]
+    # Every fourth pixel of every fourth row says as much as all.
+    known = count_labels([labels[::4, ::4] for labels in split.labels])[: len(split.classes)]
     return known / max(1, known.sum())
 
 

@@ -1,11 +1,14 @@
 """From flags to a network that is to be trained on pictures with labels."""
 
+import numpy as np
+
+from lab.console import LabError
 from lab.registry import new_config
 from lab.runtime import Runtime
 from tasks import Job, State, TrainFlags
 from tasks.annotated import read_loaders
 from tasks.segmentation import BODY, COARSE_SHARE, FCNS, NETWORK, data
-from tasks.segmentation.data import class_shares
+from tasks.segmentation.data import class_shares, count_labels
 from tasks.segmentation.networks import NETWORKS
 from tasks.segmentation.objective import SegmentationObjective, class_weights
 from tasks.starting import check_start, start_network
@@ -25,9 +28,15 @@ def prepare(
     root, loaders, longest = read_loaders(flags, runtime, resumed, data, coarse=epochs)
     classes = loaders["train"].dataset.classes
 
-    of_classes = None
+    split, of_classes = loaders["train"].dataset.split, None
+    labelled = np.flatnonzero(count_labels(split.labels)[: len(classes)])
+    if len(labelled) < 2:
+        raise LabError(
+            f"{root} leaves nothing to tell apart: all of train that is labelled is of one class, "
+            f"{classes[labelled[0]]}"
+        )
     if own.class_weights:
-        of_classes = class_weights(class_shares(loaders["train"].dataset.split))
+        of_classes = class_weights(class_shares(split))
     earlier = resumed or weights or {}
     known = earlier["configs"] if earlier.get("network") == name else {}
     config = new_config(NETWORKS, name, **(known | {"num_classes": len(classes)}))
