@@ -655,7 +655,7 @@ class SizeTest(ScriptCase):
         for path in (data / "train" / "labels").iterdir():
             save(path, np.full((40, 48), 1))
         done = script_here("train.py", "--task", "segmentation", "--dataset", "folder",
-                           "--data_root", data, "--ckpt_path", data / "run", "--no_show")  # fmt: skip
+                           "--data_root", data, "--ckpt_path", data / "run")  # fmt: skip
         self.assert_refused(done, 1, "nothing to tell apart", "one class, kind 1")
 
 
