@@ -2,8 +2,9 @@
 
 import glob
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +21,16 @@ def near(path: Path) -> Path:
 def printable(name: str) -> str:
     r"""Return a file's name with bytes that are no UTF-8 written as \xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Return paths in the order of their names, numbers in them by value: frame2 before frame10."""
+
+    def key(path: Path) -> tuple[list[list[str | int]], Path]:
+        split = (re.split("([0-9]+)", name) for name in path.parts)
+        return [[int(x) if k % 2 else x for k, x in enumerate(words)] for words in split], path
+
+    return sorted(paths, key=key)
 
 
 def stored(path: Path) -> str:
