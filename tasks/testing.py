@@ -39,6 +39,7 @@ def test(flags: TestFlags) -> None:
         "checkpoint": path.name,
         "data_root": flags.data_root and stored(flags.data_root),
         "inputs": len(loader.dataset),
+        "independent": getattr(loader.dataset, "independent", len(loader.dataset)),
         "figures": figures,
     }
     write_whole(flags.ckpt_path / "test.json", json.dumps(result, indent=2) + "\n")

@@ -47,12 +47,14 @@ class Split:
         clips: uint8 (N, T, H, W, 3).
         labels: int64 (N,).
         names: of the clips.
+        uses: clips that each film, or track, is used for.
     """
 
     classes: tuple[str, ...]
     clips: Tensor
     labels: Tensor
     names: list[str]
+    uses: int = 1
 
 
 # ---------------------------------------------------------------- sources
@@ -120,7 +122,7 @@ def read_directions(root: Path, mode: str, frames: int, stride: int, val_share: 
     both = torch.stack((tracks.clips, tracks.clips.flip(1)), 1).flatten(0, 1)
     labels = torch.arange(2).repeat(len(tracks.clips))
     names = [f"{name} {way}" for name in tracks.names for way in DIRECTIONS]
-    return Split(DIRECTIONS, both, labels, names)
+    return Split(DIRECTIONS, both, labels, names, uses=2)
 
 
 def list_clips(folder: Path, classes: Sequence[str]) -> list[File]:
@@ -236,6 +238,11 @@ class ClipDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def independent(self) -> int:
+        """Clips of which none says what another one is."""
+        return len(self) // self.split.uses
 
     def frames(self, index: int) -> np.ndarray:
         """Return a clip's frames, uint8 (T, H, W, 3)."""
