@@ -124,6 +124,25 @@ class CocoTest(FolderCase):
                 self.assertEqual((len(train.paths), len(val.paths)), (2, 1))
                 self.assertEqual(SOURCES["coco"].modes(root), ("train", "val"))
 
+    def test_films_and_copies_are_held_out_whole(self):
+        """Frames of a film, and what a tool has made of one picture, are on one side."""
+        for pattern in ("film{}_{:04d}.png", "film{}/{:04d}.png", "film{}_png.rf.{:08x}.png"):
+            with self.subTest(pattern=pattern), tempfile.TemporaryDirectory() as place:
+                root = Path(place)
+                content = write_coco(root / "a.json", [box(k, (1, 2, 30, 40)) for k in range(12)])
+                names = [pattern.format(k // 3, k) for k in range(12)]
+                content["images"] = [{"id": k, "file_name": name} for k, name in enumerate(names)]
+                for name in names:
+                    picture(root / name)
+                (root / "a.json").write_text(json.dumps(content))
+                sides = [
+                    {path.relative_to(root).as_posix()[:5] for path in split.paths}
+                    for split in (
+                        self.read("coco", mode, root=root)[0] for mode in ("train", "val")
+                    )
+                ]
+                self.assertEqual([len(films) for films in sides], [3, 1])
+
     def test_own_val(self):
         """A val of its own is taken whole, with the classes of train."""
         for mode, names in (("train", ("cat", "dog")), ("valid", ("dog", "cat"))):

@@ -257,6 +257,18 @@ class FolderTest(Folder):
         self.assertEqual(len({*split.paths, *rest.paths}), 10)
         self.assertEqual(len(rest.paths), 8)
 
+    def test_films_are_held_out_whole(self):
+        for film in range(4):
+            for k in range(5):
+                for place, pixels in (("images", np.zeros((6, 8, 3))), ("labels", np.eye(6, 8))):
+                    save(self.root / "train" / place / f"{film}TP_{30 * k:06d}.png", pixels)
+        names = [
+            {path.name[:3] for path in self.read("folder", self.root, mode)[0].paths}
+            for mode in ("train", "val")
+        ]
+        self.assertEqual([len(films) for films in names], [3, 1])
+        self.assertFalse(set.intersection(*names))
+
     def test_side_by_side_without_names(self):
         for name, number in (("a", 0), ("b", 4)):
             save(self.root / "test" / f"{name}.jpg", np.zeros((6, 8, 3)))

@@ -101,10 +101,12 @@ def numbers_of(pixels: np.ndarray, colours: Sequence[Colour], path: Path) -> np.
         LabError: a colour is in no palette, or there is no palette.
     """
     if not colours:
-        some = np.unique(pixels.reshape(-1, 3), axis=0)[:4].tolist()
+        some = ", ".join(
+            map(str, map(tuple, np.unique(pixels.reshape(-1, 3), axis=0)[:3].tolist()))
+        )
         raise LabError(
             f"{path} labels by colours, and nothing says what they stand for: beside train/, give "
-            f"classes.txt a line a class, with its red, green and blue ({some[0]} ...)"
+            f"classes.txt a line a class, with its red, green and blue; here there are {some}"
         )
     codes = (pixels.astype(np.int64) << (16, 8, 0)).sum(2)
     known = np.array([red << 16 | green << 8 | blue for red, green, blue in colours], np.int64)
