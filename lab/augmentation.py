@@ -27,6 +27,7 @@ EXPOSURE = 0.5  # of the natural logarithm: from 0.6 to 1.65 times the light
 CONTRAST = 0.3
 SATURATION = 0.5
 BLUR_SHARE = 0.1  # share of images blurred
+GREY = 127  # of pixels where a picture does not reach: in the middle, 0 as network input
 
 
 def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -84,7 +85,7 @@ def add_grain(images: Tensor, generator: torch.Generator, share: float, most: fl
 
 
 class Window(NamedTuple):
-    """A part of a picture; pixels."""
+    """A part of a picture, in its pixels; it may reach beyond the picture."""
 
     left: int
     top: int
@@ -93,9 +94,16 @@ class Window(NamedTuple):
 
 
 def cut(picture: np.ndarray, window: Window, size: tuple[int, int]) -> Tensor:
-    """Cut a window out of a picture, (H, W, 3) uint8, and resize it: (3, *size) uint8."""
+    """Cut a window out of a picture, (H, W, 3) uint8, and resize it: (3, *size) uint8.
+
+    Beyond the picture, it is grey.
+    """
     left, top, width, height = window
-    part = torch.from_numpy(picture[top : top + height, left : left + width])
+    part = torch.from_numpy(picture[max(0, top) : top + height, max(0, left) : left + width])
+    right, below = left + width - picture.shape[1], top + height - picture.shape[0]
+    border = [max(0, beyond) for beyond in (-left, right, -top, below)]
+    if any(border):
+        part = F.pad(part, (0, 0, *border), value=GREY)
     # In channels_last memory, bytes are resized several times faster than floats.
     part = part.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
     if (height, width) != size:

@@ -18,6 +18,7 @@ from PIL import Image
 from lab.console import LabError, say
 from lab.files import attempt, reason
 from lab.flags import VISUALIZED, plain_name
+from lab.folders import in_order
 from lab.images import open_image
 
 DOWNLOAD_LIMIT = 20 * 2**20  # bytes of a fetched picture
@@ -37,7 +38,7 @@ def given_images(sources: Sequence[str]) -> Iterator[tuple[Path, Image.Image]]:
     paths: list[Path] = []
     for source in sources:
         if Path(source).is_dir():
-            inside = sorted(p for p in Path(source).rglob("*") if p.suffix.lower() in known)
+            inside = in_order(p for p in Path(source).rglob("*") if p.suffix.lower() in known)
             paths += [path for path in inside if path.is_file()]
         else:
             paths.append(image_path(source, VISUALIZED / "images"))

@@ -2,8 +2,9 @@
 
 import glob
 import os
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def split_folder(root: Path, mode: str) -> Path | None:
         both = " and ".join(f"{path.name}/" for path in folders)
         raise LabError(f"{root} holds {both}, both names of {mode}: leave one of them there")
     return folders[0] if folders else None
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Return paths in the order of their names, numbers in them by value: frame2 before frame10."""
+
+    def key(path: Path) -> tuple[list[list[str | int]], Path]:
+        split = (re.split("([0-9]+)", name) for name in path.parts)
+        return [[int(x) if k % 2 else x for k, x in enumerate(words)] for words in split], path
+
+    return sorted(paths, key=key)
 
 
 def stored(path: Path) -> str:

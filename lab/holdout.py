@@ -2,22 +2,62 @@
 
 held = held_out(labels, map(group_of, paths), share=0.1)      # (N,): 1 is held out, 0 stays
 held = held_out(labels, paths, share=0.1, parts=2)            # 1 is held out as val, 2 as test
+held = held_out_films(labels, films_of(paths), share=0.1)
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+# Names, each with what is of one scene before a number of its own.
 TRACK = re.compile(r"(.*\d{5})_\d{5}")  # track and frame in GTSRB's names, 00012_00029
+TAKE = re.compile(r"(.+_g\d+)_c\d+.*")  # group and clip in UCF-101's, v_Biking_g01_c04
+SPAN = re.compile(r"(.+)_\d{6}_\d{6}")  # film and seconds in Kinetics'
+CLIP = re.compile(
+    r"(.+?)(?:[ _.-]+c?|[ _.-]*(?:clip|scene|shot|part|cut|take|seg)[ _.-]*)\d+", re.IGNORECASE
+)
+FRAME = re.compile(
+    r"(?P<film>.+?)(?:[ _./-]*(?P<word>frame)|[ _./-]+f?)[ _.-]*(?P<number>\d+)", re.IGNORECASE
+)
+COPY = re.compile(r"(.+)[_.](?:jpe?g|png|bmp)\.rf\.\w+")  # a picture, as Roboflow varies it
 
 
 def group_of(path: Path) -> str:
     """Return what the frames of one sign have in common in their names; else the name itself."""
-    match = TRACK.fullmatch(path.stem)
+    match = TRACK.fullmatch(path.stem) or TAKE.fullmatch(path.stem)
     return match[1] if match else path.name
+
+
+def film_of_clip(path: Path) -> str:
+    """Return what the clips of one film have in common in their names; else the name itself."""
+    kinds = (TAKE, SPAN, CLIP)
+    return next((m[1] for kind in kinds if (m := kind.fullmatch(path.stem))), path.name)
+
+
+def films_of(paths: Sequence[Path]) -> list[str]:
+    """Return what the pictures of one film have in common in their names; else the name itself.
+
+    The frames of a film, or of a folder, are numbered with as many digits each; pictures that are
+    not, unless they are called frames, are no film's.
+    """
+    names, films, digits = [], [], {}
+    for path in paths:
+        copied = COPY.fullmatch(path.stem)
+        names.append(f"{path.parent.name}/{copied[1] if copied else path.stem}")
+        match = TRACK.fullmatch(names[-1]) or TAKE.fullmatch(names[-1])
+        framed = None if match else FRAME.fullmatch(names[-1])
+        films.append(match[1] if match else framed and framed["film"])
+        if framed and not framed["word"]:
+            digits.setdefault(framed["film"], set()).add(len(framed["number"]))
+    loose = {film for film, lengths in digits.items() if len(lengths) > 1 or min(lengths) < 3}
+    return [
+        name if film is None or film in loose else film
+        for name, film in zip(names, films, strict=True)
+    ]
 
 
 def held_out(
@@ -47,6 +87,48 @@ def held_out(
     return held
 
 
+def held_out_tracks(labels: Sequence[int], paths: Sequence[Path], share: float) -> np.ndarray:
+    """Choose images as `held_out` does, those of one sign together."""
+    return held_out(labels, map(group_of, paths), share)
+
+
+def held_out_films(
+    labels: Sequence[int], films: Sequence[str], share: float, seed: int = 0
+) -> np.ndarray:
+    """Choose about a share of each class, films whole even where several classes are in them.
+
+    Never more than half of a class. A class that is all of one film is chosen from one by one, and
+    so is everything, as `held_out` does, where no two inputs are of one film.
+
+    Args:
+        labels, films: of N inputs.
+
+    Returns:
+        int (N,): 1 of what is held out.
+    """
+    own_films: dict[int, set[str]] = {}
+    for label, film in zip(labels, films, strict=True):
+        own_films.setdefault(label, set()).add(film)
+    members: dict[Hashable, list[int]] = {}
+    for index, (label, film) in enumerate(zip(labels, films, strict=True)):
+        members.setdefault(film if len(own_films[label]) > 1 else index, []).append(index)
+    if len(members) == len(films):
+        return held_out(labels, range(len(films)), share, seed=seed)
+    whole, out, held = Counter(labels), Counter(), np.zeros(len(films), int)
+    every = list(members.values())
+    order = [every[k] for k in np.random.default_rng(seed).permutation(len(every))]
+    for label, count in sorted(whole.items()):
+        wanted = max(1, round(share * count))
+        # Those first that are not too many at once.
+        for own in sorted(order, key=lambda film: max(0, len(film) - wanted)):  # noqa: B023
+            kinds = Counter(labels[index] for index in own)
+            fits = all(2 * (out[kind] + more) <= whole[kind] for kind, more in kinds.items())
+            if label in kinds and out[label] < wanted and fits and not held[own[0]]:
+                held[own] = 1
+                out += kinds
+    return held
+
+
 def find_listing(
     read: Callable[[Path, str], Any], root: Path, mode: str, share: float
 ) -> tuple[Any, bool]:
@@ -62,6 +144,6 @@ def find_listing(
     if listing is None:
         return None, False
     pictures = listing.pictures
-    held = held_out([0] * len(pictures), range(len(pictures)), share)
+    held = held_out_films([0] * len(pictures), films_of([each.path for each in pictures]), share)
     chosen = [p for p, out in zip(pictures, held, strict=True) if out == (mode == "val")]
     return listing._replace(pictures=chosen), True

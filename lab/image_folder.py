@@ -6,7 +6,7 @@ classes, paths, labels, images = read_images(root, "train", Preprocess((32, 32))
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from lab.console import LabError, say
 from lab.decoding import decode, fits_in_memory, say_read_from_disk
 from lab.files import attempt, reason
 from lab.folders import DATA_ROOT, SPLITS, printable, split_folder, unfinished
-from lab.holdout import group_of, held_out
+from lab.holdout import held_out_tracks
 from lab.images import Preprocess, open_image, say_left_out
 
 MODES = tuple(SPLITS)
@@ -73,14 +73,14 @@ def find_files(
     val_share: float,
     what: str = "images",
     list_files: Callable[[Path, Sequence[str]], list[File]] = list_files,
-    group_of: Callable[[Path], Hashable] = group_of,
+    hold_out: Callable[[Sequence[int], Sequence[Path], float], np.ndarray] = held_out_tracks,
 ) -> tuple[Path, tuple[str, ...], list[File], bool]:
     """Find the files of a split; where it is held out of train/, that is said.
 
     Args:
         what: the folders hold, as a user is told.
         list_files: (folder of a split, its classes) to what counts.
-        group_of: a path; what is of one group is held out together.
+        hold_out: (labels, paths, share) to which of them are.
 
     Returns:
         The folder they are in, the names of its class folders, the files, and whether they are
@@ -106,8 +106,8 @@ def find_files(
     if not classes:
         raise LabError(f"{folder} has no class folders; {needed}")
     if parted:
-        groups = (group_of(file.path) for file in files)
-        held = held_out([file.label for file in files], groups, val_share)
+        paths, labels = [file.path for file in files], [file.label for file in files]
+        held = hold_out(labels, paths, val_share)
         files = [file for file, out in zip(files, held, strict=True) if out == (mode == "val")]
         if mode == "val":
             count = f"{len(files):,} {what} of {folder.name}/"

@@ -84,9 +84,11 @@ def add_runs(
 def row(name: str, files: RunFiles, figures: Sequence[str]) -> Iterator[str]:
     """Yield the cells of a run: what it is, and the figures of its test.
 
-    Accuracy is a share of the inputs: the one figure whose interval is known.
+    Accuracy is a share of the inputs: the one figure whose interval is known. A track that is used
+    both ways counts once.
     """
     values, trained, elsewhere = files.test["figures"], files.trained, files.test.get("data_root")
+    count = files.test.get("independent", files.test["inputs"])
     yield f"`{name}`"
     yield str(trained["network"])
     yield f"{trained['dataset']}" + (f", `{elsewhere}`" if elsewhere else "")
@@ -95,4 +97,4 @@ def row(name: str, files: RunFiles, figures: Sequence[str]) -> Iterator[str]:
     for figure in figures:
         yield as_text(values[figure]) if figure in values else "–"
         if figure == "accuracy":
-            yield claims.from_to(*claims.wilson(values[figure], files.test["inputs"])) + " %"
+            yield claims.from_to(*claims.wilson(values[figure], count)) + " %"

@@ -43,10 +43,13 @@ class AnnotatedSource(Source):
         windows: how training windows are cut; a dataclass with `each` and `vary`.
         longest: pictures are shrunk on reading until their longer side is at most so many pixels;
             None keeps them as they are.
+        sized: a network that has learned from them sees other pictures in their size; else, as they
+            were taken: parts of pictures are no measure of whole ones, nor do small signs shrink.
     """
 
     windows: Any = None
     longest: int | None = None
+    sized: bool = True
 
     def modes(self, root: Path) -> tuple[str, ...]:
         """Return the splits there are; without val, a share of train is held out."""
@@ -165,12 +168,16 @@ def download_missing_voc(name: str, root: Path) -> None:
 
 def read_loaders(
     flags: TrainFlags, runtime: Runtime, resumed: State | None, data: ModuleType, **cut: Any
-) -> tuple[Path, dict[str, DataLoader]]:
-    """Read the data set that flags name; return its folder, and loaders by mode.
+) -> tuple[Path, dict[str, DataLoader], int | None]:
+    """Read the data set that flags name.
 
     Args:
         data: the task's module, with `SOURCES`, `read_split`, `make_loader` and `absent_classes`.
         cut: of windows, what differs from the source's own.
+
+    Returns:
+        Its folder, loaders by mode, and the size that a network learns to see pictures in, as
+        `shrink` takes it: every script shows it no larger ones.
 
     Raises:
         LabError: no such data, too few pictures, or other classes than those of `resumed`.
@@ -178,10 +185,11 @@ def read_loaders(
     dataset, settings = flags.own.dataset, flags.settings
     source = data.SOURCES[dataset]
     root = find_made(data.SOURCES, dataset, flags.data_root, runtime)
-    windows, known = replace(source.windows, vary=settings.augment, **cut), []
+    windows, known = replace(source.windows, vary=settings.augment, **cut), [None]
+    longest = (resumed or {}).get("longest")
 
     def read(mode: str) -> Any:
-        split = data.read_split(dataset, root, mode, *known, val_share=settings.val_share)
+        split = data.read_split(dataset, root, mode, *known, settings.val_share, longest)
         known[:] = [split.classes]
         return split
 
@@ -194,7 +202,8 @@ def read_loaders(
     say_unusual(loaders, data, root)
     if resumed is not None:
         check_classes(*known, resumed["class_names"], root, flags.resume)
-    return root, loaders
+    sizes = loaders["train"].dataset.split.sizes
+    return root, loaders, max(map(max, sizes)) if source.sized else None
 
 
 def say_unusual(loaders: Mapping[str, DataLoader], data: ModuleType, root: Path) -> None:
@@ -224,7 +233,8 @@ def load_test(
     data, dataset = trained.task.room("data"), dataset or trained.state["dataset"]
     root = find_made(data.SOURCES, dataset, root_of(trained, data_root), trained.runtime)
     mode = data.SOURCES[dataset].modes(root)[-1]
-    split = data.read_split(dataset, root, mode, trained.classes, val_share_of(trained))
+    known = trained.classes, val_share_of(trained), seen_size(trained)
+    split = data.read_split(dataset, root, mode, *known)
     say(f"Testing on {len(split.paths):,} pictures of {root}, {mode}")
     return data.make_loader(split, min(batch_size, WHOLE), device=trained.runtime.device)
 
@@ -247,15 +257,29 @@ def shrink(image: Image.Image, longest: int | None) -> np.ndarray:
     return np.array(image)
 
 
+def seen_size(trained: Trained, otherwise: int | None = None) -> int | None:
+    """Return the size that a network was trained for, as `shrink` takes it.
+
+    Args:
+        otherwise: that size where the checkpoint, of an earlier version, does not say it.
+    """
+    return trained.state.get("longest", otherwise)
+
+
 # ---------------------------------------------------------------- pictures that a view shows
 
 
 def chosen_pictures(
-    flags: ViewFlags, trained: Trained, most: int = 4, longest: int | None = None
+    flags: ViewFlags, trained: Trained, most: int = 4, otherwise: int | None = None
 ) -> list[Shown]:
-    """Return the picture that `--image` or `--image_idx` names; else some of the test split."""
+    """Return the picture that `--image` or `--image_idx` names; else some of the test split.
+
+    Args:
+        most: pictures, at the most.
+        otherwise: as of `seen_size`.
+    """
     if flags.image is not None:
-        picture, name = own_picture(flags, longest)
+        picture, name = own_picture(flags, seen_size(trained, otherwise))
         return [(picture, None, name)]
     dataset = trained.task.test_loader(trained, flags.data_root, 1).dataset
     chosen = choose_shown(flags, list(map(dataset.shows, range(len(dataset)))), most)

@@ -38,6 +38,7 @@ def test(flags: TestFlags) -> None:
         "checkpoint": path.name,
         "data_root": flags.data_root and stored(flags.data_root),
         "inputs": len(loader.dataset),
+        "independent": getattr(loader.dataset, "independent", len(loader.dataset)),
         "figures": figures,
     }
     # Printed before anything is written: the result is not lost where the folder takes no file.

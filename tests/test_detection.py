@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -447,6 +448,19 @@ class TestTorchvisionDetector(unittest.TestCase):
         self.assertEqual(sought["labels"].tolist(), [2])
         self.assertEqual(sought["boxes"].tolist(), [[3, 3, 6, 6]])
 
+    def test_one_object_is_of_one_class(self):
+        """Of boxes in one place the likeliest stays, whatever the classes; of others all do."""
+        network = torchvision_detector(SMALLEST, 3).eval()
+        found = {
+            "boxes": torch.tensor([[10.0, 10, 40, 40], [11, 10, 41, 40], [60, 10, 90, 40]]),
+            "scores": torch.tensor([0.5, 0.8, 0.3]),
+            "labels": torch.tensor([1, 2, 3]),
+        }
+        with mock.patch.object(network.network, "forward", return_value=[found]):
+            (kept,) = network.detect(torch.zeros(1, 3, 64, 96))
+        self.assertEqual(kept["labels"].tolist(), [1, 2])
+        self.assertEqual(kept["boxes"].tolist(), [[11, 10, 41, 40], [60, 10, 90, 40]])
+
     def test_sees_what_torchvision_would(self):
         """Pixels in [-1, 1] come to the network as its weights expect them; sizes are kept."""
         network = torchvision_detector("fasterrcnn_mobilenet_v3_large_320_fpn", 1).eval()
@@ -802,6 +816,84 @@ class TestScripts(ScriptCase):
             job = TASK.prepare(flags, Runtime(torch.device("cpu")), None, state)
         self.assertEqual(job.identity["configs"], {"num_classes": 2, "sizes": SIGN_SIZES})
         self.assertEqual(job.identity["new_layers"], list(TinySSD.outputs))
+
+
+class Sizer(Toy):
+    """Finds one cat all over a picture, and keeps the (height, width) of all that it is shown."""
+
+    seen: ClassVar = []
+
+    def _detect(self, images, threshold):
+        height, width = images.shape[2:]
+        self.seen.append((height, width))
+        box = torch.tensor([[0.0, 0, width / 2, height / 2]])
+        own = {"boxes": box, "scores": torch.tensor([0.9]), "labels": torch.tensor([0])}
+        return [own] * len(images)
+
+    def fill(self, images):
+        return images
+
+
+class TestSizes(ScriptCase):
+    """A network sees pictures in the size that it was trained for, whichever script shows them."""
+
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.base = Path(holder.name)
+        cls.data = write_signs(cls.base / "data", {"train": 4, "val": 2, "test": 2}, 640, "ab")
+        cls.run_of = cls.base / "run"
+        flags = ("--task", "detection", "--dataset", "coco", "--data_root", cls.data, "--epoch", 1,
+                 "--network", "toy", "--batch_size", 2, "--no_show")  # fmt: skip
+        with mock.patch.dict(NETWORKS, toy=Design(ToyConfig, Sizer)):
+            done = script_here("train.py", *flags, "--ckpt_path", cls.run_of)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def sees(self, script, *flags):
+        """Run a script; return what it said, and the (height, width) of what the network saw."""
+        Sizer.seen.clear()
+        with mock.patch.dict(NETWORKS, toy=Design(ToyConfig, Sizer)):
+            done = script_here(script, *flags, "--epoch", "last", "--no_show")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout, set(Sizer.seen)
+
+    def test_every_script(self):
+        photo = self.data / "test" / "0.png"
+        run, out = ("--ckpt_path", self.run_of), ("--save_dir", self.base / "seen")
+        self.assertEqual(self.sees("test.py", *run)[1], {(320, 320)})
+        said, seen = self.sees("test.py", *run, "--image", photo)
+        self.assertEqual(seen, {(320, 320)})
+        # What is found is told in pixels of the photograph, which is twice as large.
+        self.assertIn("0.png  a 90.0%  at 0, 0, 320, 320", said)
+        for image in ((), ("--image", photo)):
+            _, seen = self.sees("visualize.py", "--type", "boxes", *run, *out, *image)
+            self.assertEqual(seen, {(320, 320)})
+
+    def test_the_checkpoint_says_it(self):
+        """Those of earlier versions do not: they see data shrunk, and pictures as they are."""
+        state = checkpoint.load(self.run_of / "ckpt_epoch_1.pth")
+        self.assertEqual(state["longest"], 320)
+        photo = self.data / "test" / "0.png"
+        for longest, tested, read in ((64, 64, 64), (None, 320, 640)):
+            run = self.base / f"of_{longest}"
+            run.mkdir()
+            old = {name: value for name, value in state.items() if name != "longest"}
+            checkpoint.save(run / "ckpt_epoch_1.pth", old | ({"longest": 64} if longest else {}))
+            seen = self.sees("test.py", "--ckpt_path", run)[1]
+            self.assertEqual(seen, {(tested, tested)})
+            seen = self.sees("test.py", "--ckpt_path", run, "--image", photo)[1]
+            self.assertEqual(seen, {(read, read)})
+
+    def test_signs_are_seen_as_they_are(self):
+        """However small the pictures of the training: parts of frames, or a camera's own."""
+        signs = write_signs(self.base / "signs", {"train": 2, "val": 2})
+        for dataset, longest in (("gtsdb", None), ("coco", 96)):
+            flags = TrainFlags(
+                data_root=signs, settings=TrainSettings(), own=Flags(dataset=dataset)
+            )
+            job = TASK.prepare(flags, Runtime(torch.device("cpu")), None, None)
+            self.assertEqual(job.identity["longest"], longest)
 
 
 class TestProcesses(ScriptCase):

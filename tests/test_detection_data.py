@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.datasets import VOCDetection
 
 from lab import decoding
-from lab.augmentation import cut
+from lab.augmentation import Window, cut
 from lab.console import LabError, UsageError
 from tasks import annotated
 from tasks.detection.data import (
@@ -123,6 +123,25 @@ class CocoTest(FolderCase):
                 val, _ = self.read("coco", "val", root=root)
                 self.assertEqual((len(train.paths), len(val.paths)), (2, 1))
                 self.assertEqual(SOURCES["coco"].modes(root), ("train", "val"))
+
+    def test_films_and_copies_are_held_out_whole(self):
+        """Frames of a film, and what a tool has made of one picture, are on one side."""
+        for pattern in ("film{}_{:04d}.png", "film{}/{:04d}.png", "film{}_png.rf.{:08x}.png"):
+            with self.subTest(pattern=pattern), tempfile.TemporaryDirectory() as place:
+                root = Path(place)
+                content = write_coco(root / "a.json", [box(k, (1, 2, 30, 40)) for k in range(12)])
+                names = [pattern.format(k // 3, k) for k in range(12)]
+                content["images"] = [{"id": k, "file_name": name} for k, name in enumerate(names)]
+                for name in names:
+                    picture(root / name)
+                (root / "a.json").write_text(json.dumps(content))
+                sides = [
+                    {path.relative_to(root).as_posix()[:5] for path in split.paths}
+                    for split in (
+                        self.read("coco", mode, root=root)[0] for mode in ("train", "val")
+                    )
+                ]
+                self.assertEqual([len(films) for films in sides], [3, 1])
 
     def test_own_val(self):
         """A val of its own is taken whole, with the classes of train."""
@@ -572,7 +591,7 @@ class WindowTest(unittest.TestCase):
             boxes = np.array([[left, top, right, bottom]], float)
             window = choose_window(tuple(size), boxes, windows, rng.random(DRAWS))
             moved, share = move_boxes(boxes, window, 64)
-            seen = cut(mask, window, (64, 64))[0] > 127
+            seen = cut(mask, window, (64, 64))[0] > 160  # beyond the picture it is 127
             if share[0] == 0:
                 self.assertFalse(seen.any())
                 continue
@@ -581,8 +600,12 @@ class WindowTest(unittest.TestCase):
             rows, columns = np.nonzero(seen.any(1).numpy())[0], np.nonzero(seen.any(0).numpy())[0]
             if len(rows):
                 around = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-                np.testing.assert_allclose(moved[0], around, atol=0.6 + 0.1 * scale)
-            part = mask[window.top :, window.left :][: window.height, : window.width, 0]
+                np.testing.assert_allclose(moved[0], around, atol=0.75 + 0.1 * scale)
+            rows, columns = (
+                slice(max(0, start), start + length)
+                for start, length in ((window.top, window.height), (window.left, window.width))
+            )
+            part = mask[rows, columns, 0]
             self.assertAlmostEqual(share[0], (part > 0).sum() / (mask[..., 0] > 0).sum(), places=9)
 
     def test_windows_show_what_they_are_cut_around(self):
@@ -597,9 +620,10 @@ class WindowTest(unittest.TestCase):
                 windows = Windows(64, (0.6, 1.5), around=around)
                 window = choose_window(tuple(size), boxes, windows, rng.random(DRAWS))
                 left, top, width, height = window
-                self.assertTrue(left >= 0 and left + width <= size[1])
-                self.assertTrue(top >= 0 and top + height <= size[0])
-                self.assertTrue(width > 0 and height > 0)
+                # Within the picture, or the picture within it.
+                for start, length, whole in ((left, width, size[1]), (top, height, size[0])):
+                    inside = 0 <= start <= start + length <= whole
+                    self.assertTrue(inside or start <= 0 <= whole <= start + length)
                 if around:
                     self.assertLessEqual(left, boxes[0, 0])
                     self.assertLessEqual(top, boxes[0, 1])
@@ -625,6 +649,29 @@ class WindowTest(unittest.TestCase):
         still = replace(windows, vary=False)
         sizes = {choose_window((300, 400), none, still, rng.random(DRAWS))[2:] for _ in range(20)}
         self.assertEqual(sizes, {(64, 64)})
+
+    def test_nothing_is_squashed(self):
+        """In pictures of any shape and around boxes of any: one side over the other, by 10 %."""
+        rng = np.random.default_rng(0)
+        windows = SOURCES["coco"].windows
+        for vary, most in ((True, 1.11), (False, 1.005)):
+            for _ in range(500):
+                size = tuple(rng.integers(60, 321, 2))
+                boxes = np.sort(rng.random((2, 2)) * size[::-1], axis=0).reshape(1, 4)
+                own = replace(windows, vary=vary)
+                window = choose_window(size, boxes, own, rng.random(DRAWS))
+                self.assertTrue(1 / most < window.width / window.height < most, (size, window))
+
+    def test_beyond_the_picture_is_grey(self):
+        """The picture comes whole and unchanged, its boxes with it; what is around it is grey."""
+        pixels = np.random.default_rng(0).integers(0, 256, (20, 50, 3)).astype(np.uint8)
+        seen = cut(pixels, Window(-5, -30, 64, 64), (64, 64))
+        inside = seen[:, 30:50, 5:55].permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(inside, pixels)
+        seen[:, 30:50, 5:55] = 127
+        self.assertEqual(seen.unique().tolist(), [127])
+        moved, share = move_boxes(np.array([[0.0, 0, 50, 20]]), Window(-5, -30, 64, 64), 64)
+        self.assertEqual((moved.tolist(), share.tolist()), ([[5, 30, 55, 50]], [1]))
 
 
 class LoaderTest(FolderCase):

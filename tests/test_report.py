@@ -261,6 +261,17 @@ class MissingTest(ReportCase):
         self.assertIn(f"test.py --ckpt_path {self.runs.parent / 'raw'}", text)
         self.assertTrue((self.out / "pictures" / "detection_ap.jpg").is_file())
 
+    def test_tracks_used_both_ways_count_once(self):
+        """An interval is that of so many tracks, not of twice as many clips."""
+        folder = make_run(self.runs.parent / "ways", 0.9, task="video")
+        for more, expected in ({}, IMAGES), ({"independent": IMAGES // 2}, IMAGES // 2):
+            test = json.loads((folder / "test.json").read_text()) | more
+            (folder / "test.json").write_text(json.dumps(test))
+            text, _ = self.report("--only", "video")
+            table = next(block for block in markdown.read(text) if isinstance(block, Table))
+            interval = claims.from_to(*claims.wilson(0.9, expected))
+            self.assertEqual(table.rows[0][5:7], ("90.00%", f"{interval} %"))
+
     def test_a_task_that_ranks_nothing(self):
         """Its runs stand in the order of their names."""
         for name in ("b", "a"):

@@ -7,6 +7,7 @@ import tempfile
 import unittest
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -591,6 +592,71 @@ class ToyNetworkTest(ScriptCase):
                 self.assertEqual(done.returncode, 0, done.stderr)
         state = checkpoint.load(base / "run" / "ckpt_epoch_2.pth")
         self.assertEqual((state["network"], state["configs"]), ("toy", {"num_classes": 3}))
+
+
+class Sizer(Toy):
+    """Keeps the (height, width) of all that it labels."""
+
+    seen: ClassVar = []
+
+    def segment(self, images):
+        self.seen.append(tuple(images.shape[2:]))
+        return super().segment(images)
+
+
+class SizeTest(ScriptCase):
+    """A network sees pictures in the size that it was trained for, whichever script shows them."""
+
+    def sees(self, script, run, *flags):
+        """Run a script; return the (height, width) of all that the network saw."""
+        Sizer.seen.clear()
+        flags = ("--ckpt_path", run, "--epoch", "last", "--no_show", *flags)
+        with mock.patch.dict(NETWORKS, toy=Design(ToyConfig, Sizer)):
+            done = script_here(script, *flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return set(Sizer.seen)
+
+    def test_every_script(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        base = Path(holder.name)
+        counts = {"train": 2, "val": 1, "test": 1}
+        data, large = make_folder(base / "data", counts), base / "large.png"
+        save(large, np.zeros((400, 800, 3)))
+        other = make_folder(base / "other", {"test": 1}, (80, 192))
+        source = replace(SOURCES["folder"], windows=Windows(size=(32, 32)))
+        flags = ("--task", "segmentation", "--dataset", "folder", "--data_root", data, "--network",
+                 "toy", "--batch_size", 2, "--epoch", 1, "--no_show")  # fmt: skip
+        with (
+            mock.patch.dict(SOURCES, folder=source),
+            mock.patch.dict(NETWORKS, toy=Design(ToyConfig, Sizer)),
+        ):
+            done = script_here("train.py", *flags, "--ckpt_path", base / "run")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        out = ("--type", "masks", "--save_dir", base / "seen")
+        for run, tested, read in (
+            ("run", {(20, 48)}, {(24, 48)}),
+            ("old", {(80, 192)}, {(320, 640)}),
+        ):
+            if run == "old":  # of an earlier version: it does not say the size
+                state = checkpoint.load(base / "run" / "ckpt_epoch_1.pth")
+                self.assertEqual(state.pop("longest"), 48)
+                (base / "old").mkdir()
+                checkpoint.save(base / "old" / "ckpt_epoch_1.pth", state)
+            run = base / run
+            self.assertEqual(self.sees("test.py", run, "--data_root", other), tested)
+            self.assertEqual(self.sees("test.py", run, "--image", large), read)
+            self.assertEqual(self.sees("visualize.py", run, *out, "--image", large), read)
+
+    def test_one_class_is_refused(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        data = make_folder(Path(holder.name), {"train": 2, "val": 1})
+        for path in (data / "train" / "labels").iterdir():
+            save(path, np.full((40, 48), 1))
+        done = script_here("train.py", "--task", "segmentation", "--dataset", "folder",
+                           "--data_root", data, "--ckpt_path", data / "run")  # fmt: skip
+        self.assert_refused(done, 1, "nothing to tell apart", "one class, kind 1")
 
 
 class EarlierCheckpointTest(unittest.TestCase):

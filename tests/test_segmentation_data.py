@@ -129,6 +129,31 @@ class LabelTest(Folder):
         with self.assertRaisesRegex(LabError, "labels class"):
             self.read_label(self.root / "wide.png", 255)
 
+    def test_grey_with_alpha(self):
+        """LA's numbers are those of its grey; how opaque they are says nothing."""
+        grey = Image.fromarray(self.numbers.astype(np.uint8))
+        alpha = Image.fromarray(RNG.integers(0, 256, self.numbers.shape).astype(np.uint8))
+        Image.merge("LA", (grey, alpha)).save(self.root / "la.png")
+        np.testing.assert_array_equal(self.read_label(self.root / "la.png"), self.numbers)
+
+    def test_colours_that_nobody_says(self):
+        """Grey ones are numbers; of others it is asked what they stand for."""
+        path = save(self.root / "grey.png", np.repeat(self.numbers[:, :, None], 3, 2))
+        np.testing.assert_array_equal(self.read_label(path, colours=[]), self.numbers)
+        path = save(self.root / "voc.png", np.array(VOC_COLORMAP)[self.numbers])
+        with self.assertRaisesRegex(LabError, r"voc\.png labels by colours.*classes\.txt"):
+            self.read_label(path, colours=[])
+
+    def test_colours_that_are_grey(self):
+        """Classes of grey colours are looked up in grey images, too."""
+        for levels, mode in (((0, 255), "1"), ((0, 128, 255), "L"), ((0, 128, 255), "LA")):
+            numbers = RNG.integers(0, len(levels), (7, 9))
+            image = Image.fromarray(np.array(levels, np.uint8)[numbers]).convert(mode)
+            image.save(self.root / "grey.png")
+            colours = [(level,) * 3 for level in levels]
+            found = self.read_label(self.root / "grey.png", len(levels), colours=colours)
+            np.testing.assert_array_equal(found, numbers)
+
     def test_no_image(self):
         (self.root / "text.png").write_text("no image")
         with self.assertRaises(OSError):
@@ -244,6 +269,18 @@ class FolderTest(Folder):
         self.assertEqual(len({*split.paths, *rest.paths}), 10)
         self.assertEqual(len(rest.paths), 8)
 
+    def test_films_are_held_out_whole(self):
+        for film in range(4):
+            for k in range(5):
+                for place, pixels in (("images", np.zeros((6, 8, 3))), ("labels", np.eye(6, 8))):
+                    save(self.root / "train" / place / f"{film}TP_{30 * k:06d}.png", pixels)
+        names = [
+            {path.name[:3] for path in self.read("folder", self.root, mode)[0].paths}
+            for mode in ("train", "val")
+        ]
+        self.assertEqual([len(films) for films in names], [3, 1])
+        self.assertFalse(set.intersection(*names))
+
     def test_side_by_side_without_names(self):
         for name, number in (("a", 0), ("b", 4)):
             save(self.root / "test" / f"{name}.jpg", np.zeros((6, 8, 3)))
@@ -313,6 +350,63 @@ class FolderTest(Folder):
             (self.root / "classes.txt").write_text(text)
             with self.assertRaisesRegex(LabError, "classes.txt: give"):
                 self.read("folder", self.root, "train")
+
+    def test_colours_without_a_palette(self):
+        """Names alone do not say which colour is which."""
+        save(self.root / "train" / "a.jpg", np.zeros((1, 2, 3)))
+        save(self.root / "train" / "a.png", [[(0, 0, 0), (128, 0, 0)]])
+        for text in (None, "ground\nice\n"):
+            if text:
+                (self.root / "classes.txt").write_text(text)
+            with self.assertRaisesRegex(LabError, "by colours, and nothing says"):
+                self.read("folder", self.root, "train")
+
+    def test_masks_of_black_and_white(self):
+        """0 and 255, where there is nothing else, are two classes, in every split and of any name.
+
+        Else 255 is what is not labelled.
+        """
+        white = np.zeros((6, 8), np.uint8)
+        white[:, 3:] = 255
+        for mode, label in (("train", white), ("val", np.full((6, 8), 255)), ("test", 0 * white)):
+            save(self.root / mode / "a.jpg", np.zeros((6, 8, 3)))
+            save(self.root / mode / "a.png", label)
+        split, said = self.read("folder", self.root, "train")
+        self.assertEqual(split.classes, ("0", "255"))
+        np.testing.assert_array_equal(split.labels[0], white // 255)
+        self.assertIn("masks of 0 and 255 alone are read as 0 and 255", said)
+        for mode, number in (("val", 1), ("test", 0)):
+            split, _ = self.read("folder", self.root, mode, ("0", "255"))
+            self.assertEqual(np.unique(split.labels[0]).tolist(), [number])
+        (self.root / "classes.txt").write_text("ground\ncat\n")
+        split, said = self.read("folder", self.root, "train")
+        np.testing.assert_array_equal(split.labels[0], white // 255)
+        self.assertIn("ground and cat", said)
+        save(self.root / "train" / "a.png", np.where(np.arange(8) == 0, 1, white))
+        split, said = self.read("folder", self.root, "train")
+        self.assertEqual((np.unique(split.labels[0]).tolist(), said), ([0, 1, IGNORED], ""))
+
+    def test_pictures_are_no_labels(self):
+        """A PNG is the label of a picture of its name alone; of itself it is not."""
+        for name in ("a", "b", "c"):
+            save(self.root / "train" / f"{name}.png", RNG.integers(0, 200, (6, 8)))
+        with self.assertRaisesRegex(LabError, "holds no labels of train"):
+            self.read("folder", self.root, "train")
+        save(self.root / "train" / "b.jpg", np.zeros((6, 8, 3)))
+        save(self.root / "train" / "b.PNG", np.arange(48).reshape(6, 8) % 2)
+        (self.root / "train" / "b.png").unlink()
+        with mock.patch.object(annotated, "find_listing", lambda r, f, m, v: (r(f, m), False)):
+            split, said = self.read("folder", self.root, "train")
+        self.assertEqual([path.name for path in split.paths], ["b.jpg"])
+        self.assertEqual(split.classes, ("0", "1"))
+        self.assertIn("left out 2 of 3 files: a.png (no label image of its name beside it)", said)
+
+    def test_numbers_with_gaps_are_said(self):
+        save(self.root / "train" / "a.jpg", np.zeros((1, 2, 3)))
+        save(self.root / "train" / "a.png", [[3, 9]])
+        split, said = self.read("folder", self.root, "train")
+        self.assertEqual(len(split.classes), 10)
+        self.assertIn("10 classes by their numbers, 8 of them nowhere", said)
 
     def test_large_pictures_are_shrunk_with_their_labels(self):
         labels = np.zeros((20, 2048), np.uint8)

@@ -274,6 +274,26 @@ class Geometry(unittest.TestCase):
         self.assertLess(pale.contrast, 8)
         self.assertFalse(pale.clear)
 
+    def test_nobody_is_asked_for_who_is_hidden(self):
+        """Of people and cars, too, it counts how much is seen, neither hidden nor cut off."""
+        view = frame(400, 600)
+        narrow = view._replace(left=300, width=300)  # what is at x = 0 is cut in half
+        for kind, side in (
+            ("person", 0.25), ("cyclist", 0.3), ("traffic_light", 0.2), ("car", 1.0), ("bus", 1.3)
+        ):  # fmt: skip
+            with self.subTest(kind=kind):
+                own = thing(kind, x=0.0, z=12)
+                own = own._replace(width=0.0) if kind == "traffic_light" else own
+                wall = thing("box", x=0.5 + side / 4, z=6)._replace(width=1.0, height=6.0)
+                for case, window, low, high in (
+                    (place(own), view, 0.99, 1.0),
+                    (place(own), narrow, 0.3, 0.7),
+                    (place(own, wall), view, 0.05, 0.95),
+                ):
+                    seen = [s for s in street.see(case, window).objects if s.kind == kind]
+                    self.assertTrue(low <= seen[0].share <= high, seen)
+                    self.assertEqual(seen[0].clear, seen[0].share >= 0.5, seen)
+
     def test_a_plate_seen_from_behind_is_no_sign(self):
         post = thing("post", plates=(sign("no_entry", behind=True),))
         view = street.see(place(post), frame(200, 300))

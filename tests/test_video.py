@@ -1,5 +1,6 @@
 """Networks for clips: shapes, sizes, what each can see of time; loader, scripts, processes."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from lab.runtime import Runtime
 from tasks import Compared
 from tasks.trained import load_trained
 from tasks.video import DATASETS, NETWORK_NAMES, TASK
-from tasks.video.data import SOURCES, Split, augment_clips, make_loader, read_split
+from tasks.video.data import SOURCES, ClipDataset, Split, augment_clips, make_loader, read_split
 from tasks.video.networks import (
     NETWORKS,
     PARAMETERS,
@@ -327,6 +328,8 @@ class TestData(unittest.TestCase):
         self.assertEqual(ways.classes, ("forwards", "backwards"))
         self.assertEqual(ways.labels.tolist(), [0, 1, 0, 1])
         self.assertTrue((ways.clips[1] == ways.clips[0].flip(0)).all())
+        counts = [ClipDataset(split).independent for split in (signs, ways)]
+        self.assertEqual(counts, [2, 2])  # tracks, of which two both ways make four clips
         self.assertTrue((ways.clips[1, 7] == ways.clips[0, 7]).all())
         self.assertEqual(ways.clips[0, :, 16, 16, 0].tolist(), expected)
 
@@ -623,6 +626,10 @@ class TestProcesses(ScriptCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(done.stdout.count("Epoch  2/2"), 1)
             self.assertIn("10 train, 10 val clips", done.stdout)
+            done = script_here("test.py", "--ckpt_path", folder, "--epoch", 2, "--no_show")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            tested = json.loads((folder / "test.json").read_text())
+            self.assertEqual((tested["inputs"], tested["independent"]), (10, 5))
             state = checkpoint.load(folder / "ckpt_epoch_2.pth")
             objective, network = TASK.restore(state)
             split = read_split("tracks_direction", data, "val", 8)

@@ -1,7 +1,10 @@
 """Clips from files: what PyAV decodes against the frames written, broken ones, whole folders."""
 
+import io
+import struct
 import tempfile
 import unittest
+from contextlib import redirect_stdout
 from fractions import Fraction
 from pathlib import Path
 from unittest import mock
@@ -93,6 +96,9 @@ class TestClip(unittest.TestCase):
         for name, codec, pixels in (
             ("a.mp4", "mpeg4", "yuv420p"),
             ("b.webm", "libvpx", "yuv420p"),
+            ("d.wmv", "wmv2", "yuv420p"),
+            ("e.3gp", "mpeg4", "yuv420p"),
+            ("f.ogv", "libvpx", "yuv420p"),
             ("c.gif", "gif", "rgb8"),
         ):
             path = write_video(self.base / name, self.pictures, codec, pixels)
@@ -102,6 +108,48 @@ class TestClip(unittest.TestCase):
             clip = read_clip(path, COUNT, 1).astype(int)
             distances = np.abs(clip[:, None] - fitted(self.pictures)[None]).mean((2, 3, 4))
             self.assertEqual(distances.argmin(1).tolist(), list(range(COUNT)), name)
+
+    def test_numbers_are_played_as_numbers(self):
+        """frame2 comes before frame10, in upper and lower case and behind zeros alike."""
+        for pattern in ("frame{}.png", "a {} b.PNG", "{:04d}.png", "x2-{}.png"):
+            folder = self.base / pattern.format("N") if "04" not in pattern else self.base / "zeros"
+            folder.mkdir()
+            for number, picture in enumerate(self.pictures):
+                Image.fromarray(picture).save(folder / pattern.format(number))
+            clip = read_clip(folder, COUNT, 1)
+            self.assertTrue((clip == fitted(self.pictures)).all(), pattern)
+
+    def test_a_phone_held_upright(self):
+        """Its pixels lie on their side, and the file says how it was held."""
+        whole = write_video(self.base / "phone.mp4", self.pictures, "mpeg4", "yuv420p")
+        body = bytearray(whole.read_bytes())
+        matrix = body.index(b"tkhd") + 44  # behind times, numbers and volume of the track
+        one = 1 << 16
+        for numbers, turn in (
+            ((0, one, 0, -one, 0, 0, 0, 0, 1 << 30), Image.Transpose.ROTATE_270),
+            ((0, -one, 0, one, 0, 0, 0, 0, 1 << 30), Image.Transpose.ROTATE_90),
+            ((-one, 0, 0, 0, -one, 0, 0, 0, 1 << 30), Image.Transpose.ROTATE_180),
+        ):
+            body[matrix : matrix + 36] = struct.pack(">9i", *numbers)
+            path = self.base / f"{turn}.mp4"
+            path.write_bytes(body)
+            upright = [np.asarray(Image.fromarray(p).transpose(turn)) for p in self.pictures]
+            error = np.abs(read_clip(path, COUNT, 1).astype(int) - fitted(upright))
+            self.assertLess(error.mean(), 8)
+
+    def test_animated_pictures(self):
+        """An animated WebP is a clip; one of a single picture is a frame."""
+        images = [Image.fromarray(picture) for picture in self.pictures]
+        moving = self.base / "moving.webp"
+        images[0].save(moving, save_all=True, append_images=images[1:], lossless=True)
+        self.assertTrue((read_clip(moving, COUNT, 1) == fitted(self.pictures)).all())
+        self.assertTrue((read_clip(moving, 4, 3) == fitted(self.pictures[::3])).all())
+        still = self.base / "still"
+        still.mkdir()
+        for number, image in enumerate(images):
+            image.save(still / f"{number}.webp", lossless=True)
+        self.assertTrue((read_clip(still, COUNT, 1) == fitted(self.pictures)).all())
+        self.assertEqual(clip_files([str(self.base)]), [moving, still])
 
     def test_what_is_wrong(self):
         for name, content, why in (
@@ -143,8 +191,8 @@ class TestFolder(ScriptCase):
         cls.root = Path(holder.name) / "data"
         for seed in range(6):
             train = cls.root / "train"
-            write_video(train / "cut" / f"{seed}.mp4", frames(seed), "mpeg4", "yuv420p")
-            write_frames(train / "frames" / f"{seed}", frames(10 + seed))
+            write_video(train / "cut" / f"{seed}.mp4", frames(seed, 16), "mpeg4", "yuv420p")
+            write_frames(train / "frames" / f"{seed}", frames(10 + seed, 16))
         (cls.root / "train" / "cut" / "broken.avi").write_bytes(b"?" * 99)
         write_frames(cls.root / "train" / "frames" / "short", frames(count=5))
 
@@ -177,8 +225,8 @@ class TestFolder(ScriptCase):
                 self.assertEqual(len(read_split("clips", Path(holder), mode, 10, 1, 0.2).names), 2)
 
     def test_nothing_left(self):
-        with self.assertRaisesRegex(LabError, "cut holds no clip of 13 frames, 1 apart"):
-            read_split("clips", self.root, "train", 13, 1, 0.2)
+        with self.assertRaisesRegex(LabError, "cut holds no clip of 17 frames, 1 apart"):
+            read_split("clips", self.root, "train", 17, 1, 0.2)
         with self.assertRaisesRegex(LabError, "no data folder"):
             read_split("clips", self.root / "gone", "train", 8)
         with self.assertRaisesRegex(LabError, "has no test/"):
@@ -189,9 +237,55 @@ class TestFolder(ScriptCase):
         ):
             read_split("clips", self.root, "train", 8, 1, 0.01)
 
+    def test_a_picture_beside_videos(self):
+        """Videos are found all the same; what the picture is no clip for is said."""
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        base = Path(holder.name)
+        videos = [
+            write_video(base / "in" / name, frames(k), "mpeg4", "yuv420p")
+            for k, name in enumerate(("b2.mp4", "b10.MP4", "deep/er/c.avi"))
+        ]
+        Image.fromarray(frames()[0]).save(base / "in" / "cover.jpg")
+        (base / "in" / ".hidden.mp4").write_bytes(b"?")
+        self.assertEqual(clip_files([str(base / "in")]), [base / "in", *videos])
+        (base / "data" / "train").mkdir(parents=True)
+        (base / "in").rename(base / "data" / "train" / "one")
+        for seed in range(2):
+            folder = base / "data" / "train" / "two"
+            write_video(folder / f"{seed}.mp4", frames(seed), "mpeg4", "yuv420p")
+        with mock.patch("lab.images.say") as said:
+            split = read_split("clips", base / "data", "train", 8, 1, 0)
+        names = ["one/b10.MP4", "one/b2.mp4", "one/deep/er/c.avi", "two/0.mp4", "two/1.mp4"]
+        self.assertEqual(split.names, names)
+        self.assertIn("one (too short: 1 of 8 frames, 1 apart)", said.call_args.args[0])
+
+    def test_films_are_held_out_whole(self):
+        """Clips of one film are on one side, in whichever classes they are."""
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        root = Path(holder.name)
+        picture = np.zeros((8, 8, 3), np.uint8)
+        for kind in ("Biking", "Diving"):
+            for film in range(6):
+                for clip in range(3):
+                    name = f"v_{kind}_g{film:02d}_c{clip:02d}"
+                    write_frames(root / "train" / kind / name, [picture])
+                    write_frames(root / "train" / kind / f"both{film}_clip{clip}", [picture])
+        with redirect_stdout(io.StringIO()):
+            splits = [read_split("clips", root, mode, 1, 1, 0.2) for mode in ("train", "val")]
+        train, val = (
+            {name.partition("/")[2].rpartition("_c")[0] for name in split.names} for split in splits
+        )
+        self.assertFalse(train & val)
+        self.assertEqual((len(train), len(train | val)), (18 - len(val), 18))
+        counts = np.bincount(splits[1].labels.numpy())
+        self.assertTrue((counts >= 0.2 * 36 - 3).all() and (counts <= 18).all(), counts)
+
     def test_which_files(self):
         found = clip_files([str(self.root)])
         self.assertEqual(len(found), 14)
+        self.assertEqual(found[0], self.root / "train" / "cut" / "0.mp4")
         one = self.root / "train" / "frames" / "2"
         self.assertEqual(clip_files([str(one)]), [one])
         (self.root.parent / "nothing").mkdir(exist_ok=True)
@@ -202,7 +296,7 @@ class TestFolder(ScriptCase):
         folder = self.root.parent / "run"
         done = script_here(
             "train.py", "--task", "video", "--dataset", "clips", "--data_root", self.root,
-            "--network", "early_fusion", "--width", 4, "--frames", 8, "--epoch", 1,
+            "--network", "early_fusion", "--width", 4, "--frames", 8, "--epoch", 1, "--stride", 2,
             "--batch_size", 4, "--ckpt_path", folder, "--no_show",
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -213,6 +307,17 @@ class TestFolder(ScriptCase):
         self.assertRegex(done.stdout, r"3\.mp4 +(cut|frames) \d+\.\d%, (cut|frames) ")
         self.assertIn("left out 1 of 7 files", done.stdout)
         self.assertTrue((folder / "clips_cut.jpg").is_file())
+        # As far apart as the network has learned frames to be: here the last one is not there.
+        short = write_frames(self.root.parent / "short", frames(count=14))
+        done = script_here("test.py", "--ckpt_path", folder, "--epoch", 1, "--image", short)
+        self.assert_refused(done, 1, "none of the clips can be read")
+        self.assertIn("short (too short: 7 of 8 frames, 2 apart)", done.stdout)
+        done = script_here("visualize.py", "--type", "clip", "--ckpt_path", folder, "--epoch", 1,
+                           "--save_dir", folder, "--image", short)  # fmt: skip
+        self.assert_refused(done, 1, "7 of 8 frames, 2 apart")
+        with mock.patch("tasks.video.data.read_split", side_effect=LabError("asked")) as asked:
+            script_here("test.py", "--ckpt_path", folder, "--epoch", 1)
+        self.assertEqual(asked.call_args.args[3:5], (8, 2))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class Note(NamedTuple):
     kind: str
     name: str
     distance: float  # metres ahead of the camera
-    whole: float  # pixels of the picture that it would fill alone; 0: not known
+    whole: float  # pixels of the picture that it would fill alone
 
 
 class Canvas:
@@ -150,6 +150,23 @@ class Canvas:
         scale = self.SUPERSAMPLE * self.focal / max(centre[2], NEAR)
         a, b = radii[0] * scale, radii[1] * scale
         self.draw.ellipse((x - a, y - b, x + a, y + b), (*colour, surface))
+
+    def note(
+        self, surface: int, kind: str, distance: float, outline: np.ndarray | Sequence
+    ) -> None:
+        """Notes an object that has just been drawn and wants a box, before others hide it.
+
+        What the window cuts off of it is told from its outline, (..., 3) points in metres.
+        """
+        placed = self.project(np.asarray(outline, float)).reshape(-1, 2)
+        box = self.region(placed)
+        if box is None:
+            return
+        drawn = self.image.crop(box).getchannel("A").histogram()[surface]
+        low, high = placed.min(0), placed.max(0)
+        within = (high.clip(0, self.size) - low.clip(0, self.size)) / np.maximum(high - low, 1e-9)
+        whole = drawn / max(within.prod(), 1e-9) / self.SUPERSAMPLE**2
+        self.notes[surface] = Note(kind, kind, distance, float(whole))
 
     def region(self, placed: np.ndarray) -> Box | None:
         """Box around points on the canvas, as far as it lies there; None if it does not."""

@@ -111,7 +111,6 @@ def traffic_light(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     on = int(rng.integers(3))
     for middle, top in heads:
         surface = canvas.surface(SIGN, z)
-        canvas.notes[surface] = Note("traffic_light", "traffic_light", z, 0)
         if rng.random() < 0.3:
             board = upright(middle, z, 0.55, top - 1.05, top + 0.15)
             canvas.polygon(board, (235, 235, 232), surface)
@@ -119,6 +118,7 @@ def traffic_light(canvas: Canvas, thing: Thing, rng: Generator) -> None:
         for k, colour in enumerate(SIGNALS):
             shown = colour if k == on else lit(colour, 0.03)
             canvas.disc((middle, top - 0.16 - 0.3 * k, z), (0.1, 0.1), shown, surface)
+        canvas.note(surface, "traffic_light", z, upright(middle, z, 0.55, top - 1.05, top + 0.15))
 
 
 def wires(canvas: Canvas, thing: Thing, rng: Generator) -> None:
@@ -132,8 +132,9 @@ def wires(canvas: Canvas, thing: Thing, rng: Generator) -> None:
 
 def person(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     surface = canvas.surface(PEDESTRIAN, thing.z, (0.1, 0.2, 0.2))
-    canvas.notes[surface] = Note("person", "person", thing.z, 0)
     body(canvas, thing, rng, 0.0, surface)
+    outline = upright(thing.x, thing.z, 0.3 * thing.height, 0, thing.height)
+    canvas.note(surface, "person", thing.z, outline)
 
 
 def body(canvas: Canvas, thing: Thing, rng: Generator, low: float, surface: int) -> None:
@@ -163,7 +164,6 @@ def body(canvas: Canvas, thing: Thing, rng: Generator, low: float, surface: int)
 
 def cyclist(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     surface = canvas.surface(BICYCLIST, thing.z, (0.1, 0.1, 0.2))
-    canvas.notes[surface] = Note("cyclist", "cyclist", thing.z, 0)
     x, z, spread = thing.x, thing.z, rng.uniform(0.05, 1.0)  # seen from behind, or from the side
     circle = np.linspace(0, 2 * math.pi, 17)
     for side in (-1, 1):
@@ -175,3 +175,5 @@ def cyclist(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     canvas.line(points, 0.05, bright(rng), surface)
     rider = thing._replace(height=thing.height * 0.85, x=x - 0.05)
     body(canvas, rider, rng, 0.38, surface)
+    width = max(0.3 * thing.height, 1.7 * spread)
+    canvas.note(surface, "cyclist", z, upright(x, z, width, 0, 0.38 + rider.height))

@@ -51,7 +51,7 @@ class Seen(NamedTuple):
     name: str  # of FACES or PLATES; of what is no plate its kind
     box: tuple[int, int, int, int]  # left, top, right, bottom: tightest around its pixels
     pixels: int
-    share: float  # of a plate that is seen, neither hidden nor cut off; 1.0 of others
+    share: float  # of it that is seen, neither hidden nor cut off
     contrast: float  # standard deviation of its pixels in the picture, in grey levels
     distance: float  # metres ahead of the camera
     surface: int  # its number in View.surfaces
@@ -134,7 +134,7 @@ def find(surfaces: np.ndarray, notes: Mapping[int, Note], picture: np.ndarray) -
         if count := counts[surface]:
             y, x = np.flatnonzero(rows[surface]), np.flatnonzero(columns[surface])
             box = int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
-            share = min(1.0, count / whole) if whole else 1.0
+            share = min(1.0, count / whole) if whole else 0.0
             part = np.s_[box[1] : box[3], box[0] : box[2]]
             contrast = float(picture[part][surfaces[part] == surface].std(0).max())
             found.append(Seen(kind, name, box, count, share, contrast, distance, surface))

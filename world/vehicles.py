@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 
 from world.buildings import advertise
-from world.canvas import CAR, VOID, Canvas, Note, Rectangle, rings
+from world.canvas import CAR, VOID, Canvas, Rectangle, rings
 from world.colours import GLASS, Colour, bright, lit
 from world.scene import Thing
 
@@ -71,7 +71,6 @@ def clutter(canvas: Canvas, thing: Thing, rng: Generator) -> None:
 def vehicle(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     light = math.exp(rng.normal(0, 0.25))
     surface = canvas.surface(CAR, thing.z + thing.length / 2, (0.08, 0.12, 0.1), light)
-    canvas.notes[surface] = Note(thing.kind, thing.kind, thing.z, 0)
     w, h, length = thing.width / 2, thing.height, thing.length
 
     def part(low: Plan, high: Plan, bottom: float, top: float, colour: Colour) -> dict:
@@ -102,6 +101,8 @@ def vehicle(canvas: Canvas, thing: Thing, rng: Generator) -> None:
         body = cabin = part(whole, roof, 0.25, h, thing.colour)
     glaze(canvas, thing, cabin, lit(GLASS[rng.integers(4)], 0.8), surface)
     attach(canvas, rng, thing, body, surface)
+    if outline := [*body.values(), *cabin.values()]:
+        canvas.note(surface, thing.kind, thing.z, outline)
 
 
 def glaze(canvas: Canvas, thing: Thing, walls: Walls, glass: Colour, surface: int) -> None:

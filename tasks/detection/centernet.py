@@ -27,6 +27,7 @@ from tasks.blocks import conv_bn, stage
 from tasks.detection.boxes import nms
 from tasks.detection.detector import (
     MOST_FOUND,
+    SAME,
     Detections,
     Detector,
     Target,
@@ -41,7 +42,7 @@ FARTHEST = 5.0  # of those logarithms
 RARE = 0.01  # share of the positions that a new network takes for centres
 SPREAD = 0.09  # deviation of the bell around a centre, of its box's sides (Liu et al. 2020, TTFNet)
 LOOKED_AT = 8  # boxes an image that training looks at again, besides the true ones
-SAME, OTHER = 0.5, 0.3  # IoU with a true box: from here on it is found, below it is missed
+OTHER = 0.3  # IoU with a true box below which a box is of nothing
 WEIGHTS = (2, 2, 1)  # of the shares in a score, see `certainty`
 FINE_BINS, COARSE_BINS = 8, 4  # of the second look, a side, at strides 4 and 8
 

@@ -62,7 +62,7 @@ SMALLEST = 8.0  # pixels: a box whose longer side is shorter in a window is igno
 
 
 # Objects of general data sets fill their pictures: shrunk, they fit into a window.
-GENERAL_WINDOWS = Windows(zoom=(0.75, 1.33))
+GENERAL_WINDOWS = Windows(zoom=(0.75, 1.33), stretch=0.05)
 SIGN_WINDOWS = Windows(size=192, around=0.8)  # signs are small, and few
 # A drawn picture is a part, half as wide on the average, of a frame of 1,024 pixels.
 STREET_WINDOWS = replace(SIGN_WINDOWS, zoom=(0.7, 2.0))
@@ -70,8 +70,12 @@ draw_street = partial(draw_missing, DRAWN["street"])
 download_voc = partial(download_missing_voc, "VOCDetection")
 BANANAS = DATA_ROOT / "banana-detection"
 SOURCES = {
-    "street": AnnotatedSource(read_signs, DATA_ROOT / "street", draw_street, STREET_WINDOWS),
-    "gtsdb": AnnotatedSource(read_signs, DATA_ROOT / "gtsdb", None, replace(SIGN_WINDOWS, each=4)),
+    "street": AnnotatedSource(
+        read_signs, DATA_ROOT / "street", draw_street, STREET_WINDOWS, sized=False
+    ),
+    "gtsdb": AnnotatedSource(
+        read_signs, DATA_ROOT / "gtsdb", None, replace(SIGN_WINDOWS, each=4), sized=False
+    ),
     "voc": AnnotatedSource(readers.read_voc, DATA_ROOT, download_voc, GENERAL_WINDOWS, 320),
     "coco": AnnotatedSource(read_coco, None, None, GENERAL_WINDOWS, 320),
     "yolo": AnnotatedSource(read_yolo, None, None, GENERAL_WINDOWS, 320),
@@ -116,6 +120,7 @@ def read_split(
     mode: str,
     classes: Sequence[str] | None = None,
     val_share: float = VAL_SHARE,
+    longest: int | None = None,
 ) -> Split:
     """Read a split of a data set; what is wrong with single pictures and boxes is said.
 
@@ -127,6 +132,7 @@ def read_split(
     Args:
         classes: those that a network knows; None for those of the training split.
         val_share: of train, held out as val where there is no val.
+        longest: the size that a network knows; None for the data set's (`AnnotatedSource`).
 
     Raises:
         LabError: no such split, annotations that cannot be read, or nothing left to be found.
@@ -136,7 +142,7 @@ def read_split(
     if classes is None:
         training = listing if mode == "train" or parted else source.read(root, "train")
         classes = (training or listing).classes
-    return load_split(listing, tuple(classes), source.longest)
+    return load_split(listing, tuple(classes), longest or source.longest)
 
 
 def load_split(listing: Listing, classes: tuple[str, ...], longest: int | None) -> Split:

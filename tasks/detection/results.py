@@ -17,6 +17,7 @@ from lab.images import as_input
 from lab.pictures import Curves, Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
 from tasks import TestFlags
+from tasks.annotated import seen_size, shrink
 from tasks.detection.data import DetectionDataset
 from tasks.detection.detector import Detections
 from tasks.detection.meter import DetectionMeter
@@ -122,9 +123,12 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     reader = SignReader(flags, classes) if flags.read is not None else None
     for number, (path, image) in enumerate(given_images(flags.image)):
         picture = np.array(image.convert("RGB"))
+        seen = shrink(image, seen_size(trained))
         with torch.inference_mode(), runtime.autocast():
-            (detections,) = network.detect(as_input(picture).to(runtime.device))
+            (detections,) = network.detect(as_input(seen).to(runtime.device))
         detections = {name: value.cpu() for name, value in detections.items()}
+        height, width = np.divide(picture.shape[:2], seen.shape[:2]).tolist()
+        detections["boxes"] = detections["boxes"] * torch.tensor([width, height] * 2)
         if reader is not None:
             detections = as_read(reader, picture, detections)
         rows = shown_of(detections)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import detection
 from torchvision.models.detection.ssd import SSD
+from torchvision.ops import nms
 
 from lab.registry import Design
 from lab.weights import load_body
-from tasks.detection.detector import Detections, Detector, Target, split_targets
+from tasks.detection.detector import SAME, Detections, Detector, Target, split_targets
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class TorchvisionDetector(Detector):
     They see a picture in a size of their own, which small signs do not survive. Those whose anchors
     are of so many pixels see it as it is instead; SSD's are shares of a picture of one size, to
     which it shrinks every other.
+
+    Of what they find in one place, each class keeps a box; here the likeliest of all classes does,
+    as of our own detectors: one sign that might be two is still one sign.
     """
 
     def __init__(self, config: TorchvisionConfig):
@@ -94,6 +98,8 @@ class TorchvisionDetector(Detector):
         detections = []
         for own in self(images):
             own = {name: values[own["scores"] >= threshold] for name, values in own.items()}
+            kept = nms(own["boxes"].float(), own["scores"].float(), SAME)
+            own = {name: values[kept] for name, values in own.items()}
             detections.append(own | {"labels": own["labels"] - 1})
         return detections
 

@@ -21,7 +21,7 @@ def prepare(
     name = own.network or OWN[0]
     new_config(NETWORKS, name, num_classes=1)  # an unknown name is refused before data are read
     check_start(name, flags, resumed, published=name in PUBLISHED)
-    root, loaders = read_loaders(flags, runtime, resumed, data)
+    root, loaders, longest = read_loaders(flags, runtime, resumed, data)
     classes = loaders["train"].dataset.classes
 
     # Signs are smaller than what the book's anchors are for.
@@ -35,4 +35,4 @@ def prepare(
     start = start_network(NETWORKS, name, config, flags, resumed, weights, coco, classes)
     subject = f"pictures, {len(classes)} classes of boxes, from {root}"
     objective, kept = DetectionObjective(classes), {"freeze": own.freeze}
-    return start.job(objective, loaders, subject, own.dataset, root, flags=kept)
+    return start.job(objective, loaders, subject, own.dataset, root, flags=kept, longest=longest)

@@ -5,8 +5,10 @@
     boxes, seen = move_boxes(boxes, window, 256)
 
 A window is cut at another size than the network's and resized, which is how objects come larger
-and smaller than they were drawn. Nothing is mirrored: a sign that points left is another sign than
-one that points right. Light, colours and blur are those of the sign lab (`lab.augmentation`).
+and smaller than they were drawn. One that is larger than its picture shows all of it, somewhere in
+the window, and grey around it: nothing is squashed to fit. Nothing is mirrored: a sign that points
+left is another sign than one that points right. Light, colours and blur are those of the sign lab
+(`lab.augmentation`).
 """
 
 import math
@@ -31,7 +33,8 @@ class Windows:
     Attributes:
         size: side of a window as the network sees it, in pixels.
         zoom: the least and the most that a window is magnified; its logarithm is uniform.
-        stretch: the most that a window is stretched along one side, as a share.
+        stretch: the most that a window is stretched along one side, as a share; along the other it
+            shrinks as much.
         around: share of the windows that show a certain box, whole; the others lie anywhere.
         vary: vary light, colours, sharpness and grain; else zoom and stretch are 1 as well.
         each: windows that an epoch takes from each picture.
@@ -48,7 +51,7 @@ class Windows:
 def choose_window(
     size: tuple[int, int], boxes: np.ndarray, windows: Windows, draws: Sequence[float]
 ) -> Window:
-    """Choose a window that lies inside a picture.
+    """Choose a window of a picture; where it is larger, the picture lies within it.
 
     Args:
         size: (height, width) of the picture.
@@ -61,23 +64,21 @@ def choose_window(
         low, high = map(math.log, windows.zoom)
         side /= math.exp(low + zoom * (high - low))
         aspect = (1 + windows.stretch) ** (2 * stretch - 1)
+    sides, starts = [side * aspect, side / aspect], []
     chosen = None
     if len(boxes) and chance < windows.around:
-        chosen = boxes[int(choice * len(boxes))]
-    spans = []
-    for axis, (whole, wanted, place) in enumerate(
-        zip(reversed(size), (side * aspect, side / aspect), places, strict=True)
-    ):
+        box = boxes[int(choice * len(boxes))]
+        chosen = np.floor(box[:2]).astype(int).tolist(), np.ceil(box[2:]).astype(int).tolist()
+        sides = [max(own, end - begin) for own, begin, end in zip(sides, *chosen, strict=True)]
+        most = (1 + windows.stretch) ** 2 if windows.vary else 1.0  # of one side over the other
+        sides = [max(own, other / most) for own, other in zip(sides, reversed(sides), strict=True)]
+    lengths = [max(1, round(own)) for own in sides]
+    for axis, (length, place) in enumerate(zip(lengths, places, strict=True)):
+        low, high = sorted((0, size[1 - axis] - length))
         if chosen is not None:
-            begin, end = math.floor(chosen[axis]), math.ceil(chosen[axis + 2])
-            wanted = max(wanted, end - begin)
-        length = max(1, min(round(wanted), whole))
-        low, high = 0, whole - length
-        if chosen is not None:
-            low, high = max(low, end - length), min(high, begin)
-        spans.append((low + int(place * (high - low + 1)), length))
-    (left, width), (top, height) = spans
-    return Window(left, top, width, height)
+            low, high = max(low, chosen[1][axis] - length), min(high, chosen[0][axis])
+        starts.append(low + int(place * (high - low + 1)))
+    return Window(*starts, *lengths)
 
 
 def move_boxes(boxes: np.ndarray, window: Window, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,6 @@ from tasks.segmentation.labels import (
     VOC_COLORMAP,
     VOC_OPEN,
     Colour,
-    voc_colours,
 )
 from world.street import PALETTE
 
@@ -42,10 +41,10 @@ LABEL_MARKS = ("", "_mask", "_label", "_labels", "_gt", "_seg", "_L", "-mask")  
 
 
 class LabelledPicture(NamedTuple):
-    """A picture and its label image, which may be missing."""
+    """A picture and its label image, which may be missing; None where its place is not known."""
 
     path: Path
-    label: Path
+    label: Path | None
 
 
 class Listing(NamedTuple):
@@ -54,7 +53,7 @@ class Listing(NamedTuple):
     Attributes:
         source: the file or folder that says so.
         classes: names, by number; None where nothing says how many there are.
-        colours: of the numbers, in label images that are colours.
+        colours: of the numbers, in label images that are colours; none where nothing says them.
         pictures: with their labels.
         ignored: the number, besides 255, of what is not labelled.
     """
@@ -113,7 +112,7 @@ def read_folder(root: Path, mode: str) -> Listing | None:
     """
     for pictures, labels in places(root, mode):
         pairs = pair_files(pictures, labels, pictures != root)
-        if any(pair.label.is_file() for pair in pairs):
+        if any(pair.label and pair.label.is_file() for pair in pairs):
             folder = split_folder(root, mode) or pictures
             return Listing(folder, *read_classes(root / CLASSES_FILE), pairs)
     return None
@@ -135,20 +134,21 @@ def pair_files(pictures: Path, labels: Path, deep: bool = True) -> list[Labelled
         if pictures == labels:  # there a PNG alone is a label by its name, beside another format
             named = named[len(files) :]
             named.insert(0, files[".png"].get(stem) if path.suffix.lower() != ".png" else None)
-        own = next(filter(None, named), None)
-        pairs.append(LabelledPicture(path, own or labels / f"{stem}.png"))
-    used = {pair.label for pair in pairs if pair.label.is_file()}
+        missing = labels / f"{stem}.png"
+        own = next(filter(None, named), None if missing == path else missing)
+        pairs.append(LabelledPicture(path, own))
+    used = {pair.label for pair in pairs}
     return [pair for pair in pairs if pair.path not in used]
 
 
 def read_classes(file: Path) -> tuple[tuple[str, ...] | None, list[Colour]]:
-    """Return the names of a folder's classes and their colours, VOC's where it says none.
+    """Return the names of a folder's classes, and their colours where it says them.
 
     Raises:
         LabError: the file cannot be read or understood.
     """
     if not file.is_file():
-        return None, voc_colours(IGNORED)
+        return None, []
     lines = [line.split() for line in read_lines(file)]
     coloured = [len(words) > 3 and all(map(str.isdecimal, words[-3:])) for words in lines]
     if not lines or any(coloured) != all(coloured):
@@ -157,5 +157,5 @@ def read_classes(file: Path) -> tuple[tuple[str, ...] | None, list[Colour]]:
     if len(set(names)) < len(names) or len(names) > IGNORED:
         raise LabError(f"{file}: give each of at most {IGNORED} classes a name of its own")
     if not coloured[0]:
-        return names, voc_colours(len(names))
+        return names, []
     return names, [tuple(map(int, words[-3:])) for words in lines]

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import tasks.segmentation.annotations as readers
-from lab.console import LabError
+from lab.console import LabError, say
 from lab.folders import DATA_ROOT, printable
 from lab.image_folder import MODES, check_classes
 from lab.images import open_image
@@ -42,7 +42,7 @@ from tasks.annotated import (
     shrunk,
 )
 from tasks.segmentation.annotations import LabelledPicture, Listing
-from tasks.segmentation.labels import IGNORED, read_label
+from tasks.segmentation.labels import BLACK_AND_WHITE, IGNORED, read_label
 from tasks.segmentation.windows import DRAWS, Windows, choose_window, cut_window, vary_camera
 from tasks.trained import Trained
 from tasks.windows import WindowDataset
@@ -94,6 +94,11 @@ class Split:
     longest: int | None = None
     as_stored: frozenset[Path] = frozenset()
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each picture."""
+        return [labels.shape for labels in self.labels]
+
 
 def read_split(
     dataset: str,
@@ -101,6 +106,7 @@ def read_split(
     mode: str,
     classes: Sequence[str] | None = None,
     val_share: float = TrainSettings.val_share,
+    longest: int | None = None,
 ) -> Split:
     """Read a split of a data set; pictures that cannot be used are named and left out.
 
@@ -109,6 +115,7 @@ def read_split(
     Args:
         classes: those that a network knows; None for the data set's.
         val_share: of train, held out as val where there is no val.
+        longest: the size that a network knows; None for the data set's (`AnnotatedSource`).
 
     Raises:
         LabError: no such split, a label that is no class, or nothing left that is labelled.
@@ -119,7 +126,7 @@ def read_split(
         classes = listing.classes
     elif listing.classes is not None:
         check_classes(listing.classes, classes, root, "what is to be labelled")
-    return load_split(listing, classes and tuple(classes), source.longest)
+    return load_split(listing, classes and tuple(classes), longest or source.longest)
 
 
 def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int | None) -> Split:
@@ -127,6 +134,8 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
     count, as_stored = IGNORED if classes is None else len(classes), set()
 
     def read(pair: LabelledPicture) -> tuple[np.ndarray, np.ndarray]:
+        if pair.label is None:
+            raise OSError("no label image of its name beside it")
         if pair.label.suffix.lower() in (".jpg", ".jpeg"):
             raise OSError(f"{pair.label.name} blurs its numbers; save labels as PNG")
         try:
@@ -148,13 +157,32 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
     decoded, pictures = decode_listing(read, listing)
     say_as_stored(listing.source, as_stored, "labels")
     paths, labels = [pair.path for pair, _ in decoded], [labels for _, labels in decoded]
-    if all((each == IGNORED).all() for each in labels):
+    present = np.flatnonzero(count_labels(labels)).tolist()
+    masks = present == [0, IGNORED] and (classes is None or len(classes) == 2)
+    if masks or classes == BLACK_AND_WHITE:
+        classes = classes or BLACK_AND_WHITE
+        say(f"{listing.source}: masks of 0 and 255 alone are read as {' and '.join(classes)}")
+        labels = [np.where(each == IGNORED, 1, each) for each in labels]
+    elif not set(present) - {IGNORED}:
         raise LabError(f"{listing.source} leaves nothing to learn: no pixel of it is labelled")
-    if classes is None:
-        highest = max(int(each[each != IGNORED].max(initial=0)) for each in labels)
-        classes = tuple(str(number) for number in range(highest + 1))
+    elif classes is None:
+        numbers = set(present) - {IGNORED}
+        classes = tuple(str(number) for number in range(max(numbers) + 1))
+        if missing := len(classes) - len(numbers):
+            say(
+                f"{listing.source}: {len(classes)} classes by their numbers, {missing} of them "
+                f"nowhere; {readers.CLASSES_FILE} names those that there are"
+            )
     names = tuple(map(printable, classes))
     return Split(names, paths, pictures, labels, longest, frozenset(as_stored))
+
+
+def count_labels(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Return how many pixels have each label, (256,)."""
+    counts = np.zeros(IGNORED + 1, np.int64)
+    for each in labels:
+        counts += np.bincount(each.ravel(), minlength=IGNORED + 1)
+    return counts
 
 
 def shrink_labels(labels: np.ndarray, longest: int) -> np.ndarray:
@@ -167,10 +195,8 @@ def shrink_labels(labels: np.ndarray, longest: int) -> np.ndarray:
 
 def class_shares(split: Split) -> np.ndarray:
     """Return the share of each class in the labelled pixels of a split, (C,)."""
-    counts = np.zeros(IGNORED + 1, np.int64)
-    for labels in split.labels:  # every fourth pixel of every fourth row says as much as all
-        counts += np.bincount(labels[::4, ::4].ravel(), minlength=IGNORED + 1)
-    known = counts[: len(split.classes)]
+    # Every fourth pixel of every fourth row says as much as all.
+    known = count_labels([labels[::4, ::4] for labels in split.labels])[: len(split.classes)]
     return known / max(1, known.sum())
 
 

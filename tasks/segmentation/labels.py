@@ -1,8 +1,9 @@
 """What a label image says: its colours, its classes, and the number that counts for nothing.
 
 A label image is a PNG of numbers, with or without a palette, or one of colours. Numbers are read
-as numbers: the palette of a PNG only says how they are shown. Colours are looked up in the palette
-of the data set.
+as numbers: the palette of a PNG only says how they are shown, and an alpha channel nothing. Colours
+are looked up in the palette of the data set; where it has none, only those that are grey are
+numbers, and others are nobody's guess.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from world.canvas import LABELS
 from world.street import PALETTE
 
 IGNORED = 255  # in arrays of labels: nobody is asked what is there
+# Names of the classes of a mask, black and white: where there is nothing else, 255 is no gap.
+BLACK_AND_WHITE = ("0", "255")
 CAMVID_CLASSES = LABELS[:-1]  # the last one is "not labelled"
 
 Colour = tuple[int, int, int]
@@ -56,21 +59,26 @@ def read_label(path: Path, count: int, ignored: int, colours: Sequence[Colour]) 
     Args:
         count: of the classes there are.
         ignored: the file's number, besides 255, of what is not labelled.
-        colours: of the numbers, for an image of colours; at least one.
+        colours: of the numbers, for an image of colours; none where nobody says them.
 
     Raises:
         OSError: no image, or a damaged one.
-        LabError: it holds numbers or colours that are no class.
+        LabError: it holds numbers or colours that are no class, or colours that nobody knows.
     """
+    levels = bool(colours) and all(len(set(colour)) == 1 for colour in colours)
     try:
         with Image.open(path) as image:
             image.load()
-            coloured = image.mode not in ("P", "L", "1") and not image.mode.startswith("I")
+            image = image.convert("L") if image.mode == "LA" else image
+            numbered = image.mode in ("P", "L", "1") or image.mode.startswith("I")
+            coloured = not numbered or (levels and image.mode in ("L", "1"))
             pixels = np.array(image.convert("RGB") if coloured else image)
     except OSError:
         raise
     except Exception as error:  # arbitrary bytes make decoders raise nearly anything
         raise OSError(f"damaged image ({type(error).__name__})") from error
+    if coloured and not colours and not np.ptp(pixels, 2).any():  # grey, written as colours
+        coloured, pixels = False, pixels[:, :, 0]
     numbers = numbers_of(pixels, colours, path) if coloured else pixels
     present = np.bincount(numbers.ravel().astype(np.intp).clip(0, IGNORED + 1)).nonzero()[0]
     if unknown := sorted(set(present[present >= count]) - {ignored, IGNORED}):
@@ -90,8 +98,16 @@ def numbers_of(pixels: np.ndarray, colours: Sequence[Colour], path: Path) -> np.
         path: of the image, for the error.
 
     Raises:
-        LabError: a colour is in no palette.
+        LabError: a colour is in no palette, or there is no palette.
     """
+    if not colours:
+        some = ", ".join(
+            map(str, map(tuple, np.unique(pixels.reshape(-1, 3), axis=0)[:3].tolist()))
+        )
+        raise LabError(
+            f"{path} labels by colours, and nothing says what they stand for: beside train/, give "
+            f"classes.txt a line a class, with its red, green and blue; here there are {some}"
+        )
     codes = (pixels.astype(np.int64) << (16, 8, 0)).sum(2)
     known = np.array([red << 16 | green << 8 | blue for red, green, blue in colours], np.int64)
     order = known.argsort()

@@ -13,7 +13,7 @@ from lab.images import as_input
 from lab.pictures import Confusion, Grid, Legend, Picture, Tile, shorten
 from lab.runtime import to_device
 from tasks import TestFlags
-from tasks.annotated import shrink
+from tasks.annotated import seen_size, shrink
 from tasks.blocks import fold
 from tasks.segmentation.data import SegmentationDataset
 from tasks.segmentation.labels import CAMVID_CLASSES, IGNORED, Colour, colours_of
@@ -23,7 +23,7 @@ from tasks.trained import Trained
 
 LARGE = ("sky", "building", "road", "tree", "car")  # what a street mostly consists of
 OPACITY = 0.6  # of the colour of a class over what is below it
-LONGEST = 640  # pixels: to this a photograph of one's own is shrunk, as streets are drawn
+LONGEST = 640  # pixels: a checkpoint that does not say its network's size was drawn streets'
 LEAST_SHARE = 0.005  # of the pixels, of a class that is said
 GREY, WRONG = (128, 128, 128), (255, 0, 255)  # of pixels labelled rightly and wrongly
 
@@ -108,7 +108,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     classes = trained.classes
     fold(trained.network)
     for number, (path, image) in enumerate(given_images(flags.image)):
-        picture = shrink(image, LONGEST)
+        picture = shrink(image, seen_size(trained, LONGEST))
         predicted = label_picture(trained, picture)
         shares = np.bincount(predicted.ravel(), minlength=len(classes)) / predicted.size
         order = [k for k in shares.argsort()[::-1] if shares[k] >= LEAST_SHARE]

@@ -1,11 +1,14 @@
 """From flags to a network that is to be trained on pictures with labels."""
 
+import numpy as np
+
+from lab.console import LabError
 from lab.registry import new_config
 from lab.runtime import Runtime
 from tasks import Job, State, TrainFlags
 from tasks.annotated import read_loaders
 from tasks.segmentation import BODY, COARSE_SHARE, FCNS, NETWORK, data
-from tasks.segmentation.data import class_shares
+from tasks.segmentation.data import class_shares, count_labels
 from tasks.segmentation.networks import NETWORKS
 from tasks.segmentation.objective import SegmentationObjective, class_weights
 from tasks.starting import check_start, start_network
@@ -22,12 +25,18 @@ def prepare(
     if coarse is None:
         coarse = 0.0 if own.pretrained or own.weights else COARSE_SHARE
     epochs = int(coarse * settings.epoch)
-    root, loaders = read_loaders(flags, runtime, resumed, data, coarse=epochs)
+    root, loaders, longest = read_loaders(flags, runtime, resumed, data, coarse=epochs)
     classes = loaders["train"].dataset.classes
 
-    of_classes = None
+    split, of_classes = loaders["train"].dataset.split, None
+    labelled = np.flatnonzero(count_labels(split.labels)[: len(classes)])
+    if len(labelled) < 2:
+        raise LabError(
+            f"{root} leaves nothing to tell apart: all of train that is labelled is of one class, "
+            f"{classes[labelled[0]]}"
+        )
     if own.class_weights:
-        of_classes = class_weights(class_shares(loaders["train"].dataset.split))
+        of_classes = class_weights(class_shares(split))
     earlier = resumed or weights or {}
     known = earlier["configs"] if earlier.get("network") == name else {}
     config = new_config(NETWORKS, name, **(known | {"num_classes": len(classes)}))
@@ -37,6 +46,5 @@ def prepare(
     subject = f"pictures, {len(classes)} classes of pixels, from {root}"
     objective = SegmentationObjective(classes, of_classes)
     kept = {"class_weights": own.class_weights, "coarse": coarse, "freeze": own.freeze}
-    return start.job(
-        objective, loaders, subject, own.dataset, root, flags=kept, class_weights=of_classes
-    )
+    own_facts = {"flags": kept, "class_weights": of_classes, "longest": longest}
+    return start.job(objective, loaders, subject, own.dataset, root, **own_facts)

@@ -28,7 +28,7 @@ def view_masks(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     """Picture, truth, what is found, and where they differ."""
     classes, rows, seen = trained.classes, [], []
     colours = colours_of(classes)
-    for picture, labels, name in chosen_pictures(flags, trained, longest=LONGEST):
+    for picture, labels, name in chosen_pictures(flags, trained, otherwise=LONGEST):
         predicted = label_picture(trained, picture)
         seen.append(predicted)
         shown = Tile(overlay(picture, predicted, colours))

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.augmentation import Window, add_grain, cut, uniform, vary_light
+from lab.augmentation import GREY, Window, add_grain, cut, uniform, vary_light
 from tasks.segmentation.labels import IGNORED
 
 DRAWS = 7  # random numbers that `choose_window` takes
@@ -126,7 +126,7 @@ def cut_window(
     if chosen.size == size:
         return pixels, kept
     down, right = chosen.corner
-    whole = torch.full((3, *size), 127, dtype=torch.uint8)
+    whole = torch.full((3, *size), GREY, dtype=torch.uint8)
     marked = torch.full(size, IGNORED, dtype=torch.uint8)
     whole[:, down : down + tall, right : right + wide] = pixels
     marked[down : down + tall, right : right + wide] = kept

@@ -23,12 +23,12 @@ from lab.batches import load_batches
 from lab.console import LabError
 from lab.decoding import budget, fits_in_memory
 from lab.folders import DATA_ROOT, printable, split_folder
-from lab.holdout import group_of
+from lab.holdout import film_of_clip, group_of, held_out_films
 from lab.image_folder import MODES, File, check_classes, find_files
 from lab.images import centred, say_left_out
 from tasks.loaders import Source, find_made, root_of, val_share_of
 from tasks.trained import Trained
-from tasks.video.files import PREPROCESS, is_clip, read_clips
+from tasks.video.files import PREPROCESS, clips_in, read_clips
 from world import clips as drawn
 from world import missing
 
@@ -47,12 +47,14 @@ class Split:
         clips: uint8 (N, T, H, W, 3).
         labels: int64 (N,).
         names: of the clips.
+        uses: clips that each film, or track, is used for.
     """
 
     classes: tuple[str, ...]
     clips: Tensor
     labels: Tensor
     names: list[str]
+    uses: int = 1
 
 
 # ---------------------------------------------------------------- sources
@@ -120,7 +122,7 @@ def read_directions(root: Path, mode: str, frames: int, stride: int, val_share: 
     both = torch.stack((tracks.clips, tracks.clips.flip(1)), 1).flatten(0, 1)
     labels = torch.arange(2).repeat(len(tracks.clips))
     names = [f"{name} {way}" for name in tracks.names for way in DIRECTIONS]
-    return Split(DIRECTIONS, both, labels, names)
+    return Split(DIRECTIONS, both, labels, names, uses=2)
 
 
 def list_clips(folder: Path, classes: Sequence[str]) -> list[File]:
@@ -128,8 +130,13 @@ def list_clips(folder: Path, classes: Sequence[str]) -> list[File]:
     return [
         File(path, label)
         for label, name in enumerate(classes)
-        for path in sorted(filter(is_clip, (folder / name).iterdir()))
+        for path in sorted(clips_in(folder / name))
     ]
+
+
+def hold_out(labels: Sequence[int], paths: Sequence[Path], share: float) -> np.ndarray:
+    """Hold out clips, as `find_files` wants it; those that are cut from one film together."""
+    return held_out_films(labels, list(map(film_of_clip, paths)), share)
 
 
 def read_own(root: Path, mode: str, frames: int, stride: int, val_share: float) -> Split:
@@ -140,7 +147,7 @@ def read_own(root: Path, mode: str, frames: int, stride: int, val_share: float) 
     Raises:
         LabError: no such split, too many clips for memory, or a class without any.
     """
-    folder, classes, files, _ = find_files(root, mode, val_share, "clips", list_clips, str)
+    folder, classes, files, _ = find_files(root, mode, val_share, "clips", list_clips, hold_out)
     if not fits_in_memory(len(files), (frames, *PREPROCESS.shape)):
         raise LabError(
             f"{folder}: {len(files):,} clips of {frames} frames would take over {budget()}"
@@ -155,7 +162,7 @@ def read_own(root: Path, mode: str, frames: int, stride: int, val_share: float) 
             raise LabError(f"{folder / name} holds no clip of {frames} frames, {stride} apart")
     if not kept:
         raise LabError(f"{folder} is too small to hold clips out of it; add {root / 'val'}")
-    names = [f"{file.path.parent.name}/{printable(file.path.name)}" for file in kept]
+    names = [printable(file.path.relative_to(folder).as_posix()) for file in kept]
     pixels = torch.from_numpy(np.stack(clips))
     return Split(tuple(map(printable, classes)), pixels, torch.tensor(labels), names)
 
@@ -231,6 +238,11 @@ class ClipDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def independent(self) -> int:
+        """Clips of which none says what another one is."""
+        return len(self) // self.split.uses
 
     def frames(self, index: int) -> np.ndarray:
         """Return a clip's frames, uint8 (T, H, W, 3)."""

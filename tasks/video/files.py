@@ -1,4 +1,4 @@
-"""Clips from files: videos, decoded by PyAV, and folders of frames.
+"""Clips from files: videos, decoded by PyAV, animated pictures, and folders of frames.
 
 clip = read_clip(Path("jump.mp4"), frames=16, stride=2)    # (16, 32, 32, 3) uint8
 """
@@ -9,27 +9,56 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from lab.console import LabError
 from lab.decoding import decode
 from lab.files import reason
-from lab.folders import printable
+from lab.folders import in_order, printable
 from lab.images import Preprocess, on_white, open_image
 
 PREPROCESS = Preprocess((32, 32))  # what a frame becomes, whatever its own shape
-VIDEOS = (".mp4", ".avi", ".webm", ".gif", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v")
+VIDEOS = (
+    ".mp4", ".avi", ".webm", ".gif", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".asf",
+    ".3gp", ".3g2", ".ogv", ".flv", ".mts", ".m2ts", ".vob",
+)  # fmt: skip
+ANIMATED = (".webp", ".apng")  # may hold one picture or many, which PyAV does not tell
+
+
+def is_animated(path: Path) -> bool:
+    """True for a file of several pictures that is played by Pillow."""
+    if path.suffix.lower() not in ANIMATED:
+        return False
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "is_animated", False)
+    except Exception:  # arbitrary bytes make decoders raise nearly anything; it may be a frame
+        return False
+
+
+def is_video(path: Path) -> bool:
+    """True for a video's file, by its name, and for an animated picture."""
+    return path.suffix.lower() in VIDEOS or is_animated(path)
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """Return the images of a folder, in the order of their names."""
+    """Return the images of a folder, in the order of their names, numbers by value."""
     known = Image.registered_extensions().keys() - set(VIDEOS)
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
+    images = (path for path in folder.iterdir() if path.suffix.lower() in known)
+    return in_order(path for path in images if path.name[0] != "." and not is_animated(path))
 
 
-def is_clip(path: Path) -> bool:
-    """True for a video's file, by its name, and for a folder of frames."""
-    return bool(frame_files(path)) if path.is_dir() else path.suffix.lower() in VIDEOS
+def clips_in(path: Path) -> Iterator[Path]:
+    """Yield the clips at and below a path: videos, and folders with frames, to any depth."""
+    if not path.is_dir():
+        if is_video(path):
+            yield path
+        return
+    if frame_files(path):
+        yield path
+    for inside in in_order(path.iterdir()):
+        if inside.name[0] != ".":
+            yield from clips_in(inside)
 
 
 def frames_of(path: Path, stride: int) -> Iterator[Image.Image]:
@@ -45,6 +74,11 @@ def frames_of(path: Path, stride: int) -> Iterator[Image.Image]:
             except OSError as error:
                 raise OSError(f"{printable(file.name)}: {reason(error)}") from error
         return
+    if is_animated(path):
+        with Image.open(path) as image:
+            for frame in islice(ImageSequence.Iterator(image), 0, None, stride):
+                yield on_white(frame)
+        return
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -52,7 +86,9 @@ def frames_of(path: Path, stride: int) -> Iterator[Image.Image]:
             for frame in islice(container.decode(video=0), 0, None, stride):
                 clear = any(component.is_alpha for component in frame.format.components)
                 pixels = frame.to_ndarray(format="rgba" if clear else "rgb24")
-                yield on_white(Image.fromarray(pixels))
+                # A phone turns no pixels: it notes how it was held.
+                image = Image.fromarray(pixels).rotate(frame.rotation, expand=True)
+                yield on_white(image)
     except av.error.FFmpegError as error:
         raise OSError(f"damaged or no video ({error.strerror})") from error
 
@@ -94,10 +130,7 @@ def clip_files(sources: Sequence[str]) -> list[Path]:
     for source in map(Path, sources):
         if not source.exists():
             raise LabError(f"no clip {source}; give a video, or a folder of frames")
-        if source.is_file() or is_clip(source):
-            found.append(source)
-        else:
-            found += sorted(filter(is_clip, source.rglob("*")))
+        found += [source] if source.is_file() else clips_in(source)
     if not found:
         raise LabError(f"no clip in {', '.join(map(str, sources))}")
     return found
