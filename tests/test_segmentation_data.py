@@ -315,7 +315,7 @@ class FolderTest(Folder):
         for name in ("train", "valid"):
             save(self.root / name / "images" / "a.jpg", np.zeros((6, 8, 3)))
             save(self.root / name / "masks" / "a.png", np.ones((6, 8)))
-        val, said = self.read("folder", self.root, "val")
+        val, said = self.read("folder", self.root, "val", ["0", "1"])
         self.assertEqual((len(val.paths), said), (1, ""))
 
     def test_a_picture_is_not_its_own_label(self):

@@ -77,7 +77,7 @@ def frames_of(path: Path, stride: int) -> Iterator[Image.Image]:
     if is_animated(path):
         with Image.open(path) as image:
             for frame in islice(ImageSequence.Iterator(image), 0, None, stride):
-                yield on_white(frame)
+                yield on_white(frame).convert("RGB")
         return
     try:
         with av.open(str(path)) as container:
