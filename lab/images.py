@@ -24,6 +24,7 @@ from torch import Tensor
 from lab.console import LabError, say
 from lab.files import attempt, reason
 from lab.folders import printable
+from lab.runtime import upload
 
 RESIZED_LIMIT = 2**24  # pixels of a picture made only to be cropped
 PNM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
@@ -120,9 +121,9 @@ class Preprocess:
         return top, left
 
     def _per_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        mean = torch.tensor(self.mean, device=device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=device).view(-1, 1, 1)
-        return std, mean / std
+        mean = torch.tensor(self.mean).view(-1, 1, 1)
+        std = torch.tensor(self.std).view(-1, 1, 1)
+        return upload(std, device), upload(mean / std, device)
 
 
 def centred(pixels: Tensor) -> Tensor:

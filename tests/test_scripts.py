@@ -24,7 +24,7 @@ import datasets
 import tasks
 from lab import checkpoint, engine
 from lab.images import Preprocess
-from lab.optimizers import average_weights
+from lab.optimizers import Average
 from networks import Classifier
 from tasks.classification import results
 from tests.support import (
@@ -642,13 +642,13 @@ class DistributedTest(ScriptCase):
             for layer in model.modules():
                 if hasattr(layer, "reset_running_stats"):
                     layer.reset_running_stats()
-            average = average_weights(model, 0.5)
+            average = Average(model, 0.5)
             loader = datasets.make_loader(
                 split, preprocess, 7, shuffle=True, seed=0, rank=rank, world_size=2
             )
             for images, _ in loader:
                 model(images)
-                average.update_parameters(model)
+                average.update(model)
             seen.append(dict(model.named_buffers()))
             averaged.append(dict(average.module.named_buffers()))
         for key, (first, second) in (("raw_state", seen), ("model_state", averaged)):

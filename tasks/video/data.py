@@ -26,6 +26,7 @@ from lab.folders import DATA_ROOT, printable
 from lab.holdout import group_of
 from lab.image_folder import MODES, File, check_classes, find_files
 from lab.images import centred, say_left_out
+from lab.runtime import upload
 from tasks.loaders import Source, find_made, root_of, val_share_of
 from tasks.trained import Trained
 from tasks.video.files import PREPROCESS, is_clip, read_clips
@@ -237,7 +238,7 @@ class ClipDataset(Dataset):
         return self.clips[index].cpu().numpy()
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        chosen = torch.as_tensor(indices, device=self.labels.device)
+        chosen = upload(torch.as_tensor(indices), self.labels.device)
         clips = as_input(self.clips[chosen])
         if self.augment:
             generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
