@@ -73,7 +73,7 @@ class Sums:
     def now(self) -> list[float]:
         """Return the K sums; none where nothing was added."""
         if self._kept:
-            rows = torch.stack([values for values, _ in self._kept]).tolist()
+            rows = torch.stack([values for values, _ in self._kept]).cpu().tolist()
             for row, (_, weight) in zip(rows, self._kept, strict=True):
                 before = self._sums or [0.0] * len(row)
                 self._sums = [s + weight * value for s, value in zip(before, row, strict=True)]

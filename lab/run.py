@@ -93,7 +93,7 @@ class Run:
         keep_log(self.folder / "log.txt")
         path = self.folder / "run.json"
         try:
-            sessions = list(json.loads(path.read_text())) if path.is_file() else []
+            sessions = list(json.loads(path.read_text("utf-8"))) if path.is_file() else []
         except (OSError, ValueError, TypeError):
             say(f"{path} cannot be read and is written anew")
             sessions = []

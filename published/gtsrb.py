@@ -169,7 +169,7 @@ def _training_photographs(folder: Path) -> list[Photograph]:
 
 def _test_photographs(table: Path, base: Path, images: Path) -> list[Photograph]:
     """Return the rows of a table that names files in `images`, or as paths from `base`."""
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         delimiter = ";" if ";" in file.readline() else ","
         file.seek(0)
         photographs = []
