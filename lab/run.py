@@ -32,7 +32,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from lab import checkpoint
-from lab.console import LabError, command, keep_log, say
+from lab.console import LabError, command, keep_log, launch, say
 from lab.files import attempt, write_whole
 from lab.folders import PROJECT
 from lab.runtime import Runtime
@@ -92,9 +92,8 @@ class Run:
                 say(f"Going on from {resumed}; what came after it is now in {place}")
         keep_log(self.folder / "log.txt")
         path = self.folder / "run.json"
-        try:
-            sessions = list(json.loads(path.read_text("utf-8"))) if path.is_file() else []
-        except (OSError, ValueError, TypeError):
+        sessions = sessions_of(self.folder)
+        if sessions is None:
             say(f"{path} cannot be read and is written anew")
             sessions = []
         sessions.append(session_of(runtime, seed, resumed, trained))
@@ -165,6 +164,31 @@ class Run:
             self._events.close()
 
 
+def sessions_of(folder: Path) -> list[dict[str, Any]] | None:
+    """Return what a folder's run.json holds; nothing where there is none, None of a damaged one."""
+    path = folder / "run.json"
+    try:
+        return list(json.loads(path.read_text("utf-8"))) if path.is_file() else []
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def left_off(folder: Path) -> Path | None:
+    """Return the checkpoint to go on from where torchrun has started a run's processes again.
+
+    None of any other start: what is in the folder is then of another launch.
+    """
+    name = launch()
+    if name is None:
+        return None
+    try:
+        path = checkpoint.resume_point(folder)
+    except LabError:  # it has come to none
+        return None
+    sessions = sessions_of(path.parent) if path.is_file() else None
+    return path if sessions and sessions[-1].get("launch") == name else None
+
+
 def best_epoch(
     history: Sequence[dict[str, Any]], ranks_by: str, schedule: str = "constant"
 ) -> int | None:
@@ -212,6 +236,7 @@ def session_of(
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": command(Path(sys.argv[0]).name, *sys.argv[1:]),
         "resumed": resumed and str(resumed),
+        "launch": launch(),
         "seed": seed,
         "trained": trained,
         "commit": commit(),

@@ -112,9 +112,25 @@ def start(device: str | None, precision: str = "auto") -> Runtime:
     elif kind == "cpu":
         keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+        join("nccl" if kind == "cuda" else "gloo", rank, world_size)
     name = best_precision(kind) if precision == "auto" else precision
     return Runtime(chosen, PRECISIONS[name], rank, world_size)
+
+
+def join(backend: str, rank: int, world_size: int) -> None:
+    """Join the group of processes that torchrun has started, or has started again on one machine.
+
+    It still has the addresses of those that have died, to which new ones would try to connect. On
+    several machines, which count restarts each by itself, README's command has it forget them.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or os.environ.get("LOCAL_WORLD_SIZE") != str(world_size):
+        dist.init_process_group(backend)
+        return
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, world_size, is_master=False)
+    store = dist.PrefixStore(f"restart_{restarts}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
 
 
 def best_device(world_size: int = 1) -> str:
