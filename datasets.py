@@ -39,6 +39,7 @@ from lab.folders import DATA_ROOT, near, split_folder
 from lab.holdout import held_out
 from lab.image_folder import MODES, read_images
 from lab.images import Preprocess, open_image
+from lab.runtime import upload
 from lab.settings import TrainSettings
 from world.missing import DRAWN, draw_missing
 
@@ -199,8 +200,8 @@ class ImageDataset(Dataset):
         """Return the images at `indices` at the network's size, uint8 (n, H, W, C)."""
         if self.images is None:
             read = [self.preprocess.fit(open_image(self.split.paths[index])) for index in indices]
-            return torch.from_numpy(np.stack(read)).to(self.labels.device)
-        pixels = self.images[torch.as_tensor(indices, device=self.images.device)]
+            return upload(torch.from_numpy(np.stack(read)), self.labels.device)
+        pixels = self.images[upload(torch.as_tensor(indices), self.images.device)]
         fits = pixels.shape[1:] == self.preprocess.shape
         return pixels if fits else self.preprocess.fit_batch(pixels)
 
@@ -214,7 +215,7 @@ class ImageDataset(Dataset):
             if self.preprocess != self.centred:
                 black, white = self.preprocess.bounds(images.device)
                 images = torch.lerp(black, white, self.centred.denormalize(images))
-        return images, self.labels[torch.as_tensor(indices, device=self.labels.device)]
+        return images, self.labels[upload(torch.as_tensor(indices), self.labels.device)]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         images, labels = self.__getitems__([index])

@@ -6,7 +6,8 @@ python train.py --dataset folder --data_root FOLDER          # on your own, one 
 python train.py --dataset folder --data_root FOLDER --network resnet18 --pretrained --lr 1e-4
 python train.py --resume checkpoints/default                 # go on where a run stopped
 python train.py --bn --stn --overfit_batch                   # can it learn at all? in seconds
-torchrun --nproc_per_node=2 train.py --bn --stn              # two processes
+torchrun --nproc_per_node=2 train.py --bn --stn              # two processes, or GPUs
+torchrun --nproc_per_node=2 --max_restarts=3 train.py ...    # that go on after one has died
 """
 
 from dataclasses import replace
@@ -29,11 +30,17 @@ def make_parser(task: Task) -> Parser:
     return parser
 
 
-def read(task: Task, defaults: dict[str, Any] | None = None) -> TrainFlags:
-    """Return what the command line says, with `defaults` where they are not the task's."""
+def read(
+    task: Task, defaults: dict[str, Any] | None = None, words: list[str] | None = None
+) -> TrainFlags:
+    """Return what the command line says, with `defaults` where they are not the task's.
+
+    Args:
+        words: in place of the command line.
+    """
     parser = make_parser(task)
     parser.set_defaults(**(defaults or {}))
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     settings, own = read_flags(args, TrainSettings), read_flags(args, task.Flags)
     return replace(read_flags(args, TrainFlags), settings=settings, own=own)
 
@@ -47,6 +54,7 @@ def main() -> None:
     if chosen.resume is None:
         flags = read(task := tasks.load(chosen.task))
 
+    from lab.run import left_off
     from tasks import training
 
     if chosen.resume is None:
@@ -55,6 +63,11 @@ def main() -> None:
     else:
         task, path, resumed = training.resume(chosen.resume)
         flags = replace(read(task, training.flags_of_run(task, path, resumed)), resume=path)
+    if (left := left_off(flags.ckpt_path)) is not None:
+        # What the command line says of the run, its checkpoint has; it may have begun with weights.
+        task, path, resumed = training.resume(left)
+        own = read(task, training.flags_of_run(task, path, resumed), [])
+        flags = replace(own, resume=path, device=flags.device, no_show=flags.no_show)
     training.run(task, flags, resumed, weights)
     if not flags.no_show and not flags.overfit_batch:
         from lab.drawing import show_figures

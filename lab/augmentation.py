@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lab.runtime import upload
+
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 # Ranges of the augmentation, each uniform and drawn per image; docs/signs.md says why each.
@@ -44,7 +46,7 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
     draw = partial(uniform, count, generator)
 
     def per_image(values: Tensor) -> Tensor:
-        return values.to(device).view(-1, 1, 1)
+        return upload(values, device).view(-1, 1, 1)
 
     # Saturation mixes with the grey image, contrast stretches about the image's mean, exposure
     # scales the light, i.e. (x + 1): together, per image, one affine map of its colours.
@@ -60,10 +62,10 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
 
     # A blend with the 3x3 mean is a blur of the blend's strength.
     blur = torch.rand(count, generator=generator) / BLUR_SHARE
-    blurred = (blur < 1).nonzero()[:, 0].to(device)
+    blurred = upload((blur < 1).nonzero()[:, 0], device)
     if len(blurred):
         sharp = images[blurred]
-        strength = blur.to(device)[blurred].view(-1, *(1,) * (images.dim() - 1))
+        strength = upload(blur, device)[blurred].view(-1, *(1,) * (images.dim() - 1))
         frames = sharp.flatten(1, -3)  # a clip's as channels: nothing mixes those
         soft = F.avg_pool2d(frames, 3, 1, 1, count_include_pad=False).view(sharp.shape)
         images[blurred] = torch.lerp(sharp, soft, strength)
@@ -78,7 +80,7 @@ def add_grain(images: Tensor, generator: torch.Generator, share: float, most: fl
     amount = torch.rand(len(images), generator=generator) / share
     grainy = (amount < 1).nonzero()[:, 0]
     # One pattern a batch: to draw one for each image would cost more than all else.
-    grain = torch.randn(images.shape[1:], generator=generator).to(images.device)
+    grain = upload(torch.randn(images.shape[1:], generator=generator), images.device)
     for index in grainy.tolist():
         images[index].add_(grain, alpha=most * float(amount[index])).clamp_(-1, 1)
     return images
@@ -134,7 +136,7 @@ def mirror_and_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     rows, columns = positions(height), positions(width)
     mirrored = torch.rand(count, 1, generator=generator) < 0.5
     columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
+    rows, columns = upload(rows, images.device), upload(columns, images.device)
     every = torch.arange(count, device=images.device)
     pixels = images.permute(0, 2, 3, 1)  # (N, H, W, C): a pixel's channels are copied together
     moved = pixels[every[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -164,7 +166,8 @@ def move(
         (zoom_x * angle.cos(), zoom_x * (slant - angle.sin()), 2 * draw(shift)),
         (zoom_y * angle.sin(), zoom_y * angle.cos(), 2 * draw(shift)),
     )
-    theta = torch.stack([torch.stack(row, 1) for row in rows], 1).to(images.device)  # (N, 2, 3)
+    theta = torch.stack([torch.stack(row, 1) for row in rows], 1)  # (N, 2, 3)
+    theta = upload(theta, images.device)
     grid = F.affine_grid(theta, images.shape, align_corners=False)
     # Repeat the border where the picture has moved away from it: black wedges would be a cue.
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -26,7 +26,7 @@ from lab.files import reason
 INTERRUPTED = "ckpt_interrupted.pth"
 SET_ASIDE = "previous_"  # begins the names of folders of earlier runs within a run's
 KINDS = {"configs": dict, "optimizer_state": dict, "settings": dict, "flags": dict,
-         "preprocess": dict, "class_names": list | tuple, "history": list,
+         "preprocess": dict, "scaler": dict, "class_names": list | tuple, "history": list,
          "epoch": int}  # fmt: skip
 ASSIGNED = 10  # the epoch that the assignment trains to, and tests
 # Under which other programs save weights, beside which some save an average of them, for example.

@@ -39,6 +39,12 @@ def process_rank() -> tuple[int, int]:
     return 0, 1
 
 
+def launch() -> str | None:
+    """Return the name that torchrun has, or was given, for a launch and all its restarts."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return name if process_rank()[1] > 1 and name != "none" else None
+
+
 _log: Path | None = None  # of the run at hand
 _unlogged: list[str] = []  # what was said since there was one
 

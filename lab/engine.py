@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,21 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from lab.console import LabError, as_text, command, counted, progress, say
-from lab.objective import Meter, Objective, loss_and_figures
-from lab.optimizers import average_weights, make_optimizer, make_schedule, resume_optimizer
+from lab.objective import Meter, Objective, Sums, loss_and_figures
+from lab.optimizers import Average, make_optimizer, make_schedule, resume_optimizer
 from lab.run import Run, best_epoch
 from lab.runtime import (
     Runtime,
     average_buffers,
+    generator_states,
     place,
     process_states,
+    restore_generators,
     restore_process,
     seed_epoch,
     to_device,
@@ -41,6 +44,9 @@ from lab.settings import TrainSettings
 CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
 AGREE_EVERY = 16  # steps between two looks, on a GPU, at whether another process is to stop
 NEVER = 2**62  # a step that no training comes to
+# A scale of losses below which fp16 holds no gradients: from the first one on, 36 steps are skipped
+# one after the other.
+LEAST_SCALE = 2.0**-20
 OVERFIT_STEPS, OVERFIT_SHARE = 200, 0.01  # at most; of the first loss, for a batch to be learned
 OVERFIT_SHOWN = (1, 2, 5, 10, 20, 50, 100, 200)
 
@@ -64,6 +70,8 @@ class Learner:
     Attributes:
         trained: the network, of several processes in what averages their gradients.
         tested: what is validated and saved: the network, or the average of its weights.
+        scaler: of losses in fp16, so that small gradients do not vanish; else does nothing.
+        skipped: steps of this epoch that were none, since gradients were not finite in fp16.
     """
 
     def __init__(
@@ -78,7 +86,9 @@ class Learner:
         self.network = self.trained = place(network, runtime)
         parameters = parameters or list(network.parameters())
         self.optimizer = make_optimizer(parameters, settings, runtime.device.type)
-        self.average = average_weights(self.network, settings.ema) if settings.ema else None
+        self.average = Average(self.network, settings.ema) if settings.ema else None
+        self.scaler = GradScaler(runtime.device.type, enabled=runtime.scales)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=runtime.device)
 
     @property
     def tested(self) -> nn.Module:
@@ -100,6 +110,8 @@ class Learner:
     def begin(self, total: int, done: int = 0) -> Self:
         """Get ready for the first step of a run of `total`, of which `done` are behind it."""
         self.schedule = make_schedule(self.optimizer, self.settings, total, done)
+        if self.runtime.scales:  # the first steps may be none of the optimizer's
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         if self.runtime.world_size > 1:
             if self.runtime.device.type == "cuda":
                 self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
@@ -119,31 +131,85 @@ class Learner:
 
         `share` weights this process's gradient.
         """
+        buffers = self._buffers()
         with self.runtime.autocast():
             loss, figures = loss_and_figures(self.objective.loss(self.trained, inputs, targets))
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * share).backward()
+        self.scaler.scale(loss * share).backward()
         if self.settings.clip_norm:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
+        self._move(buffers)
         self.schedule.step()
         if self.average is not None:
-            self.average.update_parameters(self.trained)
+            self.average.update(self.network)
         return loss.detach(), figures
+
+    def _buffers(self) -> list[Tensor]:
+        """Return, where a step may come to nothing, a copy of what it changes besides weights."""
+        return [buffer.clone() for buffer in self.network.buffers() if self.runtime.scales]
+
+    def _move(self, buffers: list[Tensor]) -> None:
+        """Have the optimizer take its step; of gradients that are not finite, none.
+
+        In fp16, they come of a scale that is too high, and is halved, or of inputs that are beyond
+        the type, from which batch norm's statistics would not recover: all stays as it was.
+
+        Args:
+            buffers: as `_buffers` returned them before the step.
+        """
+        if not self.runtime.scales:
+            self.optimizer.step()
+            return
+        one = torch.ones((), device=self.runtime.device)
+        scale = self.scaler.scale(one)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        skipped = self.scaler.scale(one) < scale
+        self.skipped += skipped
+        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(torch.where(skipped, before, buffer))
 
     @torch.no_grad()
     def loss_is_finite(self, inputs: Any, targets: Any) -> Tensor:
-        """Return, as a boolean on the device, whether the network, as tested, can go on."""
-        with self.runtime.autocast():
+        """Return, as a boolean on the device, whether the network, as tested, can go on.
+
+        Where steps are skipped, what fp16 cannot hold is no reason to stop.
+        """
+        with (self.runtime.in_fp32 if self.runtime.scales else self.runtime).autocast():
             loss = self.objective.loss(self.network.eval(), inputs, targets)
         return loss_and_figures(loss)[0].isfinite()
+
+    def all_can_go_on(self, inputs: Any, targets: Any) -> bool:
+        """Return `loss_is_finite` of all processes, in the middle of an epoch."""
+        generators = generator_states(self.runtime)
+        finite = self.runtime.least(self.loss_is_finite(inputs, targets).float())
+        restore_generators(generators, self.runtime)
+        self.train()
+        return bool(finite)
+
+    def check_scale(self) -> None:
+        """Raise a LabError where hardly a step has been taken in fp16."""
+        if self.runtime.scales and self.scaler.get_scale() < LEAST_SCALE:
+            raise LabError(
+                "fp16 cannot hold the numbers of this network, step after step was skipped: "
+                "train it with --precision fp32"
+            )
+
+    def take_skipped(self) -> int:
+        """Return the steps skipped since the last call."""
+        skipped = int(self.skipped)
+        self.skipped.zero_()
+        return skipped
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds of it."""
         state = {"model_state": self.tested.state_dict()}
         if self.average is not None:
-            averaged = int(self.average.n_averaged)
+            averaged = self.average.count
             state |= {"raw_state": self.network.state_dict(), "averaged": averaged}
+        if self.runtime.scales:
+            state["scaler"] = self.scaler.state_dict() | {"skipped": int(self.skipped)}
         return state | {"optimizer_state": self.optimizer.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -156,7 +222,11 @@ class Learner:
         if "raw_state" in state:  # then the network came here with the average
             self.network.load_state_dict(state["raw_state"])
             if self.average is not None:
-                self.average.n_averaged.fill_(state["averaged"])
+                self.average.count = state["averaged"]
+        if self.runtime.scales and "scaler" in state:
+            own = dict(state["scaler"])
+            self.skipped.fill_(own.pop("skipped"))
+            self.scaler.load_state_dict(own)
 
     def finish(self) -> None:
         """Leave the network with the weights that are tested."""
@@ -219,30 +289,39 @@ class Tally:
 
     def __init__(self, runtime: Runtime):
         self.runtime, self.names, self.inputs = runtime, ("loss",), 0  # inputs of this process
-        self.sums = torch.zeros(1, dtype=torch.float64, device=runtime.device)
+        self.sums = Sums()
         self.bad_step = torch.full((), NEVER, device=runtime.device)
 
     def add(self, step: int, count: int, loss: Tensor, figures: dict[str, Tensor]) -> None:
-        """Add the means over a step's inputs."""
-        self.names = ("loss", *figures)
-        means = torch.stack([loss, *figures.values()]).detach()
-        self.sums = self.sums + means.double() * count
+        """Add the means over a step's inputs; of fp16, only of a loss that it can hold."""
+        self.names, finite = ("loss", *figures), loss.isfinite()
+        means = torch.stack([loss, *figures.values(), torch.ones_like(loss)]).detach()
+        if self.runtime.scales:
+            means = means.where(finite, 0)
+        self.sums.add(means, count)
         self.inputs += count
-        self.note(step, loss.isfinite())
+        self.note(step, finite)
 
     def note(self, step: int, finite: Tensor) -> None:
         """Note whether a step has left things finite."""
         self.bad_step = torch.where(finite, self.bad_step, self.bad_step.clamp(max=step))
 
-    def check(self, label: str) -> None:
-        """Raise Diverged once the loss of a step, in any process, was not finite."""
+    def check(self, label: str, can_go_on: Callable[[], bool] | None = None) -> None:
+        """Raise Diverged once the loss of a step, in any process, was not finite.
+
+        Args:
+            can_go_on: asked whether it was fp16 alone that could not hold the loss.
+        """
         if (step := int(self.runtime.least(self.bad_step))) < NEVER:
-            raise Diverged(f"the loss is no longer finite since step {step} of {label}")
+            if not self.runtime.scales or can_go_on is None or not can_go_on():
+                raise Diverged(f"the loss is no longer finite since step {step} of {label}")
+            self.bad_step.fill_(NEVER)
 
     def totals(self) -> tuple[dict[str, float], int]:
         """Return sums over the inputs of all processes, and their number."""
-        own = torch.cat([self.sums, self.sums.new_tensor([self.inputs])])
-        *sums, inputs = self.runtime.total(own).tolist()
+        *sums, counted, inputs = self.runtime.totals(*self.sums.now(), self.inputs)
+        every = inputs / counted if counted else math.nan  # of fp16, some were not added
+        sums = [total * every for total in sums]
         return dict(zip(self.names, sums, strict=True)), int(inputs)
 
 
@@ -285,7 +364,8 @@ def train_one_epoch(
         loss, figures = learner.step(inputs, targets, share)
         tally.add(step, count, loss, figures)
         if step % CHECK_EVERY == 0:
-            tally.check(label)
+            learner.check_scale()
+            tally.check(label, partial(learner.all_can_go_on, inputs, targets))
             bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
         if runtime.world_size > 1:
             stopped = step % agree_every == 0 and bool(wish)
@@ -293,9 +373,10 @@ def train_one_epoch(
             stopped = stop is not None and stop.made
         if stopped:
             break
+    tally.check(label, partial(learner.all_can_go_on, inputs, targets))
     if not stopped:
         tally.note(step, learner.loss_is_finite(inputs, targets))
-    tally.check(label)
+        tally.check(label)
     state.add(*tally.totals())
     state.seconds = time.perf_counter() - began
     return not stopped
@@ -421,10 +502,16 @@ def _measure(
     if not learner.has_frozen_body:
         average_buffers(learner.networks, runtime)
     row = {"epoch": epoch, **state.means()}
+    if runtime.scales:
+        learner.check_scale()
+        row["skipped_steps"] = learner.take_skipped()
     due = epoch % settings.val_interval == 0 or epoch == settings.epoch
     if val_loader is not None and due:
         meter = learner.objective.meter()
         figures = evaluate(learner.tested, meter, val_loader, runtime, "validating")
+        if runtime.scales and not math.isfinite(figures.get("loss", 0.0)):
+            meter = learner.objective.meter()
+            figures = evaluate(learner.tested, meter, val_loader, runtime.in_fp32, "validating")
         row |= {f"val_{name}": value for name, value in figures.items()}
     finite = [value.isfinite().all() for value in learner.networks.state_dict().values()]
     if not torch.stack(finite).all():
@@ -456,6 +543,8 @@ def _epoch_line(row: dict[str, Any], ranks_by: str, epochs: int) -> str:
     measured = ", not validated" if ranks_by else ""
     if figure is not None:
         measured = f", val {ranks_by} {as_text(figure)}"
+    if row.get("skipped_steps"):
+        measured += f", {row['skipped_steps']} steps skipped (fp16)"
     minutes, seconds = divmod(round(row["seconds"] * (epochs - row["epoch"])), 60)
     return (
         f"Epoch {row['epoch']:2d}/{epochs}: loss {row['loss']:.4f}{measured}, "
@@ -486,9 +575,11 @@ def overfit(
     learner.train()
     inputs, targets = to_device(batch, runtime)
     say(f"Learning {len(inputs)} training images by heart")
-    losses: list[float] = []
+    losses, learned = [], False
     for step in range(1, OVERFIT_STEPS + 1):
         loss, figures = learner.step(inputs, targets)
+        if runtime.scales and not loss.isfinite():
+            continue  # a step that was skipped
         losses.append(loss.item())
         learned = losses[-1] < OVERFIT_SHARE * losses[0]
         over = learned or not math.isfinite(losses[-1])
@@ -502,4 +593,4 @@ def overfit(
         say(f"It can learn: after {done} the loss is below a hundredth of the first")
     else:
         say("It has not learned them: try another --lr, or look for a fault in network and loss")
-    return losses[-1] / losses[0]
+    return losses[-1] / losses[0] if losses else math.nan

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from lab.folders import DATA_ROOT, near
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CKPT_PATH = Path("checkpoints/default")
 VISUALIZED = Path("visualized")
 
@@ -212,7 +212,8 @@ def data_root(default: str) -> Any:
     return flag(None, Path, f"{text} (default: {default})", "--path")
 
 
-device = partial(flag, None, ("cpu", "cuda"), "default: cuda when there is one, else cpu")
+DEVICES = ("cpu", "cuda", "mps")
+device = partial(flag, None, DEVICES, "default: the best there is, of cuda, mps and cpu")
 precision = partial(flag, None, PRECISIONS, "default: what the run was trained in")
 save_dir = partial(flag, VISUALIZED, Path, "folder of the pictures")
 no_show = partial(flag, False, bool, "save pictures without opening windows of them", undone=False)

@@ -25,6 +25,7 @@ from torch import Tensor
 from lab.console import LabError, say
 from lab.files import attempt, reason
 from lab.folders import printable
+from lab.runtime import upload
 
 # Of damaged metadata, of palettes, of many pixels: a picture is read, or named and left out.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -127,9 +128,9 @@ class Preprocess:
         return top, left
 
     def _per_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        mean = torch.tensor(self.mean, device=device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=device).view(-1, 1, 1)
-        return std, mean / std
+        mean = torch.tensor(self.mean).view(-1, 1, 1)
+        std = torch.tensor(self.std).view(-1, 1, 1)
+        return upload(std, device), upload(mean / std, device)
 
 
 def centred(pixels: Tensor) -> Tensor:

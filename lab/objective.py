@@ -14,10 +14,12 @@ Each of `tasks/` has one; `engine.fit` trains any network on any of them.
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from lab.runtime import Runtime
 
+KEPT = 1000  # values that wait to be added up
 Loss = Tensor | tuple[Tensor, dict[str, Tensor]]
 
 
@@ -49,6 +51,34 @@ class Objective(Protocol):
 
     def meter(self) -> Meter | None:
         """Return a new meter; None where there is nothing to measure."""
+
+
+class Sums:
+    """Sums of what comes batch by batch, exact to float64 on every device.
+
+    A device may know no float64 (mps), and to wait for one costs: values stay there as they come,
+    and are added up on the CPU.
+    """
+
+    def __init__(self) -> None:
+        self._sums: list[float] = []
+        self._kept: list[tuple[Tensor, float]] = []
+
+    def add(self, values: Tensor, weight: float = 1.0) -> None:
+        """Add values (K,) of the device, each times `weight`."""
+        self._kept.append((values.detach(), weight))
+        if len(self._kept) == KEPT:
+            self.now()
+
+    def now(self) -> list[float]:
+        """Return the K sums; none where nothing was added."""
+        if self._kept:
+            rows = torch.stack([values for values, _ in self._kept]).cpu().tolist()
+            for row, (_, weight) in zip(rows, self._kept, strict=True):
+                before = self._sums or [0.0] * len(row)
+                self._sums = [s + weight * value for s, value in zip(before, row, strict=True)]
+            self._kept = []
+        return self._sums
 
 
 def loss_and_figures(result: Loss) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,14 +1,15 @@
 """Optimizers and learning rates' courses by name, also for a run that goes on with other ones."""
 
+import copy
 import inspect
 import math
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
-from torch.optim.swa_utils import AveragedModel
 
 from lab.console import LabError
 from lab.runtime import computes_bf16
@@ -33,8 +34,12 @@ def make_optimizer(parameters: Any, settings: TrainSettings, device: str) -> Opt
         options["momentum"] = settings.momentum
     if settings.optim_type in FUSED and not (settings.optim_type == "adagrad" and device != "cpu"):
         options["fused"] = True
-    optimizer = uncompiled(getattr(torch.optim, OPTIMIZERS[settings.optim_type]))
-    return optimizer(parameters, **options)
+    made = uncompiled(getattr(torch.optim, OPTIMIZERS[settings.optim_type]))(parameters, **options)
+    if options.get("momentum"):
+        # A scaler may pass over the first step, and SGD's own buffer is then whatever memory held.
+        for weight in (own for group in made.param_groups for own in group["params"]):
+            made.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return made
 
 
 def uncompiled(optimizer: type[Optimizer]) -> type[Optimizer]:
@@ -67,6 +72,7 @@ class Muon(uncompiled(torch.optim.AdamW)):
     def __init__(self, parameters: Any, dtype: torch.dtype = torch.float32, **options: Any):
         self.dtype = dtype
         super().__init__(parameters, fused=True, **options)
+        self._step_supports_amp_scaling = False  # a scaler is to pass over all of a step
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -163,15 +169,30 @@ def make_schedule(
     return LambdaLR(optimizer, course[settings.schedule], last_epoch=done - 1)
 
 
-def average_weights(model: nn.Module, decay: float) -> AveragedModel:
-    """Return a copy of a network that holds an exponential moving average of its weights.
+class Average:
+    """A copy of a network that holds an exponential moving average of its weights.
 
     It forgets faster at first, at step t by (1 + t) / (10 + t), lest it remember the random start.
+    torch.optim's AveragedModel counts its steps on the device, which every step would wait for.
+
+    Attributes:
+        module: the copy.
+        count: steps that it is an average of.
     """
 
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        rate = 1 - ((1 + count) / (10 + count)).clamp(max=decay)  # stays on the device
-        for mean, value in zip(averaged, current, strict=True):
-            mean.lerp_(value, rate) if mean.is_floating_point() else mean.copy_(value)
+    def __init__(self, network: nn.Module, decay: float):
+        self.module, self.decay, self.count = copy.deepcopy(network), decay, 0
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take in the network's weights and statistics of now."""
+        count = torch.tensor(self.count)
+        rate = float(1 - ((1 + count) / (10 + count)).clamp(max=self.decay)) if self.count else 1.0
+        for mean, value in zip(_tensors(self.module), _tensors(network), strict=True):
+            whole = rate == 1 or not mean.is_floating_point()
+            mean.copy_(value) if whole else mean.lerp_(value, rate)
+        self.count += 1
+
+
+def _tensors(network: nn.Module) -> chain[Tensor]:
+    return chain(network.parameters(), network.buffers())

@@ -33,7 +33,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from lab import checkpoint
-from lab.console import LabError, command, keep_log, say
+from lab.console import LabError, command, keep_log, launch, say
 from lab.files import alone, attempt, read_text, write_whole
 from lab.folders import PROJECT
 from lab.runtime import Runtime
@@ -188,6 +188,22 @@ class Run:
             self._events.close()
 
 
+def left_off(folder: Path) -> Path | None:
+    """Return the checkpoint to go on from where torchrun has started a run's processes again.
+
+    None of any other start: what is in the folder is then of another launch.
+    """
+    name = launch()
+    if name is None:
+        return None
+    try:
+        path = checkpoint.resume_point(folder)
+    except LabError:  # it has come to none
+        return None
+    sessions = read_sessions(path.parent) if path.is_file() else None
+    return path if sessions and sessions[-1].get("launch") == name else None
+
+
 def best_epoch(
     history: Sequence[dict[str, Any]], ranks_by: str, schedule: str = "constant"
 ) -> int | None:
@@ -281,6 +297,7 @@ def session_of(
         "ended": None,
         "command": command(Path(sys.argv[0]).name, *sys.argv[1:]),
         "resumed": resumed and str(resumed),
+        "launch": launch(),
         "seed": seed,
         "trained": trained,
         "commit": commit(),

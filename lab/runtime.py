@@ -3,8 +3,8 @@
 import contextlib
 import ctypes
 import os
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lab.console import LabError, UsageError, process_rank
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,17 @@ class Runtime:
     @property
     def precision(self) -> str:
         """The name of the forward pass's precision."""
-        return "bf16" if self.autocast_dtype else "fp32"
+        return next(name for name, dtype in PRECISIONS.items() if dtype == self.autocast_dtype)
+
+    @property
+    def scales(self) -> bool:
+        """Whether small gradients vanish in the precision, so that losses have to be scaled."""
+        return self.autocast_dtype == torch.float16
+
+    @property
+    def in_fp32(self) -> Self:
+        """The same device in float32 throughout."""
+        return replace(self, autocast_dtype=None)
 
     def autocast(self) -> torch.autocast:
         """Return the context of a forward pass."""
@@ -38,6 +51,13 @@ class Runtime:
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
+
+    def totals(self, *numbers: float) -> list[float]:
+        """Return sums of numbers over all processes."""
+        if self.world_size == 1:
+            return list(numbers)
+        # Several processes compute on CPUs or on CUDA devices, which know float64.
+        return self.total(torch.tensor(numbers, dtype=torch.float64, device=self.device)).tolist()
 
     def least(self, values: Tensor) -> Tensor:
         """Return the smallest of each value over all processes."""
@@ -67,26 +87,66 @@ def start(device: str | None, precision: str = "auto") -> Runtime:
     """Choose device and precision, and join the process group when torchrun started us.
 
     Args:
-        device: cpu, cuda or None for cuda where there is one.
-        precision: fp32, bf16 or auto: bf16 where the processor computes in it.
+        device: cpu, cuda, mps or None for the best there is.
+        precision: fp32, bf16, fp16 or auto (`best_precision`).
 
     Raises:
-        LabError: cuda asked for, but there is none.
+        LabError: the device that is asked for is not there.
+        UsageError: several processes are to share what serves one.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise LabError("--device cuda: this machine has no CUDA device; leave the flag out for cpu")
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     rank, world_size = process_rank()
+    kind = device or best_device(world_size)
+    if kind in AVAILABLE and not AVAILABLE[kind]():
+        raise LabError(f"--device {kind}: this machine has none; leave the flag out for the best")
+    if kind == "mps" and world_size > 1:
+        raise UsageError("--device mps serves one process: leave out torchrun, or the flag")
     local_rank = int(os.environ.get("LOCAL_RANK", 0)) if world_size > 1 else 0
+    if kind == "cuda" and local_rank >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UsageError(
+            f"more processes than the {count} CUDA devices here: --nproc_per_node {count}"
+        )
     chosen = torch.device(kind, local_rank if kind == "cuda" else None)
     if kind == "cuda":
         torch.cuda.set_device(chosen)
-    else:
+    elif kind == "cpu":
         keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
-    bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(kind))
-    return Runtime(chosen, torch.bfloat16 if bf16 else None, rank, world_size)
+        join("nccl" if kind == "cuda" else "gloo", rank, world_size)
+    name = best_precision(kind) if precision == "auto" else precision
+    return Runtime(chosen, PRECISIONS[name], rank, world_size)
+
+
+def join(backend: str, rank: int, world_size: int) -> None:
+    """Join the group of processes that torchrun has started, or has started again on one machine.
+
+    It still has the addresses of those that have died, to which new ones would try to connect. On
+    several machines, which count restarts each by itself, README's command has it forget them.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or os.environ.get("LOCAL_WORLD_SIZE") != str(world_size):
+        dist.init_process_group(backend)
+        return
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, world_size, is_master=False)
+    store = dist.PrefixStore(f"restart_{restarts}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+
+
+def best_device(world_size: int = 1) -> str:
+    """Return the fastest kind of device here; an `mps` serves a single process."""
+    kinds = [kind for kind in AVAILABLE if kind == "cuda" or world_size == 1]
+    return next((kind for kind in kinds if AVAILABLE[kind]()), "cpu")
+
+
+def best_precision(kind: str) -> str:
+    """Return bf16 where the device computes in it; else fp16 on CUDA, fp32 elsewhere.
+
+    CUDA devices before Ampere (T4, RTX 20, GTX) have fast fp16 and emulate bf16.
+    """
+    if computes_bf16(kind):
+        return "bf16"
+    return "fp16" if kind == "cuda" else "fp32"
 
 
 def keep_freed_memory() -> None:
@@ -108,14 +168,25 @@ def start_as(state: dict[str, Any], device: str | None, precision: str | None) -
 
 
 def computes_bf16(kind: str) -> bool:
-    """True where the processor has bf16 arithmetic, not only a way to emulate it."""
+    """True where the device is known to have bf16 arithmetic, not only a way to emulate it."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "mps":  # some have it, and nothing tells which
+        return False
     # ATEN_CPU_CAPABILITY=avx2 has torch keep to that, whatever the processor knows besides.
     names = ("avx512_bf16", "amx_bf16", "bf16")  # of x86, of x86, of ARM
     if torch.backends.cpu.get_cpu_capability() == "AVX2":
         return False
     return any(torch.cpu.get_capabilities().get(name) for name in names)
+
+
+def upload(values: Tensor, device: str | torch.device) -> Tensor:
+    """Bring what lies in memory to a device; nothing waits for it.
+
+    CUDA copies by itself what lies in pages that stay where they are.
+    """
+    waits = torch.device(device).type != "cuda" or values.device.type != "cpu"
+    return values.to(device) if waits else values.pin_memory().to(device, non_blocking=True)
 
 
 def to_device(batch: Any, runtime: Runtime) -> Any:
@@ -128,7 +199,7 @@ def to_device(batch: Any, runtime: Runtime) -> Any:
         layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
         known = layouts if batch.is_floating_point() else {}
         layout = known.get(batch.dim(), torch.preserve_format)
-        return batch.to(runtime.device, memory_format=layout, non_blocking=True)
+        return upload(batch, runtime.device).to(memory_format=layout)
     if isinstance(batch, dict):
         return {name: to_device(value, runtime) for name, value in batch.items()}
     if isinstance(batch, list | tuple):
@@ -160,15 +231,28 @@ def seed_epoch(seed: int, epoch: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]))
 
 
+def generator_states(runtime: Runtime) -> dict[str, Tensor]:
+    """Return the states of the generators that dropout draws from, by the kind of device."""
+    states = {"cpu": torch.get_rng_state()}
+    if (kind := runtime.device.type) != "cpu":
+        states[kind] = torch.get_device_module(kind).get_rng_state()
+    return states
+
+
+def restore_generators(states: dict[str, Any], runtime: Runtime) -> None:
+    """Take up what `generator_states` returned, on another kind of device as well."""
+    torch.set_rng_state(states["cpu"].cpu())
+    if (kind := runtime.device.type) != "cpu" and kind in states:
+        torch.get_device_module(kind).set_rng_state(states[kind].cpu())
+
+
 def process_states(networks: nn.Module, runtime: Runtime) -> list[dict[str, Any]]:
     """Return of every process what it alone has in the middle of an epoch.
 
     That is the state of the generators that dropout draws from and, of several processes, the
     running statistics of batch norm.
     """
-    own: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if runtime.device.type == "cuda":
-        own["cuda"] = torch.cuda.get_rng_state()
+    own: dict[str, Any] = generator_states(runtime)
     if runtime.world_size > 1:
         own["buffers"] = [buffer.cpu() for buffer in networks.buffers()]
     return runtime.gather(own)
@@ -179,9 +263,7 @@ def restore_process(states: list[dict[str, Any]], networks: nn.Module, runtime: 
     if len(states) != runtime.world_size:
         return
     own = states[runtime.rank]
-    torch.set_rng_state(own["cpu"].cpu())
-    if "cuda" in own and runtime.device.type == "cuda":
-        torch.cuda.set_rng_state(own["cuda"].cpu())
+    restore_generators(own, runtime)
     for buffer, saved in zip(networks.buffers(), own.get("buffers", ()), strict=False):
         buffer.copy_(saved)
 

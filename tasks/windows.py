@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lab.batches import load_batches
 from lab.images import as_input, centred, open_image
+from lab.runtime import upload
 from tasks.annotated import shrink
 
 
@@ -77,7 +78,7 @@ class WindowDataset(Dataset):
         windows = self.windows_in(getattr(indices, "epoch", 1))
         own = [k // self.windows.each for k in indices]
         pixels, targets = self.cut_windows(own, windows, generator)
-        images = centred(pixels.to(self.device))
+        images = centred(upload(pixels, self.device))
         return self.vary(images, generator) if self.windows.vary else images, targets
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
@@ -91,7 +92,7 @@ class WindowDataset(Dataset):
         images = torch.zeros(len(pictures), 3, height, width, device=self.device)
         for image, picture in zip(images, pictures, strict=True):
             own = image[:, : picture.shape[0], : picture.shape[1]]
-            own.copy_(as_input(picture).to(self.device)[0])
+            own.copy_(upload(as_input(picture), self.device)[0])
         return images
 
     def windows_in(self, epoch: int) -> Any:

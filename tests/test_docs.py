@@ -22,7 +22,7 @@ from tests.support import PROJECT, main_of
 
 PAGES = [PROJECT / "README.md", PROJECT / "README.zh.md", *sorted((PROJECT / "docs").glob("*.md"))]
 TRANSLATED = [page for page in PAGES if page.with_suffix(".zh.md").is_file()]
-COMMAND = re.compile(r"(?:python|torchrun --nproc_per_node=2) (?:\S+/)?(\w+\.py)((?: [^`#&|]+)?)")
+COMMAND = re.compile(r"(?:python|torchrun(?: -\S+)+) (?:\S+/)?(\w+\.py)((?: [^`#&|]+)?)")
 ROOMS = "|".join(path.name for path in PROJECT.iterdir()
                  if path.suffix == ".py" or (path / "__init__.py").is_file())  # fmt: skip
 PLACE = re.compile(rf"`((?:{ROOMS})(?:/[a-z_]+(?:\.py)?)*/?)(?::([\w.]+))?`")
@@ -128,10 +128,14 @@ class CommandTest(unittest.TestCase):
 
     def test_the_setup_commands(self):
         """Two lines install into a folder of their own, and run the main job and the tests."""
-        lines = [line for line in PAGES[0].read_text().splitlines() if "pip install" in line]
-        self.assertEqual([line.split()[-1] for line in lines], ["--stn", "unit_test.py"])
-        for line in lines:
+        lines = [line for line in PAGES[0].read_text("utf-8").splitlines() if "pip install" in line]
+        ends = [line.split()[-1] for line in lines]
+        self.assertEqual(ends, ["--stn", "unit_test.py", "--stn"])
+        for line in lines[:2]:
             self.assertIn(".venv/bin/pip install -q -r requirements.txt && .venv/bin/python", line)
+        # Where PowerShell has neither `python3` nor `&&`.
+        same = lines[0].replace("python3", "py -3.11", 1).replace(" &&", ";")
+        self.assertEqual(lines[2], same.replace(".venv/bin/", ".venv\\Scripts\\"))
 
 
 def parts(page):

@@ -31,7 +31,7 @@ import train as train_script
 from lab import checkpoint, engine
 from lab.files import alone
 from lab.images import Preprocess
-from lab.optimizers import average_weights
+from lab.optimizers import Average
 from networks import Classifier
 from tasks import TestFlags
 from tasks.classification import results
@@ -663,6 +663,19 @@ finally:
     if os.environ["RANK"] == "1":
         marker.write_text(" ".join(path.name for path in folder.glob("*.pth")))
 """
+# Dies without a word in the second epoch, in the first of its lives.
+DYING = """
+import itertools, os, runpy, signal, sys
+from tasks.classification.objective import ClassificationObjective as Objective
+steps, loss = itertools.count(), Objective.loss
+def dying(*arguments):
+    lives = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
+    if next(steps) == 30 and lives == ("1", "0"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss(*arguments)
+Objective.loss, sys.argv[0] = dying, "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
 
 
 class DistributedTest(ScriptCase):
@@ -706,8 +719,11 @@ class DistributedTest(ScriptCase):
         cls.done = [dict(zip(runs, result, strict=True)) for result in results]
 
     @classmethod
-    def torchrun(cls, code, *arguments):
-        """Start a script in two processes, in a group of their own as a shell would."""
+    def torchrun(cls, code, *arguments, restarts=0):
+        """Start a script in two processes, in a group of their own as a shell would.
+
+        restarts: how often; torchrun then gives the launch a name.
+        """
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -716,7 +732,8 @@ class DistributedTest(ScriptCase):
         return subprocess.Popen(
             [
                 sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-                f"--master_port={port}", str(file), *map(str, arguments),
+                f"--max_restarts={restarts}" if restarts else f"--master_port={port}",
+                str(file), *map(str, arguments),
             ],
             cwd=PROJECT, env=environment() | {"PYTHONPATH": str(PROJECT)}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -787,6 +804,29 @@ class DistributedTest(ScriptCase):
         self.assertEqual(output.count("Epoch  1/2"), 1)
         self.assertEqual(len(list((self.base / "plain").glob("events.*"))), 1)
 
+    def test_killed_and_started_again(self):
+        """Of the same command: from its last checkpoint to the weights of an unbroken run.
+
+        Not from another run's that was in the folder, and not with what is of a beginning alone.
+        """
+        folder, data = self.base / "killed", ("--data_root", self.data)
+        shutil.copytree(self.base / "plain", folder)
+        own = (*self.exact, *data, "--ckpt_path", folder)
+        process = self.torchrun(DYING, *own, restarts=1)
+        output, errors = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 0, output + errors)
+        self.assertIn("exitcode: -9", errors)
+        self.assertEqual(output.count("Epoch  1/2"), 1, output)
+        self.assert_same_weights(*(path / "ckpt_epoch_2.pth" for path in (
+            self.base / "whole", folder
+        )))  # fmt: skip
+        self.assertTrue((folder / "previous_1" / "ckpt_epoch_2.pth").is_file())
+        first, again = json.loads((folder / "run.json").read_text())[-2:]
+        self.assertEqual(first["launch"], again["launch"])
+        self.assertEqual(
+            (first["resumed"], again["resumed"]), (None, str(folder / "ckpt_epoch_1.pth"))
+        )
+
     def test_statistics_are_averaged(self):
         """Batch norm's are the mean of what each process has seen of its own images."""
         state = checkpoint.load(self.base / "still" / "ckpt_epoch_1.pth")
@@ -798,13 +838,13 @@ class DistributedTest(ScriptCase):
             for layer in model.modules():
                 if hasattr(layer, "reset_running_stats"):
                     layer.reset_running_stats()
-            average = average_weights(model, 0.5)
+            average = Average(model, 0.5)
             loader = datasets.make_loader(
                 split, preprocess, 7, shuffle=True, seed=0, rank=rank, world_size=2
             )
             for images, _ in loader:
                 model(images)
-                average.update_parameters(model)
+                average.update(model)
             seen.append(dict(model.named_buffers()))
             averaged.append(dict(average.module.named_buffers()))
         for key, (first, second) in (("raw_state", seen), ("model_state", averaged)):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lab.objective import Sums
 from lab.runtime import Runtime
 
 
@@ -45,12 +46,12 @@ class ClassificationMeter:
     def __init__(self) -> None:
         self._labels: list[Tensor] = []
         self._predictions: list[Tensor] = []
-        self._loss_sum: Tensor | float = 0.0
+        self._losses = Sums()
 
     def update(self, network: nn.Module, inputs: Tensor, labels: Tensor) -> None:
         """Classify a batch."""
         logits = network(inputs).float()
-        self._loss_sum += F.cross_entropy(logits, labels, reduction="sum").double()
+        self._losses.add(F.cross_entropy(logits, labels, reduction="sum")[None])
         self._labels.append(labels)
         self._predictions.append(logits.argmax(1))
 
@@ -66,9 +67,8 @@ class ClassificationMeter:
         """Return `loss` and `accuracy`, means over the inputs of all processes."""
         labels, predictions = self.labels, self.predictions
         correct = (labels == predictions).sum().item()
-        sums = [float(self._loss_sum), correct, len(labels)]
-        sums = torch.tensor(sums, dtype=torch.float64, device=runtime.device)
-        loss, correct, count = runtime.total(sums).tolist()
+        (own,) = self._losses.now() or [0.0]
+        loss, correct, count = runtime.totals(own, correct, len(labels))
         return {"loss": loss / count, "accuracy": correct / count}
 
 

@@ -36,6 +36,7 @@ from lab.augmentation import cut
 from lab.console import LabError, counted, say
 from lab.folders import DATA_ROOT, printable
 from lab.images import open_image
+from lab.runtime import upload
 from tasks.annotated import (
     AnnotatedSource,
     as_annotated,
@@ -308,7 +309,7 @@ class DetectionDataset(WindowDataset):
         return len(self.split.boxes[index])
 
     def _on_device(self, target: Target) -> Target:
-        return {name: value.to(self.device) for name, value in target.items()}
+        return {name: upload(value, self.device) for name, value in target.items()}
 
 
 def target_of(boxes: np.ndarray, labels: np.ndarray, ignored: np.ndarray) -> Target:

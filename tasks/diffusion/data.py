@@ -27,7 +27,7 @@ from lab.console import LabError, progress
 from lab.files import read_text
 from lab.folders import DATA_ROOT, printable
 from lab.images import Preprocess
-from lab.runtime import Runtime
+from lab.runtime import Runtime, upload
 from tasks.diffusion.words import encode_prompts, restore_tokenizer
 from tasks.loaders import Source, find_made, root_of, val_share_of
 from tasks.trained import Trained
@@ -146,12 +146,12 @@ class LatentDataset(Dataset):
         return len(self.latents)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        chosen = torch.as_tensor(indices, device=self.latents.device)
+        chosen = upload(torch.as_tensor(indices), self.latents.device)
         which = torch.zeros(len(indices), dtype=torch.int64)
         if self.vary:
             generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))
             which = torch.randint(self.ids.shape[1], which.shape, generator=generator)
-        return self.latents[chosen], self.ids[chosen, which.to(chosen.device)]
+        return self.latents[chosen], self.ids[chosen, upload(which, chosen.device)]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         latents, ids = self.__getitems__([index])

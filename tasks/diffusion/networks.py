@@ -229,19 +229,19 @@ def decorrelate(vae: AutoencoderKL, latents: Tensor) -> None:
         latents: of pictures, (N, C, h, w), in the old basis.
     """
     quant, post = vae.quant_conv, vae.post_quant_conv
-    places = latents.movedim(1, -1).flatten(0, -2).double().to(quant.weight.device)
+    places = latents.movedim(1, -1).flatten(0, -2).cpu().double()  # not every device knows it
     mean = places.mean(0)
     variances, directions = torch.linalg.eigh(places.T.cov())
     deviations = (variances.clamp(min=0) + FLOOR).sqrt()
     into, back = (directions / deviations).T, directions * deviations
     count = len(mean)
-    weight, bias = quant.weight[:count, :, 0, 0].double(), quant.bias[:count].double()
-    quant.weight[:count, :, 0, 0] = into @ weight
-    quant.bias[:count] = into @ (bias - mean)
+    weight, bias = quant.weight[:count, :, 0, 0].cpu().double(), quant.bias[:count].cpu().double()
+    quant.weight[:count, :, 0, 0] = (into @ weight).to(quant.weight)
+    quant.bias[:count] = (into @ (bias - mean)).to(quant.bias)
     quant.weight[count:], quant.bias[count:] = 0, LOG_NOTHING
-    weight = post.weight[:, :, 0, 0].double()
-    post.bias += weight @ mean
-    post.weight[:, :, 0, 0] = weight @ back
+    weight = post.weight[:, :, 0, 0].cpu().double()
+    post.bias.copy_(post.bias.cpu() + weight @ mean)
+    post.weight[:, :, 0, 0] = (weight @ back).to(post.weight)
 
 
 # ---------------------------------------------------------------- pipelines

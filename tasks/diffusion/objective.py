@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from lab.runtime import Runtime
+from lab.objective import Sums
+from lab.runtime import Runtime, upload
 from networks import at_least_float32
 from tasks.diffusion.networks import make_scheduler
 
@@ -75,17 +76,16 @@ class SumsMeter:
     """
 
     def __init__(self) -> None:
-        self.sums = torch.zeros(3, dtype=torch.float64)
+        self.sums = Sums()
         self.figures: dict[str, float] = {}
 
     def add(self, *values: Tensor) -> None:
         """Add scalars to the sums."""
-        own = torch.stack(values)
-        self.sums = self.sums.to(own.device) + own.double()
+        self.sums.add(torch.stack(values))
 
     def compute(self, runtime: Runtime) -> dict[str, float]:
         """Return the figures by name, over the inputs of all processes."""
-        self.figures = self.figures_of(*runtime.total(self.sums.to(runtime.device)).tolist())
+        self.figures = self.figures_of(*runtime.totals(*(self.sums.now() or [0.0] * 3)))
         return self.figures
 
 
@@ -166,7 +166,7 @@ class DenoisingMeter(SumsMeter):
         """Add noise to a batch of latents and have it predicted."""
         objective, generator = self.objective, torch.Generator().manual_seed(self.batches)
         self.batches += 1
-        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        noise = upload(torch.randn(latents.shape, generator=generator), latents.device)
         steps = objective.scheduler.config.num_train_timesteps
         times = torch.linspace(0, steps - 1, len(latents), device=latents.device).long()
         target = objective.target(latents, noise, times)

@@ -29,6 +29,7 @@ from lab.console import LabError, say
 from lab.folders import DATA_ROOT, printable
 from lab.image_folder import MODES, check_classes
 from lab.images import open_image
+from lab.runtime import upload
 from lab.settings import TrainSettings
 from tasks.annotated import (
     AnnotatedSource,
@@ -228,7 +229,7 @@ class SegmentationDataset(WindowDataset):
             known = self.split.labels[index]
             chosen = choose_window(known.shape, windows, own)
             pixels[k], labels[k] = cut_window(self.picture(index), known, chosen, size)
-        return pixels, labels.to(self.device).long()
+        return pixels, upload(labels, self.device).long()
 
     def vary(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return vary_camera(images, generator)
@@ -237,7 +238,7 @@ class SegmentationDataset(WindowDataset):
         images = self.whole_images(indices)
         labels = torch.full((len(images), *images.shape[2:]), IGNORED, device=self.device)
         for marked, index in zip(labels, indices, strict=True):
-            known = torch.from_numpy(self.split.labels[index]).to(self.device)
+            known = upload(torch.from_numpy(self.split.labels[index]), self.device)
             marked[: known.shape[0], : known.shape[1]] = known
         return images, labels
 

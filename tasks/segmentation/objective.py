@@ -29,7 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.runtime import Runtime
+from lab.objective import Sums
+from lab.runtime import Runtime, upload
 from networks import at_least_float32
 from tasks.segmentation.labels import IGNORED
 from tasks.segmentation.networks import Segmenter
@@ -64,7 +65,7 @@ class SegmentationObjective:
             scores: (N, C, H, W).
             labels: (N, H, W).
         """
-        weights = None if self.weights is None else self.weights.to(scores.device)
+        weights = None if self.weights is None else upload(self.weights, scores.device)
         losses = F.cross_entropy(
             at_least_float32(scores), labels, weights, ignore_index=IGNORED, reduction="none"
         )
@@ -146,7 +147,7 @@ class SegmentationMeter:
     def __init__(self, classes: Sequence[str], loss: Callable[[Tensor, Tensor], Tensor]):
         self.classes, self.loss = tuple(classes), loss
         self.matrix = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
-        self.sums = torch.zeros(2, dtype=torch.float64)  # of the loss over images, and images
+        self.losses, self.images = Sums(), 0
         self.figures: dict[str, float] = {}
 
     def update(self, network: Segmenter, images: Tensor, labels: Tensor) -> None:
@@ -154,12 +155,13 @@ class SegmentationMeter:
         scores = network.segment(images)
         matrix = confusion_matrix(labels, scores.argmax(1), len(self.classes))
         self.matrix = self.matrix.to(labels.device) + matrix
-        loss = self.loss(scores, labels).double() * len(images)
-        self.sums = self.sums.to(loss.device) + torch.stack([loss, loss.new_tensor(len(images))])
+        self.losses.add(self.loss(scores, labels)[None], len(images))
+        self.images += len(images)
 
     def compute(self, runtime: Runtime) -> dict[str, float]:
         """Return the figures by name, over the pictures of all processes."""
-        total, images = runtime.total(self.sums.to(runtime.device)).tolist()
+        (own,) = self.losses.now() or [0.0]
+        total, images = runtime.totals(own, self.images)
         self.matrix = runtime.total(self.matrix.to(runtime.device)).cpu()
         right, true = self.matrix.diag().double(), self.matrix.sum(1)
         accuracies = right / true
@@ -174,8 +176,9 @@ class SegmentationMeter:
     @property
     def iou(self) -> Tensor:
         """IoU of each class, float64 (C,); NaN for one that is neither there nor predicted."""
-        right = self.matrix.diag().double()
-        return right / (self.matrix.sum(0) + self.matrix.sum(1) - right)
+        matrix = self.matrix.cpu()
+        right = matrix.diag().double()
+        return right / (matrix.sum(0) + matrix.sum(1) - right)
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, count: int) -> Tensor:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.augmentation import GREY, Window, add_grain, cut, uniform, vary_light
+from lab.runtime import upload
 from tasks.segmentation.labels import IGNORED
 
 DRAWS = 7  # random numbers that `choose_window` takes
@@ -147,16 +148,16 @@ def vary_camera(images: Tensor, generator: torch.Generator) -> Tensor:
         A batch of the same shape and range.
     """
     count, device = len(images), images.device
-    cast = uniform(3 * count, generator, CAST).view(count, 3, 1, 1).exp().to(device)
+    cast = upload(uniform(3 * count, generator, CAST).view(count, 3, 1, 1).exp(), device)
     images.add_(1).mul_(cast).sub_(1)
     shades = uniform(count * math.prod(SHADE_GRID), generator, SHADE).view(count, 1, *SHADE_GRID)
     for index in (torch.rand(count, generator=generator) < SHADE_SHARE).nonzero()[:, 0].tolist():
-        light = shades[index][None].exp().to(device)
+        light = upload(shades[index][None].exp(), device)
         light = F.interpolate(light, images.shape[2:], mode="bilinear", align_corners=True)
         images[index].add_(1).mul_(light[0]).sub_(1)
     images.clamp_(-1, 1)
     # A parabola through black and white, which leaves both where they are: a gamma, but cheaper.
-    bend = uniform(count, generator, CURVE).view(-1, 1, 1, 1).to(device)
+    bend = upload(uniform(count, generator, CURVE).view(-1, 1, 1, 1), device)
     images.add_(images.square().neg_().add_(1).mul_(bend))
     images = vary_light(images, generator)
     for index in (torch.rand(count, generator=generator) < BLUR_SHARE).nonzero()[:, 0].tolist():

@@ -13,6 +13,7 @@ from lab import decoding
 from lab.batches import load_batches
 from lab.console import LabError, say
 from lab.images import Preprocess, open_image, say_left_out
+from lab.runtime import upload
 
 
 def squares_of(size: int) -> Preprocess:
@@ -37,7 +38,7 @@ class Photographs(Dataset):
         return len(self.pixels)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, None]:
-        chosen = torch.as_tensor(indices, device=self.pixels.device)
+        chosen = upload(torch.as_tensor(indices), self.pixels.device)
         return self.preprocess.normalize(self.pixels[chosen]), None
 
 

@@ -26,6 +26,7 @@ from lab.folders import DATA_ROOT, printable, split_folder
 from lab.holdout import film_of_clip, group_of, held_out_films
 from lab.image_folder import MODES, File, check_classes, find_files
 from lab.images import centred, say_left_out
+from lab.runtime import upload
 from tasks.loaders import Source, find_made, root_of, val_share_of
 from tasks.trained import Trained
 from tasks.video.files import PREPROCESS, clips_in, read_clips
@@ -249,7 +250,7 @@ class ClipDataset(Dataset):
         return self.clips[index].cpu().numpy()
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        chosen = torch.as_tensor(indices, device=self.labels.device)
+        chosen = upload(torch.as_tensor(indices), self.labels.device)
         clips = as_input(self.clips[chosen])
         if self.augment:
             generator = torch.Generator().manual_seed(getattr(indices, "seed", 0))

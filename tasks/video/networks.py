@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lab.console import UsageError
 from lab.registry import Design, new_config
+from lab.runtime import upload
 from networks import ConvBlock, NonLocalBlock, at_least_float32
 
 SIDE = 32  # height and width of a frame in pixels
@@ -153,7 +154,7 @@ class SingleFrame(VideoNetwork):
         if not self.training:
             return self.cnn(clips[:, :, frames // 2]).unsqueeze(1)
         # Drawn on the CPU, whose generator a resumed run restores on every device.
-        chosen = torch.randint(frames, (count,)).to(clips.device)
+        chosen = upload(torch.randint(frames, (count,)), clips.device)
         return self.cnn(clips[torch.arange(count, device=clips.device), :, chosen]).unsqueeze(1)
 
     def every_frame(self, clips: Tensor) -> Tensor:

@@ -29,23 +29,24 @@ class VideoMeter(ClassificationMeter):
     def __init__(self) -> None:
         super().__init__()
         self.frame_accuracy: float | None = None
-        self._right: list[Tensor] = []
+        self._right: list[Tensor] = []  # frames of each clip
 
     def update(self, network: nn.Module, clips: Tensor, labels: Tensor) -> None:
         """Classify a batch."""
         super().update(network, clips, labels)
         if isinstance(network, SingleFrame):
             right = network.every_frame(clips).argmax(2) == labels[:, None]  # (N, T)
-            self._right.append(right.double().mean(1))
+            self._right.append(right.sum(1))
+            self._frames = right.shape[1]
 
     def compute(self, runtime: Runtime) -> dict[str, float]:
         """Return `loss` and `accuracy`, and `frame_accuracy` where there is one."""
         figures = super().compute(runtime)
         if not self._right:
             return figures
-        right = torch.cat(self._right)
-        total, count = runtime.total(torch.stack([right.sum(), right.new_tensor(len(right))]))
-        self.frame_accuracy = float(total / count)
+        right = torch.cat(self._right).cpu().double() / self._frames
+        total, count = runtime.totals(right.sum().item(), len(right))
+        self.frame_accuracy = total / count
         return figures | {"frame_accuracy": self.frame_accuracy}
 
 

@@ -1,0 +1,321 @@
+"""Every task on a device that is not there; and what a system has that is not POSIX.
+
+Forward pass, loss, augmentation, optimizer, average and meter of every task, on data and with flags
+as train.py has them: no operation mixes devices, none asks the device for float64, which Apple's
+does not know, and within a step nothing waits for it. What needs a gradient, `cuda` has.
+"""
+
+import ast
+import re
+import tempfile
+import unittest
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torchvision.models import squeezenet1_1
+
+from lab import engine, runtime
+from lab.console import LabError, UsageError
+from lab.engine import Learner, Tally
+from lab.flags import plain_name
+from lab.objective import loss_and_figures
+from lab.run import OWN
+from lab.runtime import Runtime, to_device
+from lab.settings import OPTIMIZERS, TrainSettings
+from speed import cases
+from tasks.classification.objective import ClassificationObjective
+from tests.far import Far, FarTensor, device_there
+from tests.test_anatomy import modules
+from world import captions, clips, signs
+from world.street import streets_of
+
+FAR = Runtime(torch.device(Far.name))
+# Boxes are told apart by masks, whose size the CPU has to know.
+WAIT = ("detection",)
+DRAWN = {
+    "signs": partial(signs.draw_dataset, splits={"train": 1, "val": 1, "test": 1}),
+    "streets": partial(streets_of((184, 320)), splits={"train": 2, "val": 1}),
+    "clips/motion_16": partial(
+        clips.clips_of("motion"), splits={"train": 10, "val": 10, "test": 10}
+    ),
+    "captions": partial(captions.draw_captions, splits={"train": 1, "val": 1}),
+}  # fmt: skip
+
+
+def setUpModule():
+    """Use one thread: for tensors this small the others cost more than they bring."""
+    unittest.addModuleCleanup(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(1)
+
+
+def cases_of(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return of every task networks to try, with their flags of train.py."""
+    streets, paintings = root / "streets", root / "streets" / "train" / "JPEGImages"
+    return {
+        ("classification", "signs"): {"root": root / "signs", "bn": True, "stn": True},
+        ("classification", "digits"): {"root": None, "dataset": "digits"},
+        ("segmentation", "streets"): {"root": streets, "network": "res_unet", "coarse": 0.0},
+        ("detection", "center_net"): {"root": streets, "network": "center_net"},
+        ("detection", "tiny_ssd"): {"root": streets, "network": "tiny_ssd"},
+        ("video", "cnn_lstm"): {"root": root / "clips", "network": "cnn_lstm"},
+        ("video", "single_frame"): {"root": root / "clips", "network": "single_frame"},
+        ("video", "non_local"): {"root": root / "clips", "network": "non_local"},
+        ("diffusion", "autoencoder"): {"root": root / "captions", "stage": "autoencoder"},
+        ("style", "painting"): {
+            "root": paintings, "weights": root / "squeezenet.pth",
+            "style": str(min(paintings.iterdir())), "size": 64, "style_size": 64,
+        },
+    }  # fmt: skip
+
+
+class FarTest(unittest.TestCase):
+    """The stand-in does what the device does."""
+
+    def test_it(self):
+        with torch.no_grad(), device_there((torch.float64,)) as device:
+            near = torch.arange(3.0)
+            far = near.pin_memory().to(Far.name, non_blocking=True)
+            self.assertEqual((far.device.type, dict(device.waits)), ("cuda", {}))
+            far[1:].mul_(2)
+            other = torch.ones(3, device=Far.name) * torch.tensor(2.0) + far
+            self.assertIsInstance(other, FarTensor)
+            self.assertEqual(dict(device.waits), {})
+            with self.assertRaisesRegex(AssertionError, "mixes devices"):
+                far + near
+            with self.assertRaisesRegex(AssertionError, "knows no torch.float64"):
+                far.double()
+            self.assertEqual(other.cpu().tolist(), [2.0, 4.0, 6.0])
+            self.assertEqual(device.waits.total(), 1)
+            for waiting in (
+                lambda: far.sum().item(), lambda: far[far > 1], lambda: bool(far.any()),
+                lambda: near.to(Far.name), lambda: far.nonzero(), lambda: near.copy_(far),
+            ):  # fmt: skip
+                before = device.waits.total()
+                waiting()
+                self.assertEqual(device.waits.total(), before + 1)
+
+
+class LearnerTest(unittest.TestCase):
+    """A step but for its gradients, which are all ones here."""
+
+    def test_nothing_is_waited_for(self):
+        """By no optimizer that has a kernel of its own, in no precision, clipped and averaged."""
+        for name in set(OPTIMIZERS) - {"rmsprop", "adadelta", "adagrad"}:
+            for dtype in (None, torch.bfloat16, torch.float16):
+                if (name, dtype) == ("muon", torch.float16):
+                    continue  # the scaler asks for it whether a step is one
+                # torch's scaler takes float64 where a device knows it.
+                refuses = () if dtype == torch.float16 else (torch.float64,)
+                settings = TrainSettings(optim_type=name, ema=0.9, clip_norm=1.0, lr=0.1)
+                with self.subTest(name, dtype=dtype), torch.no_grad():
+                    self.step(settings, replace(FAR, autocast_dtype=dtype), refuses)
+
+    def step(self, settings: TrainSettings, runtime: Runtime, refuses: tuple) -> None:
+        body = (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+        with device_there(refuses) as device:
+            objective = ClassificationObjective()
+            learner = Learner(objective, nn.Sequential(*body), settings, runtime).begin(10)
+            learner.train()
+            before = [weight.cpu() for weight in learner.network.parameters()]
+
+            def backward(loss: torch.Tensor) -> None:
+                self.assertEqual(loss.device.type, "cuda")
+                for weight in learner.network.parameters():
+                    weight.grad = torch.ones_like(weight)
+
+            batch = torch.randn(2, 3, 4, 4), torch.tensor([0, 2])
+            with mock.patch.object(torch.Tensor, "backward", backward):
+                learner.step(*to_device(batch, runtime))
+                device.waits.clear()
+                learner.step(*to_device(batch, runtime))
+            self.assertEqual(dict(device.waits), {})
+            for weight, old in zip(learner.network.parameters(), before, strict=True):
+                self.assertFalse(torch.equal(weight.cpu(), old))
+            self.assertEqual(learner.state()["averaged"], 2)
+
+
+class ChoiceTest(unittest.TestCase):
+    """Which device and which precision, where there are several, some or none."""
+
+    def there(self, *kinds: str) -> Any:
+        known = {kind: lambda kind=kind: kind in kinds for kind in ("cuda", "mps")}
+        return mock.patch.dict(runtime.AVAILABLE, known)
+
+    def test_the_best_there_is(self):
+        for kinds, alone, together in (
+            ((), "cpu", "cpu"), (("mps",), "mps", "cpu"), (("cuda",), "cuda", "cuda"),
+            (("cuda", "mps"), "cuda", "cuda"),
+        ):  # fmt: skip
+            with self.there(*kinds):
+                best = runtime.best_device(), runtime.best_device(2)
+                self.assertEqual(best, (alone, together))
+
+    def test_precision(self):
+        """A T4 emulates bf16, an A100 has it; of mps nothing is known."""
+        for kind, bf16, name in (
+            ("cuda", True, "bf16"), ("cuda", False, "fp16"), ("mps", False, "fp32"),
+        ):  # fmt: skip
+            with mock.patch("torch.cuda.is_bf16_supported", return_value=bf16):
+                self.assertEqual(runtime.best_precision(kind), name)
+        self.assertEqual(
+            runtime.best_precision("cpu"), "bf16" if runtime.computes_bf16("cpu") else "fp32"
+        )
+        for name, dtype in runtime.PRECISIONS.items():
+            self.assertEqual(Runtime(torch.device("cpu"), dtype).precision, name)
+
+    def test_where_it_is_not_there(self):
+        for kind in ("cuda", "mps"):
+            with self.there(), self.assertRaisesRegex(LabError, f"--device {kind}: .* has none"):
+                runtime.start(kind)
+        ranks = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+        with (
+            self.there("mps"), mock.patch.dict("os.environ", ranks),
+            self.assertRaisesRegex(UsageError, "--device mps serves one process"),
+        ):  # fmt: skip
+            runtime.start("mps")
+        with self.there("mps"):
+            started = runtime.start(None, "fp16")
+        self.assertEqual((started.device.type, started.precision), ("mps", "fp16"))
+
+
+# Of Python's documentation, "Availability: Unix": what is asked for on the way of a training.
+UNIX_MODULES = {
+    "fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty",
+}  # fmt: skip
+UNIX = {
+    "os": {
+        "O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_SYNC", "SCHED_IDLE",
+        "WIFEXITED", "WIFSIGNALED", "WNOHANG", "WTERMSIG", "chflags", "chown", "chroot", "confstr",
+        "ctermid", "eventfd", "fchdir", "fchown", "fdatasync", "fork", "forkpty", "fpathconf",
+        "fstatvfs", "getegid", "geteuid", "getgid", "getgroups", "getloadavg", "getpgid", "getpgrp",
+        "getpriority", "getresuid", "getsid", "getuid", "getxattr", "killpg", "lchmod", "lchown",
+        "listxattr", "lockf", "makedev", "memfd_create", "mkfifo", "mknod", "nice", "openpty",
+        "pathconf", "pidfd_open", "pipe2", "posix_fadvise", "posix_fallocate", "posix_spawn",
+        "posix_spawnp", "pread", "pwrite", "readv", "register_at_fork", "removexattr",
+        "sched_getaffinity", "sched_setaffinity", "sched_yield", "sendfile", "setegid", "seteuid",
+        "setgid", "setgroups", "setns", "setpgid", "setpriority", "setsid", "setuid", "setxattr",
+        "splice", "statvfs", "sync", "sysconf", "tcgetpgrp", "tcsetpgrp", "ttyname", "uname",
+        "unshare", "wait", "wait3", "wait4", "waitid", "writev",
+    },
+    "signal": {
+        "ITIMER_REAL", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGIO", "SIGKILL",
+        "SIGPIPE", "SIGPROF", "SIGQUIT", "SIGSTOP", "SIGSYS", "SIGTSTP", "SIGTTIN", "SIGTTOU",
+        "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ", "alarm",
+        "getitimer", "pause", "pthread_kill", "pthread_sigmask", "setitimer", "siginterrupt",
+        "sigpending", "sigtimedwait", "sigwait", "sigwaitinfo",
+    },
+    "time": {"clock_gettime", "clock_settime", "pthread_getcpuclockid", "tzset"},
+}  # fmt: skip
+
+
+def unportable(tree: ast.AST) -> Iterator[str]:
+    """Yield what Windows lacks, or does in another way, of a module, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            origin = getattr(node, "module", None)
+            names = {alias.name for alias in node.names}
+            lacking = (
+                ({origin} | names) & UNIX_MODULES if origin not in UNIX else names & UNIX[origin]
+            )
+            yield from (f"{node.lineno}: {name}" for name in sorted(lacking))
+        if isinstance(node, ast.Attribute) and node.attr in UNIX.get(ast.unparse(node.value), ()):
+            yield f"{node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.Call):
+            called, words = ast.unparse(node.func), [ast.unparse(one) for one in node.args]
+            if called.endswith("get_context") and words[:1] != ["'spawn'"]:
+                yield f"{node.lineno}: {called}, but by spawn"
+            if in_its_own_code(called.rpartition(".")[2], node, words):
+                yield f"{node.lineno}: {called} without an encoding"
+
+
+def in_its_own_code(method: str, node: ast.Call, words: list[str]) -> bool:
+    """True where a file of text is in the code of whatever system this is."""
+    given = {keyword.arg for keyword in node.keywords}
+    if "encoding" in given:
+        return False
+    if method in ("read_text", "write_text"):
+        return len(words) < (1 if method == "read_text" else 2)
+    mode = next((word for word in words if re.fullmatch("'[rwax]t?[+]?'", word)), "")
+    return method == "open" and bool(mode or given & {"newline", "errors"})
+
+
+class WindowsTest(unittest.TestCase):
+    def test_what_it_lacks(self):
+        """No module of the project asks for it, but the one that measures Linux's own memory."""
+        found = {
+            f"{module.path}:{what}" for module in modules().values()
+            for what in unportable(module.tree)
+        }  # fmt: skip
+        found = {what for what in found if not what.startswith("speed/attention.py")}
+        self.assertEqual(found, set())
+
+    def test_it_would_be_seen(self):
+        text = """
+import fcntl, os
+from signal import SIGKILL
+from os import fork as cut, path
+os.killpg(1, SIGKILL); os.kill(1, 2); os.path.join("a")
+multiprocessing.get_context("fork"); multiprocessing.get_context("spawn")
+path.read_text(); path.read_text("utf-8"); path.write_text("a"); path.write_text("a", "utf-8")
+open("a", "w"); path.open("rb"); path.open(newline=""); Image.open(path)
+"""
+        lines = [int(what.partition(":")[0]) for what in unportable(ast.parse(text))]
+        self.assertEqual(sorted(lines), [2, 3, 4, 5, 6, 7, 7, 8, 8])
+
+    def test_names_of_files(self):
+        """What a run writes has a name that every system takes."""
+        names = [plain_name(text) for text in ('a: "sign"?', "nul\\x|y", "<*>", "a/b:c")]
+        for name in [*names, *OWN]:
+            self.assertNotRegex(name.replace("*", ""), r'[<>:"/\\|?*]')
+
+
+class TaskTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.root = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        with mock.patch.dict(cases.DRAWN, DRAWN):
+            for name in DRAWN:
+                cases.draw(name, cls.root)
+        torch.manual_seed(0)
+        torch.save(squeezenet1_1().state_dict(), cls.root / "squeezenet.pth")
+
+    def test_steps(self):
+        for (task, name), own in cases_of(self.root).items():
+            device_known = device_there((torch.float64,))
+            with self.subTest(task, case=name), torch.no_grad(), device_known as device:
+                job = self.prepare(task, **own)
+                self.step(job, device, task)
+                if (meter := job.objective.meter()) is not None:
+                    figures = engine.evaluate(job.network, meter, job.loaders["val"], FAR)
+                    self.assertIn(job.objective.ranks_by, figures)
+
+    def prepare(self, task: str, root: Path, **own: Any):
+        """Return what train.py trains, on the device."""
+        augment = {"augment": True} if task != "style" else {}
+        job = cases.prepare(task, root, FAR, augment | {"batch_size": 4}, **own).job
+        job.network.to(Far.name)
+        return job
+
+    def step(self, job: Any, device: Far, task: str) -> None:
+        job.network.train()
+        batches, tally = iter(job.loaders["train"]), Tally(FAR)
+        device.waits.clear()
+        batch = next(batches)
+        inputs, targets = to_device(batch, FAR)
+        loss, figures = loss_and_figures(job.objective.loss(job.network, inputs, targets))
+        tally.add(1, len(inputs), loss, figures)
+        if task not in WAIT:
+            self.assertEqual(dict(device.waits), {})
+        self.assertIsInstance(loss, FarTensor)
+        self.assertTrue(loss.value.isfinite())
+        self.assertEqual(tally.totals()[1], len(inputs))
+
+
+if __name__ == "__main__":
+    unittest.main()
