@@ -162,6 +162,8 @@ class RunTest(unittest.TestCase):
         if resumed is not None:
             net.load_state_dict(resumed["model_state"])
         learner = Learner(ClassificationObjective(), net, self.settings, FP16)
+        if resumed is not None:
+            learner.load(resumed)
         train, val = loader_of(*data(64, (10,)), shuffle=True), loader_of(*data(16, (5,)))
         run = Run(folder, FP16)
         if resumed is not None:
