@@ -44,7 +44,7 @@ DRAWN = {
     "clips/motion_16": partial(
         clips.clips_of("motion"), splits={"train": 10, "val": 10, "test": 10}
     ),
-    "captions": partial(captions.draw_captions, splits={"train": 1, "val": 1}),
+    "captions": partial(captions.draw_captions, splits={"train": 1, "val": 1, "test": 1}),
 }  # fmt: skip
 
 
