@@ -59,15 +59,14 @@ def spread_over_classes(labels: np.ndarray, most: int) -> np.ndarray:
 def examples(labels: np.ndarray, brightness: np.ndarray, most: int) -> np.ndarray:
     """Return indices of at most `most` images that are neither dark nor glaring, class by class.
 
-    Of each class those nearest its middle brightness; of more classes than images, some from the
-    first to the last.
+    Of each class those nearest the middle brightness of all: some classes have mostly dark ones. Of
+    more classes than images, some from the first to the last.
     """
     present = np.unique(labels)
     shown = present[np.linspace(0, len(present) - 1, min(most, len(present))).astype(int)]
     kept = np.flatnonzero(np.isin(labels, shown))
-    labels, brightness = labels[kept], brightness[kept]
-    middle = {label: np.median(brightness[labels == label]) for label in shown}
-    turn = turns(labels, np.abs(brightness - [middle[label] for label in labels]))
+    labels = labels[kept]
+    turn = turns(labels, np.abs(brightness[kept] - np.median(brightness)))
     chosen = np.lexsort((labels, turn))[:most]
     return kept[chosen[np.lexsort((turn[chosen], labels[chosen]))]]
 

@@ -109,7 +109,7 @@ class Subject:
             labels = dataset.labels.cpu().numpy()
             some = spread_over_classes(labels, max(COMPARED, len(self.classes)))
             parts = np.array_split(some, -(-len(some) // 256))
-            light = np.concatenate([dataset.pixels(k).float().mean((1, 2, 3)).cpu() for k in parts])
+            light = np.concatenate([brightness(dataset.pixels(part)) for part in parts])
             chosen = some[examples(labels[some], light, most)].tolist()
         images, labels = dataset.__getitems__(chosen)
         return images.to(self.runtime.device), labels.tolist()
@@ -148,6 +148,13 @@ class Subject:
         if len(targets) > 1:
             raise UsageError(f"--type {self.flags.type} takes one --target, not {len(targets)}")
         return targets[0] if targets else None
+
+
+def brightness(pixels: Tensor) -> np.ndarray:
+    """Return how bright images, uint8 (N, H, W, C), are in the middle, where most of them is."""
+    top, left = (side // 4 for side in pixels.shape[1:3])
+    middle = pixels[:, top : pixels.shape[1] - top, left : pixels.shape[2] - left]
+    return middle.float().mean((1, 2, 3)).cpu().numpy()
 
 
 def load_subject(flags: ViewFlags, trained: Trained | None) -> Subject:
