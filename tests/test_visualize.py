@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from datasets import get_data_loader
+from datasets import ImageDataset, Split, get_data_loader
 from lab import checkpoint
 from lab.console import UsageError
 from lab.flags import plain_name
+from lab.images import Preprocess
 from lab.registry import Design, build
 from looking.choice import class_index, examples, spread_over_classes
 from networks import Classifier, ClassifierConfig, NonLocalBlock
@@ -41,16 +42,18 @@ class FlagTest(unittest.TestCase):
         """Of each class the nearest to the median of all, in the order of classes."""
         labels = np.array([2, 0, 0, 0, 2, 2, 1, 1])
         light = np.array([5, 0, 90, 42, 250, 60, 7, 7])  # half of them are below 24.5
-        self.assertEqual(examples(labels, light, 3).tolist(), [3, 6, 0])
-        self.assertEqual(examples(labels, light, 2).tolist(), [3, 0])  # the first class, the last
-        self.assertEqual(examples(labels, light, 1).tolist(), [3])
-        self.assertEqual(examples(labels, light, 6).tolist(), [3, 1, 6, 7, 0, 5])
-        self.assertEqual(sorted(examples(labels, light, 9).tolist()), list(range(8)))
+        self.assertEqual(examples(labels, light.__getitem__, 3), [3, 6, 0])
+        self.assertEqual(examples(labels, light.__getitem__, 2), [3, 5])  # first and last
+        self.assertEqual(examples(labels, light.__getitem__, 1), [3])
+        self.assertEqual(examples(labels, light.__getitem__, 6), [3, 1, 6, 7, 0, 5])
+        self.assertEqual(sorted(examples(labels, light.__getitem__, 9)), list(range(8)))
 
     def test_brightness_is_that_of_the_middle(self):
         pixels = torch.full((2, 8, 6, 3), 200, dtype=torch.uint8)
         pixels[0, 2:6, 1:5] = 10
-        self.assertEqual(brightness(pixels).tolist(), [10, 200])
+        split = Split(("a",), [], torch.zeros(2, dtype=torch.int64), pixels)
+        dataset = ImageDataset(split, Preprocess((8, 6)))
+        self.assertEqual([brightness(dataset, index) for index in range(2)], [10, 200])
 
     def test_a_class_by_index_or_name(self):
         """A name with or without its number, in any case, with spaces or underscores."""
