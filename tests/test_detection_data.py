@@ -211,7 +211,7 @@ class BadAnnotationTest(FolderCase):
                 write_coco(self.root / "test" / "annotations.json", [*good, bad])
                 split, said = self.read("coco", "test")
                 self.assertEqual(sum(map(len, split.boxes)), 3)
-                self.assertIn("left out 1 boxes", said)
+                self.assertIn("left out 1 box", said)
                 self.assertIn(words, said)
                 self.assertEqual(said.count("\n"), 1)
                 self.drain(split)
