@@ -237,7 +237,7 @@ class ScriptTest(ScriptCase):
         ]
         verdicts = [done.stdout.splitlines()[0] for done in said]
         self.assertEqual(sum("already read as" in line for line in verdicts), 1)
-        unreached = [line for line in verdicts if "within 1 steps; try more --steps" in line]
+        unreached = [line for line in verdicts if "within 1 step; try more --steps" in line]
         self.assertEqual(len(unreached), 2)
 
     def test_out_of_range_names_the_range(self):
