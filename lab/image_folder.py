@@ -47,12 +47,12 @@ def list_files(folder: Path, classes: Sequence[str]) -> list[File]:
     return files
 
 
-def _files_below(folder: Path, label: int, above: tuple[str, ...]) -> Iterator[File]:
-    """Yield what is not hidden, files before folders; no link leads back into what is `above`."""
-    place = os.path.realpath(folder)
-    if place in above:
+def _files_below(folder: Path, label: int, above: tuple[Path, ...]) -> Iterator[File]:
+    """Yield what is not hidden, files before folders; no link leads back to what is `above`."""
+    place = folder.resolve()
+    if any(outer.is_relative_to(place) for outer in above):
         return
-    for entry in sorted(os.scandir(folder), key=lambda entry: (entry.is_dir(), entry.name)):
+    for entry in sorted(os.scandir(folder), key=lambda entry: (os.path.isdir(entry), entry.name)):
         if entry.name.startswith("."):
             continue
         path = folder / entry.name

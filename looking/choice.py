@@ -2,11 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lab.console import UsageError
+
+COMPARED = 400  # images of which those of middle brightness are shown
 
 
 def check_index(flag: str, index: int, count: int, what: str) -> None:
@@ -56,20 +58,23 @@ def spread_over_classes(labels: np.ndarray, most: int) -> np.ndarray:
     return np.sort(np.argsort(scattered, kind="stable")[:most])
 
 
-def examples(labels: np.ndarray, brightness: np.ndarray, most: int) -> np.ndarray:
+def examples(labels: np.ndarray, brightness: Callable[[int], float], most: int) -> list[int]:
     """Return indices of at most `most` images that are neither dark nor glaring, class by class.
 
-    Of each class those nearest its middle brightness; of more classes than images, some from the
-    first to the last.
+    Of each class those nearest the middle brightness of all: some classes have mostly dark ones. Of
+    more classes than images, some from the first to the last.
+
+    Args:
+        brightness: of the image at an index; asked of `COMPARED` images at the most.
     """
     present = np.unique(labels)
     shown = present[np.linspace(0, len(present) - 1, min(most, len(present))).astype(int)]
-    kept = np.flatnonzero(np.isin(labels, shown))
-    labels, brightness = labels[kept], brightness[kept]
-    middle = {label: np.median(brightness[labels == label]) for label in shown}
-    turn = turns(labels, np.abs(brightness - [middle[label] for label in labels]))
+    some = np.flatnonzero(np.isin(labels, shown))
+    some = some[spread_over_classes(labels[some], COMPARED)]
+    light, labels = np.array([brightness(index) for index in some.tolist()]), labels[some]
+    turn = turns(labels, np.abs(light - np.median(light)))
     chosen = np.lexsort((labels, turn))[:most]
-    return kept[chosen[np.lexsort((turn[chosen], labels[chosen]))]]
+    return some[chosen[np.lexsort((turn[chosen], labels[chosen]))]].tolist()
 
 
 def turns(labels: np.ndarray, order: np.ndarray) -> np.ndarray:

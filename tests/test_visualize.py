@@ -12,15 +12,17 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from datasets import get_data_loader
+from datasets import ImageDataset, Split, get_data_loader
 from lab import checkpoint
 from lab.console import UsageError
 from lab.flags import plain_name
+from lab.images import Preprocess
 from lab.registry import Design, build
 from looking.choice import class_index, examples, spread_over_classes
 from networks import Classifier, ClassifierConfig, NonLocalBlock
 from tasks.classification import TASK
 from tasks.classification.networks import NETWORKS
+from tasks.classification.subject import brightness
 from tasks.style import networks as style
 from tests.support import CLASSES, ScriptCase, make_images, script, script_here
 from world import signs
@@ -37,14 +39,21 @@ class FlagTest(unittest.TestCase):
         self.assertEqual(every.tolist(), list(range(147)))
 
     def test_examples_are_of_middle_brightness(self):
-        """Of each class the nearest to its own median, in the order of classes."""
+        """Of each class the nearest to the median of all, in the order of classes."""
         labels = np.array([2, 0, 0, 0, 2, 2, 1, 1])
-        light = np.array([5, 0, 90, 40, 250, 6, 7, 7])
-        self.assertEqual(examples(labels, light, 3).tolist(), [3, 6, 5])
-        self.assertEqual(examples(labels, light, 2).tolist(), [3, 5])  # the first class, the last
-        self.assertEqual(examples(labels, light, 1).tolist(), [3])
-        self.assertEqual(examples(labels, light, 6).tolist(), [3, 1, 6, 7, 5, 0])
-        self.assertEqual(sorted(examples(labels, light, 9).tolist()), list(range(8)))
+        light = np.array([5, 0, 90, 42, 250, 60, 7, 7])  # half of them are below 24.5
+        self.assertEqual(examples(labels, light.__getitem__, 3), [3, 6, 0])
+        self.assertEqual(examples(labels, light.__getitem__, 2), [3, 5])  # first and last
+        self.assertEqual(examples(labels, light.__getitem__, 1), [3])
+        self.assertEqual(examples(labels, light.__getitem__, 6), [3, 1, 6, 7, 0, 5])
+        self.assertEqual(sorted(examples(labels, light.__getitem__, 9)), list(range(8)))
+
+    def test_brightness_is_that_of_the_middle(self):
+        pixels = torch.full((2, 8, 6, 3), 200, dtype=torch.uint8)
+        pixels[0, 2:6, 1:5] = 10
+        split = Split(("a",), [], torch.zeros(2, dtype=torch.int64), pixels)
+        dataset = ImageDataset(split, Preprocess((8, 6)))
+        self.assertEqual([brightness(dataset, index) for index in range(2)], [10, 200])
 
     def test_a_class_by_index_or_name(self):
         """A name with or without its number, in any case, with spaces or underscores."""
@@ -228,7 +237,7 @@ class ScriptTest(ScriptCase):
         ]
         verdicts = [done.stdout.splitlines()[0] for done in said]
         self.assertEqual(sum("already read as" in line for line in verdicts), 1)
-        unreached = [line for line in verdicts if "within 1 steps; try more --steps" in line]
+        unreached = [line for line in verdicts if "within 1 step; try more --steps" in line]
         self.assertEqual(len(unreached), 2)
 
     def test_out_of_range_names_the_range(self):

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,18 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from datasets import ImageDataset
 from lab.console import LabError, UsageError
 from lab.fetching import image_path
 from lab.imagenet import load_pretrained
 from lab.images import Preprocess, to_arrays
 from lab.pictures import shorten
 from lab.runtime import Runtime, place, start
-from looking.choice import check_index, class_index, examples, spread_over_classes
+from looking.choice import check_index, class_index, examples
 from looking.insight import conv_layers
 from tasks import ViewFlags
 from tasks.classification.data import test_loader
 from tasks.trained import Trained
-
-COMPARED = 1000  # images of which those of middle brightness are shown
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,8 @@ class Subject:
         elif unasked is not None and unasked < len(dataset):
             chosen = [unasked]
         else:
-            labels = dataset.labels.cpu().numpy()
-            some = spread_over_classes(labels, max(COMPARED, len(self.classes)))
-            parts = np.array_split(some, -(-len(some) // 256))
-            light = np.concatenate([dataset.pixels(k).float().mean((1, 2, 3)).cpu() for k in parts])
-            chosen = some[examples(labels[some], light, most)].tolist()
+            light = partial(brightness, dataset)
+            chosen = examples(dataset.labels.cpu().numpy(), light, most)
         images, labels = dataset.__getitems__(chosen)
         return images.to(self.runtime.device), labels.tolist()
 
@@ -148,6 +145,14 @@ class Subject:
         if len(targets) > 1:
             raise UsageError(f"--type {self.flags.type} takes one --target, not {len(targets)}")
         return targets[0] if targets else None
+
+
+def brightness(dataset: ImageDataset, index: int) -> float:
+    """Return how bright an image is in its middle, which shows the most, from 0 to 255."""
+    pixels = dataset.pixels([index])[0]  # (H, W, C)
+    height, width = (side // 4 for side in pixels.shape[:2])
+    middle = pixels[height : len(pixels) - height, width : pixels.shape[1] - width]
+    return float(middle.float().mean())
 
 
 def load_subject(flags: ViewFlags, trained: Trained | None) -> Subject:

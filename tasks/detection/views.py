@@ -71,15 +71,15 @@ def view_anchors(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
         places = anchors.view(-1, len(sizes) + len(RATIOS) - 1, 4)
         distances = (places[:, 0, :2] + places[:, 0, 2:]) / 2 - middle
         nearest = places[distances.square().sum(1).argmin()]
-        marks = [frame(box, "white") for box in nearest.tolist()]
+        marks = [frame(box, "magenta") for box in nearest.tolist()]
         marks += [frame(box, "yellow") for box in anchors[own >= 0].tolist()]
         marks += [frame(box, "lime") for box in truth.tolist()]
         sides = " and ".join(f"{256 * size:.0f}" for size in sizes)
         note = f"{len(anchors):,} anchors, {sides} px; {int((own >= 0).sum())} with an object"
         tiles.append(Tile(picture, note, marks=tuple(marks)))
-    title = f"{shorten(name)}: anchors of one place (white), with an object (yellow), true (green)"
+    title = "anchors of one place (magenta), with an object (yellow), true boxes (green)"
     rows = [tiles[start : start + 2] for start in range(0, len(tiles), 2)]
-    yield Picture("anchors/anchors.jpg", title, (Grid(rows, side=3.2),))
+    yield Picture("anchors/anchors.jpg", f"{shorten(name)}: {title}", (Grid(rows, side=3.2),))
 
 
 @torch.inference_mode()

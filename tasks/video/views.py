@@ -12,7 +12,7 @@ from lab.console import LabError
 from lab.features import inputs_of
 from lab.files import reason
 from lab.pictures import Film, Grid, Mark, Picture, Tile, shorten
-from looking.choice import check_index, class_index, examples, spread_over_classes
+from looking.choice import check_index, class_index, examples
 from looking.insight import heat_of, non_local_blocks
 from tasks import ViewFlags
 from tasks.trained import Trained
@@ -23,7 +23,6 @@ from tasks.video.results import row_label, spread, strips
 
 CLIPS = 10  # shown at the most
 ENLARGED = 4  # times, in a film
-COMPARED = 200  # of which those of middle brightness are shown
 COLUMNS = 5  # clips beside each other in a film
 GAP = 8  # pixels between them
 
@@ -44,9 +43,7 @@ def choose_clips(flags: ViewFlags, trained: Trained, most: int) -> list[Shown]:
         check_index("--image_idx", flags.image_idx, len(dataset), "clips")
         chosen = [flags.image_idx]
     else:
-        some = spread_over_classes(labels, max(COMPARED, len(dataset.classes)))
-        light = np.array([dataset.frames(k).mean() for k in some])
-        chosen = some[examples(labels[some], light, most)].tolist()
+        chosen = examples(labels, lambda index: float(dataset.frames(index).mean()), most)
     return [(dataset.frames(k), int(labels[k]), dataset.split.names[k]) for k in chosen]
 
 
