@@ -57,6 +57,16 @@ def list_files(folder: Path, classes: Sequence[str]) -> list[File]:
     return files
 
 
+def holds_classes(
+    root: Path, list_files: Callable[[Path, Sequence[str]], list[File]] = list_files
+) -> bool:
+    """True of a folder without splits that holds classes: several folders, files in each."""
+    if any(split_folder(root, mode) for mode in MODES):
+        return False
+    classes = class_folders(root)
+    return len(classes) > 1 and all(list_files(root, [name]) for name in classes)
+
+
 def find_files(
     data_root: Path,
     mode: str,
@@ -86,6 +96,10 @@ def find_files(
     parted = val_share > 0 and mode != "test" and split_folder(data_root, "val") is None
     wanted = "train" if parted else mode
     folder = split_folder(data_root, wanted)
+    if folder is None and parted and holds_classes(data_root, list_files):
+        folder = data_root
+        if mode == "train":
+            say(f"{data_root} has no train/: its folders are taken for classes")
     if folder is None:
         raise LabError(f"{data_root} has no {wanted}/; {needed} there")
     classes = class_folders(folder)

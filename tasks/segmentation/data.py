@@ -39,7 +39,7 @@ from tasks.annotated import (
     shrink,
     shrunk,
 )
-from tasks.segmentation.annotations import LabelledPicture, Listing
+from tasks.segmentation.annotations import CLASSES_FILE, LabelledPicture, Listing
 from tasks.segmentation.labels import IGNORED, read_label
 from tasks.segmentation.windows import DRAWS, Windows, choose_window, cut_window, vary_camera
 from tasks.trained import Trained
@@ -128,6 +128,10 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
         try:
             picture = shrink(open_image(pair.path), longest)
             labels = read_label(pair.label, count, listing.ignored, listing.colours)
+        except LabError as error:
+            if listing.classes is None and classes is not None:  # counted in train
+                raise LabError(f"{error}; name all of them in {CLASSES_FILE}") from error
+            raise
         except FileNotFoundError as error:
             raise OSError(f"no {printable(Path(error.filename).name)}") from error
         if longest is not None:
