@@ -87,7 +87,8 @@ def find_files(
         train/ parted into two.
 
     Raises:
-        LabError: no such split, no classes in it, or a folder that cannot be read.
+        LabError: no such split, no classes in it, other classes than in train/, or a folder that
+            cannot be read.
     """
     needed = f"it needs a folder of {what} a class"
     if not os.path.isdir(data_root):
@@ -109,6 +110,9 @@ def find_files(
         raise LabError(f"cannot read {error.filename}: {error.strerror}") from error
     if not classes:
         raise LabError(f"{folder} has no class folders; {needed}")
+    training = split_folder(data_root, "train")
+    if training not in (None, folder):
+        check_classes(classes, class_folders(training), folder, "train/")
     if parted:
         groups = (group_of(file.path) for file in files)
         held = held_out([file.label for file in files], groups, val_share)
@@ -135,13 +139,9 @@ def read_images(
         network's size, uint8 (N, H, W, C), or None where they would not fit in memory.
 
     Raises:
-        LabError: as in `find_files`, or a class without a readable image, or other classes than
-            those of train/.
+        LabError: as in `find_files`, or a class without a readable image.
     """
     folder, classes, files, parted = find_files(data_root, mode, val_share)
-    training = split_folder(data_root, "train")
-    if training not in (None, folder):
-        check_classes(classes, class_folders(training), folder, "train/")
     fits = fits_in_memory(len(files), preprocess.shape)
     if not fits:
         say_read_from_disk(folder, len(files), "images")
