@@ -67,6 +67,16 @@ def _files_below(folder: Path, label: int, above: tuple[Path, ...]) -> Iterator[
             yield File(path, label, status.st_size, status.st_mtime_ns)
 
 
+def holds_classes(
+    root: Path, list_files: Callable[[Path, Sequence[str]], list[File]] = list_files
+) -> bool:
+    """True of a folder without splits that holds classes: several folders, files in each."""
+    if any(split_folder(root, mode) for mode in MODES):
+        return False
+    classes = class_folders(root)
+    return len(classes) > 1 and all(list_files(root, [name]) for name in classes)
+
+
 def find_files(
     data_root: Path,
     mode: str,
@@ -87,7 +97,8 @@ def find_files(
         train/ parted into two.
 
     Raises:
-        LabError: no such split, no classes in it, or a folder that cannot be read.
+        LabError: no such split, no classes in it, other classes than in train/, or a folder that
+            cannot be read.
     """
     needed = f"it needs a folder of {what} a class"
     if not os.path.isdir(data_root):
@@ -96,6 +107,10 @@ def find_files(
     parted = val_share > 0 and mode != "test" and split_folder(data_root, "val") is None
     wanted = "train" if parted else mode
     folder = split_folder(data_root, wanted)
+    if folder is None and parted and holds_classes(data_root, list_files):
+        folder = data_root
+        if mode == "train":
+            say(f"{data_root} has no train/: its folders are taken for classes")
     if folder is None:
         raise LabError(f"{data_root} has no {wanted}/; {needed} there")
     classes = class_folders(folder)
@@ -105,6 +120,9 @@ def find_files(
         raise LabError(f"cannot read {error.filename}: {error.strerror}") from error
     if not classes:
         raise LabError(f"{folder} has no class folders; {needed}")
+    training = split_folder(data_root, "train")
+    if training not in (None, folder):
+        check_classes(classes, class_folders(training), folder, "train/")
     if parted:
         paths, labels = [file.path for file in files], [file.label for file in files]
         held = hold_out(labels, paths, val_share)
@@ -131,13 +149,9 @@ def read_images(
         network's size, uint8 (N, H, W, C), or None where they would not fit in memory.
 
     Raises:
-        LabError: as in `find_files`, or a class without a readable image, or other classes than
-            those of train/.
+        LabError: as in `find_files`, or a class without a readable image.
     """
     folder, classes, files, parted = find_files(data_root, mode, val_share)
-    training = split_folder(data_root, "train")
-    if training not in (None, folder):
-        check_classes(classes, class_folders(training), folder, "train/")
     fits = fits_in_memory(len(files), preprocess.shape)
     if not fits:
         say_read_from_disk(folder, len(files), "images")

@@ -9,7 +9,7 @@
 | `train/` with pictures and notes, side by side | Roboflow, LabelImg, LabelMe |
 | `train/images/`, `train/labels/` | Roboflow, Kaggle |
 | `images/train/`, `labels/train/` | ultralytics, COCO |
-| `train/`, `annotations/train/` or one `annotations/` for all splits | Kaggle |
+| `train/`, and `annotations/train/`, one `annotations/` for all, or `train_masks/` | Kaggle |
 | `images/`, `annotations/`, or both side by side; no split | LabelImg, Kaggle |
 
 What a folder or a split may be called, `lab.folders` lists.
@@ -46,6 +46,8 @@ def places(root: Path, mode: str) -> Iterator[tuple[Path, Path]]:
             yield own, own
     if split is not None:
         yield from ((split, split_folder(labels, mode) or labels) for labels in notes)
+        beside = [f"{split.name.lower()}{mark}{name}" for mark in ("_", "-") for name in NOTES]
+        yield from ((split, labels) for labels in _inner(root, beside))
     if mode == "train" and not has_splits(root):
         yield from _sides(root)
 
@@ -208,12 +210,14 @@ FOREIGN = {
     "createml": "Create ML's JSON: export it as COCO or Pascal VOC",
     "cvat": "CVAT's own XML: export the task as COCO 1.0 or Pascal VOC 1.1",
     "csv": "a table of boxes: export it as COCO, Pascal VOC or YOLO",
+    "labelme": "LabelMe's JSON: --task detection takes its boxes; for labels, export it as PNG",
+    "coco": "COCO's JSON: --task detection takes its boxes; for labels, export it as PNG",
     "tfrecord": "TensorFlow's records: export it as COCO, Pascal VOC or YOLO",
 }
 
 
 def kind_of(file: Path) -> str:
-    """Return which tool's annotations a file holds: a key of FOREIGN, coco, voc, labelme, or ""."""
+    """Return which tool's annotations a file holds: a key of FOREIGN, voc, or nothing."""
     ending = file.suffix.lower()
     try:
         if ending in (".record", ".tfrecord"):

@@ -428,6 +428,23 @@ class HoldOutTest(TemporaryData):
         split, said = self.read("val", val_share=0.5)
         self.assertEqual((len(split.labels), said), (9, ""))
 
+    def test_no_split(self):
+        """A folder a class and nothing else: a share is held out as val."""
+        whole, cut = self.root / "train", []
+        for mode in ("train", "val"):
+            with redirect_stdout(io.StringIO()) as said:
+                classes, paths, *_ = image_folder.read_images(whole, mode, Preprocess(), 0.1)
+            cut.append({*paths})
+            self.assertEqual(classes, CLASSES)
+        self.assertIn("has no val/: 3 images of train/ are held out", said.getvalue())
+        self.assertEqual((len(cut[0]), len(cut[1]), len(cut[0] & cut[1])), (30, 3, 0))
+        for mode, share in (("test", 0.1), ("train", 0)):  # the loader takes folders as they are
+            with self.assertRaisesRegex(LabError, f"has no {mode}/"):
+                image_folder.read_images(whole, mode, Preprocess(), share)
+        (whole / "papers").mkdir()
+        with self.assertRaisesRegex(LabError, "has no train/"):
+            image_folder.read_images(whole, "train", Preprocess(), 0.1)
+
     def test_other_names_of_the_splits(self):
         """Those that other tools have, in capitals too; two names of one split are too many."""
         shutil.copytree(self.root / "test", self.root / "val")

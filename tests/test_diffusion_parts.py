@@ -680,6 +680,18 @@ class DataTest(unittest.TestCase):
             seen.add(tuple(map(int, which)))
         self.assertGreater(len(seen), 8)
 
+    def test_captions_from_windows(self):
+        """A byte order mark, and the other system's separators."""
+        root = self.root.parent / "windows"
+        shutil.copytree(self.root, root)
+        file = root / "train" / "captions.json"
+        content = json.loads(file.read_text())
+        for entry in content["images"]:
+            entry["file_name"] = entry["file_name"].replace("/", "\\")
+        file.write_text(json.dumps(content), encoding="utf-8-sig")
+        expected = read_captioned(self.root, "train").sentences
+        self.assertEqual(read_captioned(root, "train").sentences, expected)
+
     def test_what_is_wrong_is_said(self):
         root = self.root.parent / "wrong"
         for name, damage, expected in (

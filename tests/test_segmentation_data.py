@@ -250,6 +250,23 @@ class VocTest(Folder):
         self.assertEqual([path.name for path in split.paths], ["a b.png", "c.png"])
         self.assertEqual(said, "")
 
+    def test_classes_of_cvat(self):
+        """Its labelmap.txt, not VOC's classes, with the colours that it gives them."""
+        labels = np.zeros((6, 8, 3), np.uint8)
+        labels[:, 4:] = (250, 50, 83)
+        save(self.root / "JPEGImages" / "a.png", np.zeros((6, 8, 3)))
+        save(self.root / "SegmentationClass" / "a.png", labels)
+        (self.root / "ImageSets" / "Segmentation").mkdir(parents=True)
+        (self.root / "ImageSets" / "Segmentation" / "default.txt").write_text("a\n")
+        text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nmy cat:250,50,83::\n"
+        (self.root / "labelmap.txt").write_text(text)
+        split, _ = self.read("voc", self.root, "train", val_share=0)
+        self.assertEqual(split.classes, ("background", "my cat"))
+        self.assertEqual(split.labels[0][0].tolist(), [0, 0, 0, 0, 1, 1, 1, 1])
+        (self.root / "labelmap.txt").write_text("background\n")
+        with self.assertRaisesRegex(LabError, "labelmap.txt: give each class a line"):
+            self.read("voc", self.root, "train")
+
     def test_is_downloaded_into_its_own_folder_alone(self):
         with mock.patch.object(annotated, "download") as download:
             SOURCES["voc"].prepare(self.root)
@@ -295,7 +312,8 @@ class FolderTest(Folder):
             ("train/images", "train/masks", ""), ("images/train", "masks/train", ""),
             ("train", "train", "_mask"), ("Images", "Masks", "_mask"), ("imgs", "labels", ""),
             (".", ".", "_mask"), ("training/image", "training/label", "_L"),
-            ("images/cam 1", "annotations/cam 1", ""),
+            ("images/cam 1", "annotations/cam 1", ""), ("train", "train_masks", "_mask"),
+            ("images", "annotations/trimaps", ""),
         ):  # fmt: skip
             for ending in (".png", ".bmp"):
                 with self.subTest(pictures, ending=ending), tempfile.TemporaryDirectory() as place:
@@ -311,12 +329,50 @@ class FolderTest(Folder):
                         for path, own in zip(split.paths, split.labels, strict=True):
                             self.assertEqual(path.name, f"{own[0, 0]} b.png")
 
+    def test_classes_of_roboflow(self):
+        for k in range(2):
+            save(self.root / "test" / f"{k}_jpg.rf.7.jpg", np.zeros((6, 8, 3)))
+            save(self.root / "test" / f"{k}_jpg.rf.7_mask.png", np.full((6, 8), k))
+        table = self.root / "test" / "_classes.csv"
+        table.write_text("Pixel Value, Class\n0, background\n1, a cat\n")
+        self.assertEqual(self.read("folder", self.root, "test")[0].classes, ("background", "a cat"))
+        table.write_text("Pixel Value, Class\n1, a cat\n")
+        with self.assertRaisesRegex(LabError, "_classes.csv: give each class a line"):
+            self.read("folder", self.root, "test")
+
+    def test_a_number_that_train_has_not(self):
+        """Where nothing names the classes, train counts them; what to do is said."""
+        for mode, number in (("train", 1), ("val", 2)):
+            save(self.root / mode / "a.jpg", np.zeros((6, 8, 3)))
+            save(self.root / mode / "a.png", np.full((6, 8), number))
+        with self.assertRaisesRegex(LabError, "labels class 2.* name all of them in classes.txt"):
+            self.read("folder", self.root, "val", ["0", "1"])
+
+    def test_classes_without_a_pixel(self):
+        make_folder(self.root, {"train": 2}, classes=2)
+        (self.root / "classes.txt").write_text("a\nb\nc\n")
+        split, _ = self.read("folder", self.root, "train", val_share=0)
+        self.assertEqual(data.absent_classes(split), ["c"])
+        split.labels[0][0, 1] = 2  # a single pixel, between those that shares are counted of
+        self.assertEqual(data.absent_classes(split), [])
+
     def test_valid(self):
         for name in ("train", "valid"):
             save(self.root / name / "images" / "a.jpg", np.zeros((6, 8, 3)))
             save(self.root / name / "masks" / "a.png", np.ones((6, 8)))
         val, said = self.read("folder", self.root, "val", ["0", "1"])
         self.assertEqual((len(val.paths), said), (1, ""))
+
+    def test_folders_of_one_name_in_both(self):
+        """Of pictures in folders, each has the label of its own folder, and none another's."""
+        for place, number in (("one", 1), ("two", 2)):
+            save(self.root / "test" / "images" / place / "0.png", np.full((6, 8, 3), number))
+            save(self.root / "test" / "masks" / place / "0_mask.png", np.full((6, 8), number))
+        save(self.root / "test" / "images" / "three" / "0.png", np.zeros((6, 8, 3)))
+        split, said = self.read("folder", self.root, "test")
+        self.assertEqual([path.parent.name for path in split.paths], ["one", "two"])
+        self.assertEqual([labels[0, 0] for labels in split.labels], [1, 2])
+        self.assertIn("images/three/0.png (no 0.png)", said)
 
     def test_a_picture_is_not_its_own_label(self):
         save(self.root / "train" / "a.png", np.zeros((6, 8)))

@@ -215,6 +215,14 @@ class TestFolder(ScriptCase):
         clip = split.clips[split.names.index("frames/3")].numpy()
         self.assertTrue((clip == fitted(frames(13)[:10])).all())
 
+    def test_other_classes_in_val(self):
+        with tempfile.TemporaryDirectory() as holder:
+            for split, names in (("train", ("cut", "frames")), ("val", ("cut", "fly"))):
+                for name in names:
+                    write_frames(Path(holder) / split / name / "0", frames(1))
+            with self.assertRaisesRegex(LabError, "other classes than train/: it lacks frames"):
+                read_split("clips", Path(holder), "val", 10, 1, 0.2)
+
     def test_other_names_of_the_splits(self):
         with tempfile.TemporaryDirectory() as holder:
             for split in ("train", "valid", "testing"):

@@ -247,7 +247,8 @@ def read_bananas(root: Path, mode: str) -> Listing | None:
         for row in csv.DictReader(io.StringIO(read_text(table))):
             name = row["img_name"]
             label = row["label"].strip()
-            picture = pictures.setdefault(name, Annotated(table.parent / "images" / name))
+            path = located(name, [table.parent / "images"])
+            picture = pictures.setdefault(name, Annotated(path))
             corners = [row[side] for side in ("xmin", "ymin", "xmax", "ymax")]
             picture.boxes.append(Box.of("banana" if label == "0" else f"label {label}", corners))
     return Listing(table, ("banana",), list(pictures.values()))

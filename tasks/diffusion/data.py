@@ -29,6 +29,7 @@ from lab.folders import DATA_ROOT, printable
 from lab.images import Preprocess
 from lab.runtime import Runtime, upload
 from tasks.diffusion.words import encode_prompts, restore_tokenizer
+from tasks.layouts import located
 from tasks.loaders import Source, find_made, root_of, val_share_of
 from tasks.trained import Trained
 from world.captions import PIXELS
@@ -86,7 +87,7 @@ def read_sentences(folder: Path) -> dict[Path, list[str]]:
         if not path.exists():
             raise LabError(f"no {path}: diffusion learns from pictures with captions")
         content = json.loads(read_text(path))
-        files = {entry["id"]: folder / entry["file_name"] for entry in content["images"]}
+        files = {entry["id"]: located(entry["file_name"], [folder]) for entry in content["images"]}
         sentences: dict[Path, list[str]] = {}
         for entry in content["annotations"]:
             sentences.setdefault(files[entry["image_id"]], []).append(str(entry["caption"]))

@@ -34,8 +34,8 @@ from tasks.segmentation.labels import (
 from world.street import PALETTE
 
 NOT_LABELLED = len(CAMVID_CLASSES)  # CamVid's number of it
-CLASSES_FILE = "classes.txt"
-# JPEG is there to be refused: it blurs numbers.
+CLASSES_FILE, ROBOFLOWS_FILE = "classes.txt", "_classes.csv"
+# PNG comes first; JPEG is there to be refused: it blurs numbers.
 LABEL_ENDINGS = (".png", ".bmp", ".gif", ".tif", ".tiff", ".jpg", ".jpeg")
 LABEL_MARKS = ("", "_mask", "_label", "_labels", "_gt", "_seg", "_L", "-mask")  # behind a name
 
@@ -66,8 +66,13 @@ class Listing(NamedTuple):
 
 
 def read_voc(root: Path, mode: str) -> Listing | None:
-    """Read what torchvision's VOCSegmentation downloads; of several years, the latest."""
+    """Read what torchvision's VOCSegmentation downloads; of several years, the latest.
+
+    CVAT exports this layout with classes of its own.
+    """
     folder, table = find_voc(root, "Segmentation", mode) or (root, None)
+    if table is not None and (folder / "labelmap.txt").is_file():
+        return read_table(folder, table, *read_labelmap(folder / "labelmap.txt"), IGNORED)
     colours = (*VOC_COLORMAP, VOC_OPEN)
     return read_table(folder, table, VOC_CLASSES, colours, len(VOC_CLASSES))
 
@@ -114,7 +119,7 @@ def read_folder(root: Path, mode: str) -> Listing | None:
         pairs = pair_files(pictures, labels, pictures != root)
         if any(pair.label and pair.label.is_file() for pair in pairs):
             folder = split_folder(root, mode) or pictures
-            return Listing(folder, *read_classes(root / CLASSES_FILE), pairs)
+            return Listing(folder, *classes_of(root, folder), pairs)
     return None
 
 
@@ -126,19 +131,48 @@ def pair_files(pictures: Path, labels: Path, deep: bool = True) -> list[Labelled
     Args:
         deep: look into folders of the folders as well.
     """
-    files = {ending: by_stem(labels, [ending], deep) for ending in LABEL_ENDINGS}
+    files = [by_stem(labels, [ending], deep) for ending in LABEL_ENDINGS]
+    paths = every_file(pictures, PICTURE_ENDINGS, deep)
+    stems = [path.relative_to(pictures).with_suffix("").as_posix() for path in paths]
+    marked = [stem + mark for stem in stems for mark in LABEL_MARKS]
+    if pictures != labels and not any(name in own for name in marked for own in files):
+        files = [{stem.rpartition("/")[2]: path for stem, path in own.items()} for own in files]
     pairs = []
-    for path in every_file(pictures, PICTURE_ENDINGS, deep):
-        stem = path.relative_to(pictures).with_suffix("").as_posix()
-        named = [own.get(stem + mark) for mark in LABEL_MARKS for own in files.values()]
-        if pictures == labels:  # there a PNG alone is a label by its name, beside another format
-            named = named[len(files) :]
-            named.insert(0, files[".png"].get(stem) if path.suffix.lower() != ".png" else None)
+    for path, stem in zip(paths, stems, strict=True):
+        named = [own.get(stem + mark) for mark in LABEL_MARKS for own in files]
+        if pictures == labels:  # beside a picture, a PNG alone is a label by its name
+            is_png = path.suffix.lower() == ".png"
+            named[: len(files)] = [None if is_png else files[0].get(stem)]
         missing = labels / f"{stem}.png"
         own = next(filter(None, named), None if missing == path else missing)
         pairs.append(LabelledPicture(path, own))
     used = {pair.label for pair in pairs}
     return [pair for pair in pairs if pair.path not in used]
+
+
+def classes_of(root: Path, folder: Path) -> tuple[tuple[str, ...] | None, Sequence[Colour]]:
+    """Return names and colours of a folder's classes, from `classes.txt` or as Roboflow has them.
+
+    Args:
+        folder: of a split.
+    """
+    table = folder / ROBOFLOWS_FILE
+    if (root / CLASSES_FILE).is_file() or not table.is_file():
+        return read_classes(root / CLASSES_FILE)
+    rows = [[word.strip() for word in line.split(",", 1)] for line in read_lines(table)[1:]]
+    if [row[0] for row in rows] != [str(number) for number in range(len(rows))]:
+        raise LabError(f"{table}: give each class a line, its number, from 0, and its name")
+    return tuple(row[-1] for row in rows), voc_colours(len(rows))
+
+
+def read_labelmap(file: Path) -> tuple[tuple[str, ...], list[Colour]]:
+    """Return the classes of CVAT's `name:red,green,blue:parts:actions`, and their colours."""
+    lines = [line.split(":") for line in read_lines(file) if line[0] != "#"]
+    try:
+        colours = [tuple(map(int, line[1].split(","))) for line in lines]
+    except (IndexError, ValueError) as error:
+        raise LabError(f"{file}: give each class a line, name:red,green,blue::") from error
+    return tuple(line[0] for line in lines), colours
 
 
 def read_classes(file: Path) -> tuple[tuple[str, ...] | None, list[Colour]]:

@@ -42,7 +42,7 @@ from tasks.annotated import (
     shrink,
     shrunk,
 )
-from tasks.segmentation.annotations import LabelledPicture, Listing
+from tasks.segmentation.annotations import CLASSES_FILE, LabelledPicture, Listing
 from tasks.segmentation.labels import BLACK_AND_WHITE, IGNORED, read_label
 from tasks.segmentation.windows import DRAWS, Windows, choose_window, cut_window, vary_camera
 from tasks.trained import Trained
@@ -143,6 +143,10 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
             image = open_image(pair.path)
             labels = read_label(pair.label, count, listing.ignored, listing.colours)
             image, stored = as_annotated(image, pair.path, labels.shape)
+        except LabError as error:
+            if listing.classes is None and classes is not None:  # counted in train
+                raise LabError(f"{error}; name all of them in {CLASSES_FILE}") from error
+            raise
         except FileNotFoundError as error:
             raise OSError(f"no {printable(Path(error.filename).name)}") from error
         if stored:
@@ -172,7 +176,7 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
         if missing := len(classes) - len(numbers):
             say(
                 f"{listing.source}: {len(classes)} classes by their numbers, {missing} of them "
-                f"nowhere; {readers.CLASSES_FILE} names those that there are"
+                f"nowhere; {CLASSES_FILE} names those that there are"
             )
     names = tuple(map(printable, classes))
     return Split(names, paths, pictures, labels, longest, frozenset(as_stored))
