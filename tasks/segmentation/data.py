@@ -159,7 +159,7 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
         if missing := len(classes) - len(numbers):
             say(
                 f"{listing.source}: {len(classes)} classes by their numbers, {missing} of them "
-                f"nowhere; {readers.CLASSES_FILE} names those that there are"
+                f"nowhere; {readers.CLASSES_FILE} can name the others, each with its grey as colour"
             )
     return Split(tuple(map(printable, classes)), paths, pictures, labels, longest)
 
