@@ -8,6 +8,7 @@ held = held_out_films(labels, films_of(paths), share=0.1)
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,14 @@ def held_out_films(
     if len(members) == len(films):
         return held_out(labels, range(len(films)), share, seed=seed)
     whole, out, held = Counter(labels), Counter(), np.zeros(len(films), int)
-    every = list(members.values())
+    every = [(own, Counter(labels[index] for index in own)) for own in members.values()]
     order = [every[k] for k in np.random.default_rng(seed).permutation(len(every))]
     for label, count in sorted(whole.items()):
         wanted = max(1, round(share * count))
-        # Those first that are not too many at once.
-        for own in sorted(order, key=lambda film: max(0, len(film) - wanted)):  # noqa: B023
-            kinds = Counter(labels[index] for index in own)
+        of_label = [(max(0, len(own) - wanted), own, kinds) for own, kinds in order if kinds[label]]
+        for _, own, kinds in sorted(of_label, key=itemgetter(0)):  # not too many at once
             fits = all(2 * (out[kind] + more) <= whole[kind] for kind, more in kinds.items())
-            if label in kinds and out[label] < wanted and fits and not held[own[0]]:
+            if out[label] < wanted and fits and not held[own[0]]:
                 held[own] = 1
                 out += kinds
     return held

@@ -256,7 +256,10 @@ class TestFolder(ScriptCase):
         ]
         Image.fromarray(frames()[0]).save(base / "in" / "cover.jpg")
         (base / "in" / ".hidden.mp4").write_bytes(b"?")
-        self.assertEqual(clip_files([str(base / "in")]), [base / "in", *videos])
+        loop = base / "in" / "deep" / "loop"
+        loop.symlink_to(base / "in")
+        self.assertEqual(clip_files([str(base / "in")]), [base / "in", *videos, loop])
+        loop.unlink()
         (base / "data" / "train").mkdir(parents=True)
         (base / "in").rename(base / "data" / "train" / "one")
         for seed in range(2):

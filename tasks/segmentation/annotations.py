@@ -162,7 +162,7 @@ def classes_of(root: Path, folder: Path) -> tuple[tuple[str, ...] | None, Sequen
     rows = [[word.strip() for word in line.split(",", 1)] for line in read_lines(table)[1:]]
     if [row[0] for row in rows] != [str(number) for number in range(len(rows))]:
         raise LabError(f"{table}: give each class a line, its number, from 0, and its name")
-    return tuple(row[-1] for row in rows), voc_colours(len(rows))
+    return tuple(row[-1] for row in rows), []
 
 
 def read_labelmap(file: Path) -> tuple[tuple[str, ...], list[Colour]]:

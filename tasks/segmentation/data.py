@@ -176,7 +176,7 @@ def load_split(listing: Listing, classes: tuple[str, ...] | None, longest: int |
         if missing := len(classes) - len(numbers):
             say(
                 f"{listing.source}: {len(classes)} classes by their numbers, {missing} of them "
-                f"nowhere; {CLASSES_FILE} names those that there are"
+                f"nowhere; {CLASSES_FILE} can name the others, each with its grey as colour"
             )
     names = tuple(map(printable, classes))
     return Split(names, paths, pictures, labels, longest, frozenset(as_stored))

@@ -49,7 +49,10 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def clips_in(path: Path) -> Iterator[Path]:
-    """Yield the clips at and below a path: videos, and folders with frames, to any depth."""
+    """Yield the clips at and below a path: videos, and folders with frames, to any depth.
+
+    A link to a folder is followed no further than to its frames: it may lead back here.
+    """
     if not path.is_dir():
         if is_video(path):
             yield path
@@ -57,8 +60,12 @@ def clips_in(path: Path) -> Iterator[Path]:
     if frame_files(path):
         yield path
     for inside in in_order(path.iterdir()):
-        if inside.name[0] != ".":
+        if inside.name[0] == ".":
+            continue
+        if not (inside.is_symlink() and inside.is_dir()):
             yield from clips_in(inside)
+        elif frame_files(inside):
+            yield inside
 
 
 def frames_of(path: Path, stride: int) -> Iterator[Image.Image]:
