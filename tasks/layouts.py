@@ -81,7 +81,7 @@ def every_file(folder: Path, endings: Sequence[str], deep: bool = True) -> list[
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(name[0] == "." or name == "__MACOSX" for name in path.parts)
+    return any(name[0] == "." for name in path.parts)
 
 
 def by_stem(folder: Path, endings: Sequence[str], deep: bool = True) -> dict[str, Path]:

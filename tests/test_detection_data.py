@@ -168,6 +168,14 @@ class CocoTest(FolderCase):
         self.assertEqual((split.classes, split.labels[1].tolist()), (("cat", "dog"), [1, 1]))
         self.assertEqual(said, "")
 
+    def test_order_of_classes(self):
+        """By their numbers, not by these as text: 9 comes before 10."""
+        (self.root / "test").mkdir()
+        content = write_coco(self.root / "test" / "annotations.json", [box(0, (1, 2, 30, 40), 9)])
+        content["categories"] = [{"id": "10", "name": "dog"}, {"id": 9, "name": "cat"}]
+        (self.root / "test" / "annotations.json").write_text(json.dumps(content))
+        self.assertEqual(self.read("coco", "test")[0].classes, ("cat", "dog"))
+
     def test_names_of_other_machines(self):
         """Windows' separators, quoted as in an address, folders that are not here."""
         names = ("sub\\0.png", "my%20dog.png", "C:\\photos\\1.png", "/home/x/2.png", "a b.png")

@@ -357,6 +357,7 @@ class ExportTest(Folder):
     def test_where_it_lies(self):
         """An archive unpacks into folders of their own; of a set that lacks a split, no hint."""
         raccoon(self.root / "archive" / "raccoons")
+        (self.root / "__MACOSX").mkdir()
         with self.assertRaisesRegex(
             LabError, "--data_root .*archive/raccoons is laid out as .* voc$"
         ):
@@ -389,7 +390,7 @@ class ExportTest(Folder):
         for row, more in (
             ("1\t0.5\t0.5\t0.5\t0.5", ""),
             ("1 0.5 0.5 0.5 0.5 0.93", ""),
-            ("1 0.5 0.5 0.5 0.5 0.1 0.1 2 0.9 0.9 2 0 0 0", "kpt_shape: [3, 3]\n"),
+            ("1 0.5 0.5 0.5 0.5 0.1 0.1 0.9 0.9", "kpt_shape: [2, 2]\n"),
             ("1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75", ""),
         ):
             ultralytics(self.root)
@@ -402,6 +403,13 @@ class ExportTest(Folder):
             write(self.root / "cats.yaml", f"train: images/train\nnames: {names}\n")
             with self.assertRaisesRegex(LabError, "neither a list of classes nor a name"):
                 self.read("yolo", "val")
+
+    def test_what_roboflow_means_by_above(self):
+        """../train/images is beside data.yaml, even where another set lies above."""
+        roboflow_yolo(self.root / "cats")
+        save_picture(self.root / "train" / "images" / "d.jpg")
+        split, _ = self.read("yolo", "train", self.root / "cats")
+        self.assertEqual([path.name[0] for path in split.paths], ["a", "b", "c"])
 
     def test_lists_of_pictures(self):
         ultralytics(self.root)
