@@ -15,7 +15,16 @@ import numpy as np
 from lab.console import LabError, say
 from lab.decoding import decode, fits_in_memory, say_read_from_disk
 from lab.files import attempt, reason
-from lab.folders import DATA_ROOT, SPLITS, printable, split_folder, unfinished
+from lab.folders import (
+    DATA_ROOT,
+    NOTES,
+    PICTURES,
+    SPLITS,
+    folders_in,
+    printable,
+    split_folder,
+    unfinished,
+)
 from lab.holdout import held_out_tracks
 from lab.images import Preprocess, open_image, say_left_out
 
@@ -72,6 +81,8 @@ def holds_classes(
 ) -> bool:
     """True of a folder without splits that holds classes: several folders, files in each."""
     if any(split_folder(root, mode) for mode in MODES):
+        return False
+    if folders_in(root, PICTURES) and folders_in(root, NOTES):  # of another task
         return False
     classes = class_folders(root)
     return len(classes) > 1 and all(list_files(root, [name]) for name in classes)

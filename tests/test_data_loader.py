@@ -445,6 +445,13 @@ class HoldOutTest(TemporaryData):
         with self.assertRaisesRegex(LabError, "has no train/"):
             image_folder.read_images(whole, "train", Preprocess(), 0.1)
 
+    def test_pictures_and_their_labels_are_no_classes(self):
+        """Those of another task, side by side."""
+        for old, name in zip(CLASSES, ("images", "labels", "other"), strict=True):
+            (self.root / "train" / old).rename(self.root / "train" / name)
+        with self.assertRaisesRegex(LabError, "has no train/"):
+            image_folder.read_images(self.root / "train", "train", Preprocess(), 0.1)
+
     def test_other_names_of_the_splits(self):
         """Those that other tools have, in capitals too; two names of one split are too many."""
         shutil.copytree(self.root / "test", self.root / "val")
