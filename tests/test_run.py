@@ -12,6 +12,7 @@ import time
 import unittest
 import zlib
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -280,6 +281,28 @@ class EndTest(RunCase):
         path.write_text(path.read_text().replace('"ended": "', '"ended": "" , "was": "'))
         again = self.resume(folder)
         self.assertEqual(re.findall(tested, again), re.findall(tested, said))
+
+    def test_what_is_made_of_the_network(self):
+        """Where nothing is tested in between: of the average, not of the weights beside it."""
+        folder, task = self.base / "made", tasks.load("classification")
+        prepare = task.prepare
+
+        def prepare_untested(*arguments):
+            job = prepare(*arguments)
+            loaders = {mode: job.loaders[mode] for mode in ("train", "val")}
+            return replace(job, loaders=loaders, finish=lambda network, folder: torch.save(
+                network.state_dict(), folder / "made.pth"
+            ))  # fmt: skip
+
+        with mock.patch.object(type(task), "prepare", staticmethod(prepare_untested)):
+            with mock.patch("tasks.training.which_tested", side_effect=KeyboardInterrupt):
+                done = script_here("train.py", "--data_root", self.data, "--batch_size", 8,
+                                   "--ckpt_path", folder, "--epoch", 1, "--ema", 0.5)  # fmt: skip
+            self.assertEqual(done.returncode, 130, done.stderr)
+            self.resume(folder)
+        average = checkpoint.load(folder / "ckpt_epoch_1.pth")["model_state"]
+        for name, value in torch.load(folder / "made.pth", weights_only=True).items():
+            self.assertTrue(torch.equal(value, average[name]), name)
 
     def test_longer_and_killed_again(self):
         """That it had ended once does not count any more."""
