@@ -317,7 +317,7 @@ class EndTest(RunCase):
 class ChangedDataTest(RunCase):
     """Data that are others when a run goes on are named; a begun epoch of them begins anew."""
 
-    def change(self, name, how, *flags):
+    def change(self, name, how, *flags, knows=True):
         """Interrupt a run in its second epoch, change its data, and go on; return what is said."""
         folder, data = self.base / name, self.base / f"{name}_data"
         shutil.copytree(self.data, data)
@@ -325,8 +325,11 @@ class ChangedDataTest(RunCase):
             done = script_here("train.py", "--data_root", data, "--batch_size", 8, "--epoch", 2,
                                "--ckpt_path", folder)  # fmt: skip
         self.assertEqual(done.returncode, 130, done.stderr)
-        before = checkpoint.load(folder / checkpoint.INTERRUPTED)["epoch_state"]["images"]
-        self.assertGreater(before, 0)
+        state = checkpoint.load(folder / checkpoint.INTERRUPTED)
+        self.assertGreater(state["epoch_state"]["images"], 0)
+        if not knows:  # as of earlier versions
+            del state["data"]
+            checkpoint.save(folder / checkpoint.INTERRUPTED, state)
         how(data / "train" / "red")
         said = self.resume(folder, *flags)
         self.assertEqual(self.epochs(folder), [1, 2])
@@ -354,6 +357,9 @@ class ChangedDataTest(RunCase):
 
         said = self.change("fewer", remove)
         self.assertRegex(said, r"The train data have changed since .*: 24 then, 9 now")
+        self.assertRegex(said, r"Epoch 2, of which \d+ were done, begins anew")
+        said = self.change("fewer than an earlier version knew", remove, knows=False)
+        self.assertNotIn("changed", said)
         self.assertRegex(said, r"Epoch 2, of which \d+ were done, begins anew")
 
     def test_as_many(self):
