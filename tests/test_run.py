@@ -10,7 +10,9 @@ import subprocess
 import tempfile
 import time
 import unittest
+import zlib
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -205,8 +207,8 @@ class RefusedTest(RunCase):
     """What is refused before its first step leaves every file where it was."""
 
     def files(self, folder):
-        """Return what is in a folder, deep, with its contents."""
-        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        """Return what is in a folder, deep, with a number that its contents change."""
+        return {p: zlib.crc32(p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
 
     def test_nothing_is_moved(self):
         """Neither later epochs nor the run of another folder, whatever is refused, and when."""
@@ -219,7 +221,6 @@ class RefusedTest(RunCase):
         state = checkpoint.load(first)
         lost = self.base / "lost" / "ckpt_epoch_1.pth"
         lost.parent.mkdir()
-        state["optimizer_state"]["state"] = {0: {"step": torch.zeros(())}}
         torch.save({key: state[key] for key in state if key != "optimizer_state"}, lost)
         before = self.files(a) | self.files(b)
         for flags, code in (
@@ -281,6 +282,28 @@ class EndTest(RunCase):
         again = self.resume(folder)
         self.assertEqual(re.findall(tested, again), re.findall(tested, said))
 
+    def test_what_is_made_of_the_network(self):
+        """Where nothing is tested in between: of the average, not of the weights beside it."""
+        folder, task = self.base / "made", tasks.load("classification")
+        prepare = task.prepare
+
+        def prepare_untested(*arguments):
+            job = prepare(*arguments)
+            loaders = {mode: job.loaders[mode] for mode in ("train", "val")}
+            return replace(job, loaders=loaders, finish=lambda network, folder: torch.save(
+                network.state_dict(), folder / "made.pth"
+            ))  # fmt: skip
+
+        with mock.patch.object(type(task), "prepare", staticmethod(prepare_untested)):
+            with mock.patch("tasks.training.which_tested", side_effect=KeyboardInterrupt):
+                done = script_here("train.py", "--data_root", self.data, "--batch_size", 8,
+                                   "--ckpt_path", folder, "--epoch", 1, "--ema", 0.5)  # fmt: skip
+            self.assertEqual(done.returncode, 130, done.stderr)
+            self.resume(folder)
+        average = checkpoint.load(folder / "ckpt_epoch_1.pth")["model_state"]
+        for name, value in torch.load(folder / "made.pth", weights_only=True).items():
+            self.assertTrue(torch.equal(value, average[name]), name)
+
     def test_longer_and_killed_again(self):
         """That it had ended once does not count any more."""
         folder = self.base / "longer"
@@ -294,7 +317,7 @@ class EndTest(RunCase):
 class ChangedDataTest(RunCase):
     """Data that are others when a run goes on are named; a begun epoch of them begins anew."""
 
-    def change(self, name, how, *flags):
+    def change(self, name, how, *flags, knows=True):
         """Interrupt a run in its second epoch, change its data, and go on; return what is said."""
         folder, data = self.base / name, self.base / f"{name}_data"
         shutil.copytree(self.data, data)
@@ -302,8 +325,11 @@ class ChangedDataTest(RunCase):
             done = script_here("train.py", "--data_root", data, "--batch_size", 8, "--epoch", 2,
                                "--ckpt_path", folder)  # fmt: skip
         self.assertEqual(done.returncode, 130, done.stderr)
-        before = checkpoint.load(folder / checkpoint.INTERRUPTED)["epoch_state"]["images"]
-        self.assertGreater(before, 0)
+        state = checkpoint.load(folder / checkpoint.INTERRUPTED)
+        self.assertGreater(state["epoch_state"]["images"], 0)
+        if not knows:  # as of earlier versions
+            del state["data"]
+            checkpoint.save(folder / checkpoint.INTERRUPTED, state)
         how(data / "train" / "red")
         said = self.resume(folder, *flags)
         self.assertEqual(self.epochs(folder), [1, 2])
@@ -331,6 +357,9 @@ class ChangedDataTest(RunCase):
 
         said = self.change("fewer", remove)
         self.assertRegex(said, r"The train data have changed since .*: 24 then, 9 now")
+        self.assertRegex(said, r"Epoch 2, of which \d+ were done, begins anew")
+        said = self.change("fewer than an earlier version knew", remove, knows=False)
+        self.assertNotIn("changed", said)
         self.assertRegex(said, r"Epoch 2, of which \d+ were done, begins anew")
 
     def test_as_many(self):

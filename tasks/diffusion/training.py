@@ -32,6 +32,7 @@ from tasks.diffusion.objective import Reconstruction, restore
 from tasks.diffusion.words import make_tokenizer, restore_tokenizer, tokenizer_state, words_of
 from tasks.loaders import find_folder, find_made, make_loaders
 from tasks.starting import start_network
+from tasks.trained import another_run
 
 
 def prepare(
@@ -130,5 +131,7 @@ def load_autoencoder(path: Path) -> nn.Module:
         raise LabError(f"no autoencoder in {path}; train one: leave out --stage unet")
     state = checkpoint.load(checkpoint.best_or_last(path) if path.is_dir() else path)
     if state.get("task") != TASK.name or state.get("network") != "autoencoder":
-        raise LabError(f"{path} holds no autoencoder of --task {TASK.name}")
+        folder = path if path.is_dir() else path.parent
+        other = another_run(TASK.name, folder, "--autoencoder")
+        raise LabError(f"{path} holds no autoencoder of --task {TASK.name}; {other}")
     return TASK.restore(state)[1]

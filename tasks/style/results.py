@@ -20,7 +20,7 @@ from tasks.style.losses import make_losses
 from tasks.style.networks import repaint
 from tasks.style.picture import losses_in_words, transfer
 from tasks.style.views import draw_course
-from tasks.trained import Trained, load_trained
+from tasks.trained import Trained, another_run, load_trained
 
 # Flags by which one picture is varied in another way.
 WAYS = ("model", "weights", "preset", "size", "style_size", "content_weight", "style_weights",
@@ -65,7 +65,8 @@ def paint(flags: StyleFlags) -> None:
         if paints and flags.style is not None:
             raise LabError(f"{trained.path} paints in a style of its own; leave out --style")
         if not paints and flags.style is None:
-            raise UsageError(f"{folder} holds no style of its own; give --style FILE")
+            wrong = f"{folder} holds no style of its own; give --style FILE"
+            raise UsageError(f"{wrong}; {another_run(TASK.name, folder)}")
     content_file = picture_file(flags.content, flags.save_dir)
     if flags.style is not None:
         optimise(flags, content_file, trained)
