@@ -175,9 +175,9 @@ def cut_off(pipeline: StableDiffusionPipeline, prompt: str) -> str:
 
 @dataclass
 class Course:
-    """What the first picture's latents are after some steps, evenly spread; the last is no one's.
+    """What the first picture's latents are after some steps, evenly spread, but for the last.
 
-    After the last step they are the picture, which is decoded anyway.
+    After that they are the picture, which is decoded anyway.
     """
 
     latents: list[Tensor] = field(default_factory=list)
@@ -217,9 +217,7 @@ def paint(
     size = size or size_of(pipeline)
     if images is not None and int(steps * strength) == 0:
         return Painted(reconstruct(pipeline, images, runtime, size))
-    kind = FromWords if images is None else FromPicture
-    with warnings.catch_warnings(action="ignore"):
-        painter = prepared(kind(**pipeline.components, requires_safety_checker=False))
+    painter = painter_of(pipeline, FromWords if images is None else FromPicture)
     together = max(1, TOGETHER * 64 * 64 // (size[0] * size[1]))
     kept = Course()
 
@@ -234,28 +232,41 @@ def paint(
         "num_inference_steps": steps, "guidance_scale": guidance, "output_type": "np",
         "callback_on_step_end": after_step,
     }  # fmt: skip
+    if images is None:
+        options |= {"height": size[0], "width": size[1]}
     pictures, blackened = [], []
     with progress(total=steps, label="painting") as bar:
         for first in range(0, len(prompts), together):
-            words = list(prompts[first : first + together])
-            if images is None:
-                options |= {"height": size[0], "width": size[1]}
-            else:
-                cut = [cut_to(image, *size) for image in images[first : first + together]]
+            own = slice(first, first + together)
+            options["negative_prompt"] = [negative] * len(prompts[own])
+            options["generator"] = [torch.Generator().manual_seed(int(seed)) for seed in seeds[own]]
+            if images is not None:
+                cut = [cut_to(image, *size) for image in images[own]]
                 options |= {"image": cut, "strength": strength}
-            options["negative_prompt"] = [negative] * len(words)
-            own = seeds[first : first + together]
-            options["generator"] = [torch.Generator().manual_seed(int(seed)) for seed in own]
             with precision_of(pipeline, runtime):
-                painted = painter(words, **options)
+                painted = painter(list(prompts[own]), **options)
             pictures.append(as_bytes(painted.images))
             flagged = painted.nsfw_content_detected or []
             blackened += [first + k for k, is_black in enumerate(flagged) if is_black]
-    pictures = np.concatenate(pictures)
-    if not kept.steps or 0 in blackened:  # what is not to be seen is not to be seen coming
-        return Painted(pictures, blackened=blackened)
+    painted = Painted(np.concatenate(pictures), blackened=blackened)
+    return with_course(painted, kept, pipeline, runtime)
+
+
+def painter_of(pipeline: StableDiffusionPipeline, kind: type[Guided]) -> Any:
+    """Return what paints with a pipeline's networks."""
+    with warnings.catch_warnings(action="ignore"):
+        return prepared(kind(**pipeline.components, requires_safety_checker=False))
+
+
+def with_course(
+    painted: Painted, kept: Course, pipeline: StableDiffusionPipeline, runtime: Runtime
+) -> Painted:
+    """Return what was painted with the course of the first one, if there is one to be shown."""
+    if not kept.steps or 0 in painted.blackened:  # what is not to be seen is not to be seen coming
+        return painted
     shown = [decode(pipeline, latents, runtime) for latents in kept.latents]
-    return Painted(pictures, np.concatenate([*shown, pictures[:1]]), kept.steps, blackened)
+    course = np.concatenate([*shown, painted.pictures[:1]])
+    return painted._replace(course=course, steps=kept.steps)
 
 
 def cut_to(image: Image.Image, height: int, width: int) -> Image.Image:
