@@ -48,46 +48,53 @@ def draw_comparison(
 ) -> Figure:
     """Draw the losses of runs, and their validation by the figure that ranks epochs, a colour each.
 
-    A share has the logarithm of what it lacks for its axis: 98 and 99 % are as far apart as 80
-    and 90.
+    Without any validation the losses stand alone. A share has the logarithm of what it lacks for
+    its axis: 98 and 99 % are as far apart as 80 and 90.
 
     Arguments as of `draw_curves`, of each run by its name; the best epochs are larger marks.
     """
-    figure, (loss_axis, axis) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     name, unit, scale = _how_shown(histories.values(), ranks_by)
-    lines, losses, shown = [], [], []
+    curves = [_curve(history, f"val_{ranks_by}", scale) for history in histories.values()]
+    measured = any(epochs for epochs, _ in curves)
+    size = (11 if measured else 6.8, 4.4)
+    figure, axes = plt.subplots(1, 1 + measured, figsize=size, layout="constrained", squeeze=False)
+    loss_axis, axis = axes[0, 0], axes[0, -1]
+    lines, losses, shown = [], {"loss": [], "val_loss": []}, []
     for index, (run, history) in enumerate(histories.items()):
         style = {"color": f"C{index % 10}", "marker": "osv^D"[index % 5], "markersize": 4}
         for key, line in (("loss", "-"), ("val_loss", ":")):
-            epochs, values = _curve(history, key)
-            loss_axis.plot(epochs, values, line, **style)
-            losses += values
-        epochs, values = _curve(history, f"val_{ranks_by}", scale)
-        values = [100 - value for value in values] if unit else values
-        # Points at the edge are not cut; but without a point, the layout takes it for endless.
-        style["clip_on"] = not np.isfinite(values).any()
-        lines += axis.plot(epochs, values, **style)
-        best = (bests or {}).get(run)
-        if best in epochs:
-            axis.plot(best, values[epochs.index(best)], **style | {"markersize": 9})
-        shown += values
-    if min(losses, default=1.0) > 0:
+            own = _curve(history, key)
+            lines += loss_axis.plot(*own, line, **style)
+            losses[key] += own[1]
+        if measured:
+            epochs, values = curves[index]
+            values = [100 - value for value in values] if unit else values
+            # Points at the edge are not cut; but without a point, the layout takes it for endless.
+            style["clip_on"] = not np.isfinite(values).any()
+            axis.plot(epochs, values, **style)
+            best = (bests or {}).get(run)
+            if best in epochs:
+                axis.plot(best, values[epochs.index(best)], **style | {"markersize": 9})
+            shown += values
+    if min(sum(losses.values(), []), default=1.0) > 0:
         loss_axis.set_yscale("log")
         loss_axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         loss_axis.yaxis.set_major_formatter("{x:g}")
     loss_axis.set_ylabel("cross-entropy loss" if ranks_by == "accuracy" else "loss")
-    kinds = [plt.Line2D([], [], color="black", linestyle=style) for style in "-:"]
-    loss_axis.legend(kinds, ["training", "validation"])
-    if unit:
-        _scale_by_lack(axis, shown)
-    axis.set_ylabel(f"validation {name} ({unit})" if unit else f"validation {name}")
-    for each in (loss_axis, axis):
+    if losses["val_loss"]:
+        kinds = [plt.Line2D([], [], color="black", linestyle=style) for style in "-:"]
+        loss_axis.legend(kinds, ["training", "validation"])
+    if measured:
+        if unit:
+            _scale_by_lack(axis, shown)
+        axis.set_ylabel(f"validation {name} ({unit})" if unit else f"validation {name}")
+    for each in axes[0]:
         each.set_xlabel("epoch")
         each.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         each.minorticks_off()
         each.grid(alpha=0.3)
     names = [plain(shorten(name, 40)) for name in histories]
-    figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 5))
+    figure.legend(lines[::2], names, loc="outside lower center", ncols=min(len(names), 5))
     return figure
 
 

@@ -250,20 +250,32 @@ def to_arrays(pixels: Tensor) -> np.ndarray:
     return np.broadcast_to(arrays, (*arrays.shape[:3], 3))
 
 
-def whole_picture(image: Image.Image, size: int | None, preprocess: Preprocess) -> Tensor:
+def whole_picture(
+    image: Image.Image, size: int | None, preprocess: Preprocess, most: int, name: str
+) -> Tensor:
     """Return a whole picture as network input, (1, 3, H, W), its shorter side `size` or its own.
+
+    Args:
+        most: pixels, about; a picture that would have more is taken smaller, which is said.
+        name: what to call it then.
 
     Raises:
         LabError: it is to be resized, but is hardly more than a line.
     """
     image = image.convert("RGB")
-    if size is not None:
-        sides = [max(1, round(side * size / min(image.size))) for side in image.size]
-        if max(sides) > NARROWEST * size:
-            raise LabError(
-                f"a picture of {image.width}x{image.height} pixels is too narrow: it would be "
-                f"resized to {sides[0]}x{sides[1]}; cut a part out of it that is nearer to a square"
-            )
+    scale = 1.0 if size is None else size / min(image.size)
+    asked = [max(1, round(side * scale)) for side in image.size]
+    if size is not None and max(asked) > NARROWEST * size:
+        raise LabError(
+            f"{name} of {image.width}x{image.height} pixels is too narrow: it would be resized to "
+            f"{asked[0]}x{asked[1]}; cut a part out of it that is nearer to a square"
+        )
+    sides, pixels = asked, math.prod(asked)
+    if pixels > most:
+        sides = [max(1, round(side * (most / pixels) ** 0.5)) for side in asked]
+        taken, instead = (f"{width}x{height}" for width, height in (sides, asked))
+        say(f"{name} is taken at {taken} instead of {instead}: {most:,} pixels are the most")
+    if tuple(sides) != image.size:
         image = image.resize(sides, Image.Resampling.BICUBIC)
     return preprocess.normalize(torch.from_numpy(np.array(image))[None])
 

@@ -11,7 +11,7 @@ from lab.console import LabError, as_text, say
 from lab.curves import draw_comparison
 from lab.drawing import publish
 from tasks import Compared, CompareFlags
-from tasks.trained import load_trained
+from tasks.trained import Trained, load_trained
 
 TESTED = 256  # inputs a batch
 
@@ -44,7 +44,8 @@ def compare(flags: CompareFlags) -> None:
             histories = {name: run.history for name, run in own.items()}
             bests = {name: run.best_epoch for name, run in own.items()}
             figure = draw_comparison(histories, ranks_by, bests)
-            file = "compare.jpg" if len(kinds) == 1 else f"compare_{task}_{ranks_by}.jpg"
+            kind = "_".join(filter(None, ("compare", task, ranks_by)))
+            file = "compare.jpg" if len(kinds) == 1 else f"{kind}.jpg"
             publish(figure, flags.save_dir / file)
 
 
@@ -78,16 +79,10 @@ def read_run(folder: Path, flags: CompareFlags) -> Compared:
         )
     best, tested = last.state.get("best_epoch"), None
     try:
-        if best is None:
-            raise LabError("no epoch was validated")
-        best_path = checkpoint.find(folder, "best")
-        trained = last
-        if best_path != path:
-            trained = load_trained(best_path, flags.device, flags.precision)
-        loader = trained.task.test_loader(trained, flags.data_root, TESTED)
-        meter, label = trained.objective.meter(), f"testing {folder}"
-        figures = engine.evaluate(trained.network, meter, loader, trained.runtime, label)
-        tested = figures[ranks_by]
+        if ranks_by:
+            tested = test_epoch(last, folder, best, flags)
+        elif flags.data_root is not None:
+            raise LabError(f"of {last.task.name} nothing is measured but the loss")
     except LabError as error:
         say(f"{folder} is not tested: {error}")
     parameters = sum(parameter.numel() for parameter in last.network.parameters())
@@ -95,25 +90,59 @@ def read_run(folder: Path, flags: CompareFlags) -> Compared:
     return Compared(facts, history, ranks_by, best, tested, parameters)
 
 
+def test_epoch(last: Trained, folder: Path, epoch: int | None, flags: CompareFlags) -> float:
+    """Return what an epoch of a run reaches in the figure that ranks its epochs.
+
+    Args:
+        last: the run's last epoch, which is loaded already.
+
+    Raises:
+        LabError: there is no such epoch, or nothing to test it on.
+    """
+    if epoch is None:
+        raise LabError("no epoch was validated")
+    path, trained = checkpoint.find(folder, epoch), last
+    if path != last.path:
+        trained = load_trained(path, flags.device, flags.precision)
+    loader = trained.task.test_loader(trained, flags.data_root, TESTED)
+    meter, label = trained.objective.meter(), f"testing {folder}"
+    figures = engine.evaluate(trained.network, meter, loader, trained.runtime, label)
+    return figures[last.objective.ranks_by]
+
+
 def table(runs: Mapping[str, Compared], ranks_by: str) -> list[str]:
-    """Return the lines of a Markdown table with a row a run."""
-    columns = ("run", "best epoch", f"validation {ranks_by}", f"test {ranks_by}", "parameters",
-               "seconds")  # fmt: skip
+    """Return the lines of a Markdown table with a row a run.
+
+    Where nothing is measured but the loss, `ranks_by` is empty: of each run the loss it ended with.
+    """
+    if ranks_by:
+        columns = ("best epoch", f"validation {ranks_by}", f"test {ranks_by}")
+    else:
+        columns = ("epochs", "training loss")
     rows = []
     for name, run in runs.items():
+        last = run.history[-1]
         validated = {row["epoch"]: row.get(f"val_{ranks_by}") for row in run.history}
+        measured = [
+            f"{run.best_epoch or '–'} of {last['epoch']}", cell(validated.get(run.best_epoch)),
+            cell(run.tested),
+        ] if ranks_by else [str(last["epoch"]), in_digits(last["loss"])]  # fmt: skip
         rows.append([
-            name.replace("|", "\\|"), f"{run.best_epoch or '–'} of {run.history[-1]['epoch']}",
-            cell(validated.get(run.best_epoch)), cell(run.tested), f"{run.parameters:,}",
+            name.replace("|", "\\|"), *measured, f"{run.parameters:,}",
             f"{sum(row['seconds'] for row in run.history):,.0f}",
         ])  # fmt: skip
-    return markdown_table(columns, rows)
+    return markdown_table(("run", *columns, "parameters", "seconds"), rows)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table of names and, at the right of them, numbers."""
     head, *lines = (f"| {' | '.join(cells)} |" for cells in (columns, *rows))
     return [head, "|---|" + "---:|" * (len(columns) - 1), *lines]
+
+
+def in_digits(loss: float) -> str:
+    """Return a loss, which may be of any size, as a table shows it."""
+    return f"{loss:,.0f}" if abs(loss) >= 1000 else f"{loss:.4g}"
 
 
 def cell(figure: float | None) -> str:

@@ -269,6 +269,20 @@ class PictureTest(unittest.TestCase):
             colours.add(to_hex(curve.get_color()))
         self.assertEqual(len(colours), len(runs))
 
+    def test_nothing_but_losses(self):
+        """Of runs that nothing measures, or that were not validated: no axis without a point."""
+        rows = [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 2.0}]
+        for ranks_by, history in (("", rows), ("accuracy", self.history([None, None]))):
+            figure = draw_comparison({"a": history, "b": history}, ranks_by)
+            self.addCleanup(plt.close, figure)
+            figure.draw_without_rendering()
+            (axis,) = figure.axes
+            self.assertEqual(axis.get_ylabel().split()[-1], "loss")
+            self.assertIsNone(axis.get_legend())  # of training and validation
+            self.assertEqual([text.get_text() for text in figure.legends[0].texts], ["a", "b"])
+            colours = [line.get_color() for line in figure.legends[0].get_lines()]
+            self.assertEqual(colours, ["C0", "C1"])
+
     def test_axis(self):
         """Better is higher, ticks are accuracies, and all points lie within, 100 % included."""
         figure = self.draw({"a": self.history([0.1, 0.9, 0.99, 1.0])})

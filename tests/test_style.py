@@ -1,5 +1,7 @@
 """style.py: losses against loops and closed forms, pictures and networks that gain a style."""
 
+import contextlib
+import io
 import json
 import re
 import signal
@@ -21,7 +23,7 @@ from torchvision import models
 from lab import checkpoint
 from lab.console import LabError
 from lab.imagenet import PUBLISHED
-from lab.images import Preprocess
+from lab.images import Preprocess, whole_picture
 from lab.registry import Design
 from networks import Classifier
 from tasks import ViewFlags
@@ -504,6 +506,43 @@ class ScriptTest(ScriptCase):
         with Image.open(strip) as picture:
             self.assertGreater(picture.width, 4 * picture.height)
 
+    def test_a_rate_that_is_too_high(self):
+        """Kept within its bounds, the picture stays finite: what has grown are the losses."""
+        flags = ("--style", self.style, "--weights", self.weights, "--size", 45, "--style_size",
+                 40, "--steps", 4)  # fmt: skip
+        for optim_type in ("lbfgs", "adam"):
+            words = r"the losses have grown, from [\d,]+ to [\d,]+: .*lower --lr"
+            wild = ("--optim_type", optim_type, "--lr", 1e30, "--save_dir", self.base / "out")
+            done = script_here("style.py", "--content", self.content, *flags, *wild)
+            self.assert_refused(done, 1, "lower --lr")
+            self.assertRegex(done.stderr, words)
+            self.assertIn("Saved", done.stdout)
+
+    def test_pictures_of_more_pixels_than_memory(self):
+        """They are taken smaller, of the same shape, whichever side is asked for; it is said."""
+        whole = Image.new("RGB", (200, 100))
+        for size, most, expected in (
+            (None, 20_000, (100, 200)), (None, 5000, (50, 100)), (50, 5000, (50, 100)),
+            (1000, 5000, (50, 100)), (20, 5000, (20, 40)),
+        ):  # fmt: skip
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                taken = whole_picture(whole, size, Preprocess(), most, "a.png")
+            self.assertEqual(tuple(taken.shape[2:]), expected)
+            smaller = most == 5000 and size != 50 and size != 20
+            self.assertEqual("a.png is taken at 100x50 instead of" in said.getvalue(), smaller)
+        line = self.base / "line.png"
+        Image.new("RGB", (300, 7)).save(line)
+        flags = ("--weights", self.weights, "--steps", 1, "--style_size", 40)
+        with mock.patch("tasks.style.results.MOST_VARIED", 40_000):
+            said = self.call("--content", self.content, "--style", self.style, *flags,
+                             "--size", 2000)  # fmt: skip
+        self.assertIn("photo.png is taken at 231x173 instead of 2667x2000: 40,000 pixels", said)
+        with mock.patch("tasks.style.losses.MOST_VARIED", 40_000):
+            done = script_here("style.py", "--content", self.content, "--style", line, *flags,
+                               "--size", 45, "--save_dir", self.base / "out")  # fmt: skip
+        self.assertIn("line.png is taken at 1309x31 instead of 1714x40", done.stdout)
+
     def test_a_sign_network_of_our_own(self):
         """Without ImageNet's weights: a classifier's features, at any size, STN or not."""
         torch.manual_seed(0)
@@ -704,6 +743,11 @@ class ScriptTest(ScriptCase):
         for name, size in (("0000_photo.jpg", (80, 60)), ("0001_photo.jpg", (33, 30))):
             with Image.open(ours / "results" / name) as picture:
                 self.assertEqual(picture.size, size)
+        with mock.patch("tasks.style.results.MOST_PIXELS", 1200):
+            done = script_here("test.py", "--ckpt_path", ours, "--image", self.content)
+        self.assertIn("photo.png is taken at 40x30 instead of 80x60", done.stdout)
+        with Image.open(ours / "results/0000_photo.jpg") as picture:
+            self.assertEqual(picture.size, (40, 30))
         # In the precision that is asked for, as style.py does.
         more = ("--image", self.content, "--precision", "fp32")
         script_here("test.py", "--ckpt_path", ours, *more)
@@ -725,6 +769,14 @@ class ScriptTest(ScriptCase):
             self.assertTrue(saved.is_file())
             self.assertEqual(saved.parent, self.base / "views/painted")
             self.assertTrue(saved.name.startswith(name))
+        done = script_here("compare.py", ours, self.base / "looked at", "--no_show", "--save_dir",
+                           self.base / "views")  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        header, _, row = done.stdout.splitlines()
+        self.assertEqual(header, "| run | epochs | training loss | parameters | seconds |")
+        loss = checkpoint.load(ours / "ckpt_epoch_1.pth")["history"][0]["loss"]
+        self.assertTrue(row.startswith(f"| looked at | 1 | {loss:,.0f} | "), row)
+        self.assertNotIn("not tested", done.stderr)
         done = script_here("visualize.py", *shown, "--image_idx", 2)
         self.assert_refused(done, 2, "--image_idx 2: the pictures are 0 to 1")
 

@@ -188,9 +188,9 @@ def cut_off(pipeline: StableDiffusionPipeline, prompt: str) -> str:
 
 @dataclass
 class Course:
-    """What the first picture's latents are after some steps, evenly spread; the last is no one's.
+    """What the first picture's latents are after some steps, evenly spread, but for the last.
 
-    After the last step they are the picture, which is decoded anyway.
+    After that they are the picture, which is decoded anyway.
     """
 
     latents: list[Tensor] = field(default_factory=list)
@@ -202,12 +202,6 @@ class Course:
             self.steps.append(step + 1)
             if step + 1 < count:
                 self.latents.append(latents[:1].clone())
-
-
-def painter_of(pipeline: StableDiffusionPipeline, kind: type) -> FromWords | FromPicture:
-    """Return a pipeline of another kind of the parts of one."""
-    with warnings.catch_warnings(action="ignore"):  # that a safety checker is not asked for
-        return prepared(kind(**pipeline.components, requires_safety_checker=False))
 
 
 @torch.inference_mode()
@@ -258,19 +252,32 @@ def paint(
             own = slice(first, first + together)
             if images is not None:
                 options["image"] = [cut_to(image, *size) for image in images[own]]
-            words = list(prompts[own])
-            options["negative_prompt"] = [negative] * len(words)
+            options["negative_prompt"] = [negative] * len(prompts[own])
             options["generator"] = [torch.Generator().manual_seed(int(seed)) for seed in seeds[own]]
             with precision_of(pipeline, runtime):
-                painted = painter(words, **options)
+                painted = painter(list(prompts[own]), **options)
             pictures.append(as_bytes(painted.images))
             flagged = painted.nsfw_content_detected or []
             blackened += [first + k for k, is_black in enumerate(flagged) if is_black]
-    pictures = np.concatenate(pictures)
-    if not kept.steps or 0 in blackened:  # what is not to be seen is not to be seen coming
-        return Painted(pictures, blackened=blackened)
+    painted = Painted(np.concatenate(pictures), blackened=blackened)
+    return with_course(painted, kept, pipeline, runtime)
+
+
+def painter_of(pipeline: StableDiffusionPipeline, kind: type[Guided]) -> Any:
+    """Return what paints with a pipeline's networks."""
+    with warnings.catch_warnings(action="ignore"):
+        return prepared(kind(**pipeline.components, requires_safety_checker=False))
+
+
+def with_course(
+    painted: Painted, kept: Course, pipeline: StableDiffusionPipeline, runtime: Runtime
+) -> Painted:
+    """Return what was painted with the course of the first one, if there is one to be shown."""
+    if not kept.steps or 0 in painted.blackened:  # what is not to be seen is not to be seen coming
+        return painted
     shown = [decode(pipeline, latents, runtime) for latents in kept.latents]
-    return Painted(pictures, np.concatenate([*shown, pictures[:1]]), kept.steps, blackened)
+    course = np.concatenate([*shown, painted.pictures[:1]])
+    return painted._replace(course=course, steps=kept.steps)
 
 
 def cut_to(image: Image.Image, height: int, width: int) -> Image.Image:

@@ -17,7 +17,7 @@ from lab.console import LabError, UsageError
 from lab.features import outputs_of, total_variation
 from lab.imagenet import load_pretrained
 from lab.images import Preprocess, read_image, whole_picture
-from tasks.style import PRESETS, RECIPES, Flags, Recipe
+from tasks.style import MOST_VARIED, PRESETS, RECIPES, Flags, Recipe
 from tasks.trained import Trained
 
 
@@ -166,7 +166,9 @@ def make_losses(
             f"{', '.join(recipe.style_layers)}; {len(recipe.style_weights)} are given"
         )
     extractor = FeatureExtractor(network, (recipe.content_layer, *recipe.style_layers))
-    style = whole_picture(read_image(style_file), recipe.style_size, preprocess)
+    style = whole_picture(
+        read_image(style_file), recipe.style_size, preprocess, MOST_VARIED, style_file.name
+    )
     return StyleLosses(extractor.to(device), recipe, style.to(device)), preprocess
 
 

@@ -15,7 +15,7 @@ from lab.images import Preprocess, read_image, save_picture, whole_picture
 from lab.pictures import Picture
 from lab.runtime import start
 from tasks import TestFlags
-from tasks.style import TASK, StyleFlags
+from tasks.style import MOST_PIXELS, MOST_VARIED, TASK, StyleFlags
 from tasks.style.losses import make_losses
 from tasks.style.networks import repaint
 from tasks.style.picture import losses_in_words, transfer
@@ -30,16 +30,20 @@ WAYS = ("model", "weights", "preset", "size", "style_size", "content_weight", "s
 def read_pictures(trained: Trained, flags: TestFlags) -> None:
     """Paint the pictures that `--image` names, each by one pass, into the run's `results/`."""
     for index, (file, image) in enumerate(given_images(flags.image)):
-        paint_image(trained, image, None, flags.ckpt_path / f"results/{index:04d}_{file.stem}.jpg")
+        target = flags.ckpt_path / f"results/{index:04d}_{file.stem}.jpg"
+        paint_image(trained, image, None, file.name, target)
 
 
-def paint_image(trained: Trained, image: Image.Image, size: int | None, target: Path) -> None:
+def paint_image(
+    trained: Trained, image: Image.Image, size: int | None, name: str, target: Path
+) -> None:
     """Paint a picture by one pass and save it.
 
     Args:
         size: of its shorter side, in pixels; None for its own.
+        name: of the picture.
     """
-    images = whole_picture(image, size, Preprocess())
+    images = whole_picture(image, size, Preprocess(), MOST_PIXELS, name)
     began = time.perf_counter()
     pixels = repaint(trained.network, images, trained.runtime)
     say(f"One pass in {time.perf_counter() - began:.2f} s")
@@ -73,7 +77,7 @@ def paint(flags: StyleFlags) -> None:
         return
     name = f"{content_file.stem}_{folder.resolve().name}{as_name(asked_for(flags, 'size'))}"
     target = flags.save_dir / f"style/{name}.jpg"
-    paint_image(trained, read_image(content_file), flags.size, target)
+    paint_image(trained, read_image(content_file), flags.size, content_file.name, target)
 
 
 def optimise(flags: StyleFlags, content_file: Path, trained: Trained | None) -> None:
@@ -86,7 +90,9 @@ def optimise(flags: StyleFlags, content_file: Path, trained: Trained | None) -> 
     style_file = picture_file(flags.style, flags.save_dir)
     losses, preprocess = make_losses(flags, style_file, device, trained)
     image = read_image(content_file)
-    content = whole_picture(image, losses.recipe.size, preprocess).to(device)
+    content = whole_picture(
+        image, losses.recipe.size, preprocess, MOST_VARIED, content_file.name
+    ).to(device)
     bounds, initial = preprocess.bounds(device), content
     if flags.start == "noise":
         generator = torch.Generator().manual_seed(flags.seed)
@@ -109,3 +115,6 @@ def optimise(flags: StyleFlags, content_file: Path, trained: Trained | None) -> 
     strip = draw_course(course, content, style_file, preprocess)
     picture = Picture(f"style/{name}_steps.jpg", title, (strip,))
     publish(draw(picture), flags.save_dir / picture.path)
+    if last > 1.01 * first:
+        grown = f"the losses have grown, from {first:,.0f} to {last:,.0f}"
+        raise LabError(f"{grown}: what is saved is no picture; lower --lr, or take more --steps")
