@@ -80,7 +80,7 @@ def read_run(folder: Path, flags: CompareFlags) -> Compared:
     best, tested = last.state.get("best_epoch"), None
     try:
         if ranks_by:
-            tested = test_epoch(last, folder, best, flags)
+            tested = test_best(last, folder, flags)
         elif flags.data_root is not None:
             raise LabError(f"of {last.task.name} nothing is measured but the loss")
     except LabError as error:
@@ -90,8 +90,8 @@ def read_run(folder: Path, flags: CompareFlags) -> Compared:
     return Compared(facts, history, ranks_by, best, tested, parameters)
 
 
-def test_epoch(last: Trained, folder: Path, epoch: int | None, flags: CompareFlags) -> float:
-    """Return what an epoch of a run reaches in the figure that ranks its epochs.
+def test_best(last: Trained, folder: Path, flags: CompareFlags) -> float:
+    """Return what the best epoch of a run reaches in the figure that ranks its epochs.
 
     Args:
         last: the run's last epoch, which is loaded already.
@@ -99,9 +99,9 @@ def test_epoch(last: Trained, folder: Path, epoch: int | None, flags: CompareFla
     Raises:
         LabError: there is no such epoch, or nothing to test it on.
     """
-    if epoch is None:
+    if last.state.get("best_epoch") is None:
         raise LabError("no epoch was validated")
-    path, trained = checkpoint.find(folder, epoch), last
+    path, trained = checkpoint.find(folder, "best"), last
     if path != last.path:
         trained = load_trained(path, flags.device, flags.precision)
     loader = trained.task.test_loader(trained, flags.data_root, TESTED)
