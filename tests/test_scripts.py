@@ -226,7 +226,7 @@ class BadInputTest(ScriptTest):
     def test_device(self):
         if torch.cuda.is_available():
             self.skipTest("this machine has a CUDA device")
-        self.assert_refused(self.train("--device", "cuda"), 1, "no CUDA device", "cpu")
+        self.assert_refused(self.train("--device", "cuda"), 1, "--device cuda", "has none")
 
     def test_data_folder(self):
         """A missing folder, no train/, an empty class, differing classes."""
@@ -458,7 +458,7 @@ class TestScriptTest(ScriptTest):
         noted = json.loads((self.run_folder / "test.json").read_text())
         figures = noted.pop("figures")
         expected = {"task": "classification", "checkpoint": "ckpt_epoch_2.pth", "inputs": 15}
-        self.assertEqual(noted, expected | {"data_root": None})
+        self.assertEqual(noted, expected | {"data_root": None, "independent": 15})
         self.assertEqual(figures["accuracy"], 1)
         script_here("test.py", "--ckpt_path", self.run_folder, "--data_root", self.data)
         noted = json.loads((self.run_folder / "test.json").read_text())
