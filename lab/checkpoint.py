@@ -133,7 +133,7 @@ def _only_state_dict(path: Path, state: dict[str, Any]) -> dict[str, Tensor]:
     """
     if _is_state_dict(state):
         return state
-    inner = {f"{key}": value for key, value in state.items() if isinstance(value, dict)}
+    inner = {str(key): value for key, value in state.items() if isinstance(value, dict)}
     deeper = {
         f"{key}.{name}": value for key, content in inner.items() for name, value in content.items()
     }
