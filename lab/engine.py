@@ -432,6 +432,7 @@ def fit(
         for epoch in range(finished + 1, settings.epoch + 1):
             label, began = f"epoch {epoch}/{settings.epoch}", time.perf_counter()
             sampler.epoch, sampler.start = epoch, state.images
+            runtime.take_free_threads()
             seed_epoch(settings.seed, epoch, runtime.rank)
             restore_process(processes, learner.networks, runtime)
             try:
