@@ -97,14 +97,16 @@ def train(
     job = task.prepare(flags, runtime, resumed, weights)
     if flags.overfit_batch:
         batch = next(iter(job.loaders["train"]))
-        engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
+        with engine.compiling(settings):
+            engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
         return None
     folder = Run(flags.ckpt_path, runtime)  # is made once the flags are found good
     begin(folder, task, flags, runtime, job, resumed)
     learner = Learner(job.objective, job.network, settings, runtime, job.parameters)
-    identity = {"task": task.name, **job.identity}
+    identity, train_loader = {"task": task.name, **job.identity}, job.loaders["train"]
     try:
-        engine.fit(learner, job.loaders["train"], job.loaders.get("val"), folder, identity, resumed)
+        with engine.compiling(settings):
+            engine.fit(learner, train_loader, job.loaders.get("val"), folder, identity, resumed)
     except (KeyboardInterrupt, engine.Diverged):  # which every process ends with
         task.publish_curves(folder, job.objective.ranks_by)
         runtime.wait_for_all()

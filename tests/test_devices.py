@@ -35,7 +35,7 @@ from tests.test_anatomy import modules
 from world import captions, clips, signs
 from world.street import streets_of
 
-FAR = Runtime(torch.device(Far.name))
+CPU, FAR = Runtime(torch.device("cpu")), Runtime(torch.device(Far.name))
 # Boxes are told apart by masks, whose size the CPU has to know.
 WAIT = ("detection",)
 DRAWN = {
@@ -138,6 +138,48 @@ class LearnerTest(unittest.TestCase):
             for weight, old in zip(learner.network.parameters(), before, strict=True):
                 self.assertFalse(torch.equal(weight.cpu(), old))
             self.assertEqual(learner.state()["averaged"], 2)
+
+
+class CompileTest(unittest.TestCase):
+    """`--compile`, but for the kernels: making those takes a compiler, and long."""
+
+    def steps(self, compiled: bool) -> Learner:
+        """Return what three steps have made, the last of a smaller batch."""
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+        settings = TrainSettings(compile=compiled, ema=0.5, clip_norm=1.0, lr=0.1)
+        learner = Learner(ClassificationObjective(), body, settings, CPU).begin(3)
+        learner.train()
+        for count in (4, 4, 3):
+            learner.step(torch.randn(count, 3, 4, 4), torch.arange(count) % 3)
+        return learner
+
+    def test_the_same_steps(self):
+        """Of the same weights, under the same names."""
+        with mock.patch("torch.compile", partial(torch.compile, backend="aot_eager")):
+            ours, plain = self.steps(True), self.steps(False)
+        self.assertIsNot(ours.trained, ours.network)
+        self.assertIs(plain.trained, plain.network)
+        for kind in ("model_state", "raw_state"):
+            state, expected = ours.state()[kind], plain.state()[kind]
+            self.assertEqual(state.keys(), expected.keys())
+            for name, value in state.items():
+                torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+    def test_what_cannot_be_compiled(self):
+        """Is said in a line; what has nothing to do with it goes its way."""
+
+        def unknown(*_: Any) -> None:
+            raise NotImplementedError("no such compiler\nnor another")
+
+        with mock.patch("torch.compile", partial(torch.compile, backend=unknown)):
+            settings = TrainSettings(compile=True)
+            refused = self.assertRaisesRegex(LabError, r"^--compile: .*; leave it out$")
+            with refused, engine.compiling(settings):
+                self.steps(True)
+        for settings in (TrainSettings(), TrainSettings(compile=True)):
+            with self.assertRaises(ZeroDivisionError), engine.compiling(settings):
+                1 / 0  # noqa: B018
 
 
 class ChoiceTest(unittest.TestCase):
