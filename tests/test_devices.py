@@ -6,7 +6,10 @@ does not know, and within a step nothing waits for it. What needs a gradient, `c
 """
 
 import ast
+import os
 import re
+import subprocess
+import sys
 import tempfile
 import unittest
 from collections.abc import Iterator
@@ -17,10 +20,12 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision.models import squeezenet1_1
 
 from lab import engine, runtime
+from lab.augmentation import within_border
 from lab.console import LabError, UsageError
 from lab.engine import Learner, Tally
 from lab.flags import plain_name
@@ -31,6 +36,7 @@ from lab.settings import OPTIMIZERS, TrainSettings
 from speed import cases
 from tasks.classification.objective import ClassificationObjective
 from tests.far import Far, FarTensor, device_there
+from tests.support import PROJECT
 from tests.test_anatomy import modules
 from world import captions, clips, signs
 from world.street import streets_of
@@ -138,6 +144,31 @@ class LearnerTest(unittest.TestCase):
             for weight, old in zip(learner.network.parameters(), before, strict=True):
                 self.assertFalse(torch.equal(weight.cpu(), old))
             self.assertEqual(learner.state()["averaged"], 2)
+
+
+class AppleTest(unittest.TestCase):
+    def test_a_border_without_its_mode(self):
+        """Every position, inside and far out, of a picture that is no square."""
+        torch.manual_seed(0)
+        images, grid = torch.rand(3, 2, 5, 9), 4 * torch.rand(3, 30, 20, 2) - 2
+        expected = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        inside = within_border(grid, images)
+        self.assertFalse(torch.equal(inside, grid))
+        sampled = F.grid_sample(images, inside, align_corners=False)
+        torch.testing.assert_close(sampled, expected, rtol=1e-5, atol=1e-6)
+
+    def test_what_it_lacks_runs_on_the_cpu(self):
+        """Every script says so before torch is imported."""
+        program = "import os, sys; from lab.console import run\n"
+        said = "os.environ['PYTORCH_ENABLE_MPS_FALLBACK'], 'torch' in sys.modules"
+        program += f"run(lambda: print({said}))"
+        known = {key: value for key, value in os.environ.items() if "MPS" not in key}
+        for given, expected in (({}, "1 False"), ({"PYTORCH_ENABLE_MPS_FALLBACK": "0"}, "0 False")):
+            done = subprocess.run(
+                [sys.executable, "-c", program], cwd=PROJECT, env=known | given,
+                capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertEqual(done.stdout.strip(), expected, done.stderr)
 
 
 class CompileTest(unittest.TestCase):
