@@ -84,6 +84,11 @@ class Runtime:
             dist.all_gather_object(parts, part)
         return parts
 
+    def wait_for_device(self) -> None:
+        """Return when the device has done all that it was asked for."""
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).synchronize()
+
     def wait_for_all(self) -> None:
         """Return when every process has come here."""
         if self.world_size > 1:

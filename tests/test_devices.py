@@ -44,6 +44,8 @@ from world.street import streets_of
 CPU, FAR = Runtime(torch.device("cpu")), Runtime(torch.device(Far.name))
 # Boxes are told apart by masks, whose size the CPU has to know.
 WAIT = ("detection",)
+WINDOWS = ("detection", "segmentation")  # cut out of pictures on the CPU
+INPUTS = ("images", "clips", "pixels", "latents")  # names of them, in data sets
 DRAWN = {
     "signs": partial(signs.draw_dataset, splits={"train": 1, "val": 1, "test": 1}),
     "streets": partial(streets_of((184, 320)), splits={"train": 2, "val": 1}),
@@ -373,6 +375,10 @@ class TaskTest(unittest.TestCase):
         augment = {"augment": True} if task != "style" else {}
         job = cases.prepare(task, root, FAR, augment | {"batch_size": 4}, **own).job
         job.network.to(Far.name)
+        dataset = job.loaders["train"].dataset
+        if task not in WINDOWS:  # of the others, all inputs live on the device
+            (values,) = (own for own in map(vars(dataset).get, INPUTS) if own is not None)
+            self.assertIsInstance(values, FarTensor)
         return job
 
     def step(self, job: Any, device: Far, task: str) -> None:
