@@ -369,6 +369,7 @@ def train_one_epoch(
     learner.train()
     bar = progress(loader, total=loader.batch_sampler.batches_left(state.images), label=label)
     for step, batch in enumerate(bar, 1):
+        runtime.take_free_threads()
         inputs, targets = to_device(batch, runtime)
         count, share = len(inputs), 1.0
         if runtime.world_size > 1:
@@ -449,7 +450,6 @@ def fit(
         for epoch in range(finished + 1, settings.epoch + 1):
             label, began = f"epoch {epoch}/{settings.epoch}", time.perf_counter()
             sampler.epoch, sampler.start = epoch, state.images
-            runtime.take_free_threads()
             seed_epoch(settings.seed, epoch, runtime.rank)
             restore_process(processes, learner.networks, runtime)
             try:

@@ -18,6 +18,8 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Numbers that torch gives a thread at least; seconds that threads are timed, each time; seconds
 # that they take at the most to begin and end together, where nobody else is at their cores.
 SHARE, TIMED, TOGETHER = 2**15, 0.01, 2e-4
+LOOKED = 5.0  # seconds from one look to the next
+_looked = -LOOKED  # when
 AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
 
@@ -52,9 +54,15 @@ class Runtime:
         return torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled)
 
     def take_free_threads(self) -> None:
-        """Compute with as many threads as do not wait for cores that other processes are at."""
-        before = torch.get_num_threads()
-        if self.threads > 1 and (count := free_threads(self.threads)) != before:
+        """Compute with as many threads as do not wait for cores that other processes are at.
+
+        Called as often as one likes, it looks every few seconds.
+        """
+        global _looked
+        if self.threads == 1 or time.monotonic() < _looked + LOOKED:
+            return
+        before, _looked = torch.get_num_threads(), time.monotonic()
+        if (count := free_threads(self.threads)) != before:
             busy = "; others keep cores busy" if count < self.threads else ""
             say(f"Computing with {count} of {self.threads} threads{busy}")
 

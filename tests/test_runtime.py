@@ -1,6 +1,7 @@
 """What every script starts with: memory that stays, threads that do not wait for others."""
 
 import io
+import itertools
 import os
 import platform
 import subprocess
@@ -59,6 +60,7 @@ class ThreadTest(unittest.TestCase):
 
     def take(self, most: int, slow: tuple[int, ...]) -> tuple[int, str]:
         """Return the threads that are taken where so many have to wait, and what is said."""
+        runtime._looked = -runtime.LOOKED
         timed = mock.patch.object(runtime, "seconds_together", lambda count: float(count in slow))
         with timed, redirect_stdout(io.StringIO()) as said:
             Runtime(torch.device("cpu"), threads=most).take_free_threads()
@@ -73,6 +75,20 @@ class ThreadTest(unittest.TestCase):
         self.assertEqual(self.take(4, (4, 3, 2)), (1, words.format(1)))
         self.assertEqual(self.take(4, (4, 3, 2)), (1, ""))
         self.assertEqual(self.take(4, ()), (4, "Computing with 4 of 4 threads\n"))
+
+    def test_it_looks_now_and_then(self):
+        """Not at every step; and again in the middle of an epoch that takes long."""
+        most = Runtime(torch.device("cpu"), threads=2)
+        with (
+            mock.patch.object(
+                runtime, "free_threads", return_value=torch.get_num_threads()
+            ) as look,
+            mock.patch("time.monotonic", side_effect=itertools.count(1000, 0.5)),
+        ):
+            runtime._looked = -runtime.LOOKED
+            for _ in range(30):  # of half a second, and a look of another one
+                most.take_free_threads()
+        self.assertEqual(look.call_count, 3)
 
     def test_a_number_that_is_given_stays(self):
         for environment, most in (({"OMP_NUM_THREADS": "2"}, 1), ({}, torch.get_num_threads())):
