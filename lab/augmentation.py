@@ -170,7 +170,19 @@ def move(
     theta = upload(theta, images.device)
     grid = F.affine_grid(theta, images.shape, align_corners=False)
     # Repeat the border where the picture has moved away from it: black wedges would be a cue.
+    if images.device.type == "mps":  # which knows of no border before torch 2.13
+        return F.grid_sample(images, within_border(grid, images), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def within_border(grid: Tensor, images: Tensor) -> Tensor:
+    """Return positions (N, H, W, 2) no farther out than the middles of the outermost pixels.
+
+    To sample there is what a border mode does.
+    """
+    x, y = (grid[..., axis] for axis in (0, 1))
+    most_x, most_y = (1 - 1 / side for side in reversed(images.shape[2:]))
+    return torch.stack((x.clamp(-most_x, most_x), y.clamp(-most_y, most_y)), -1)
 
 
 def uniform(count: int, generator: torch.Generator, extent: float) -> Tensor:

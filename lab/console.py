@@ -95,6 +95,8 @@ def as_text(figure: float) -> str:
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and end the process the way every script here ends."""
     keep_log(None)
+    # What torch has no operation of on Apple's GPU then runs on the CPU; read when it is imported.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     # Torch's import makes a quarter of a million objects, and all of them stay. Python would look
     # through them for garbage after every 700, which makes the import a fifth slower.
     gc.set_threshold(50_000)

@@ -12,7 +12,8 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,8 @@ class Learner:
         parameters: groups of the network's, as `make_optimizer` takes them; all if None.
 
     Attributes:
-        trained: the network, of several processes in what averages their gradients.
+        trained: the network, of several processes in what averages their gradients; compiled
+            where that is asked for.
         tested: what is validated and saved: the network, or the average of its weights.
         scaler: of losses in fp16, so that small gradients do not vanish; else does nothing.
         skipped: steps of this epoch that were none, since gradients were not finite in fp16.
@@ -118,6 +120,8 @@ class Learner:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of a name torch 2.11 has not yet
                 self.trained = DistributedDataParallel(self.network, broadcast_buffers=False)
+        if self.settings.compile:
+            self.trained = torch.compile(self.trained)
         return self
 
     def train(self) -> None:
@@ -232,6 +236,19 @@ class Learner:
         """Leave the network with the weights that are tested."""
         if self.average is not None:
             self.network.load_state_dict(self.tested.state_dict())
+
+
+@contextmanager
+def compiling(settings: TrainSettings) -> Iterator[None]:
+    """Turn what torch.compile cannot do into a LabError."""
+    try:
+        yield
+    except Exception as error:
+        own = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        if not (settings.compile and own):
+            raise
+        why = str(error).strip().partition("\n")[0]
+        raise LabError(f"--compile: torch cannot do it here ({why}); leave it out") from error
 
 
 # ---------------------------------------------------------------- one epoch
@@ -352,6 +369,7 @@ def train_one_epoch(
     learner.train()
     bar = progress(loader, total=loader.batch_sampler.batches_left(state.images), label=label)
     for step, batch in enumerate(bar, 1):
+        runtime.take_free_threads()
         inputs, targets = to_device(batch, runtime)
         count, share = len(inputs), 1.0
         if runtime.world_size > 1:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import time
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,9 +12,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lab.console import LabError, UsageError, process_rank
+from lab.console import LabError, UsageError, process_rank, say
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Numbers that torch gives a thread at least; seconds that threads are timed, each time; seconds
+# that they take at the most to begin and end together, where nobody else is at their cores.
+SHARE, TIMED, TOGETHER = 2**15, 0.01, 2e-4
+LOOKED = 5.0  # seconds from one look to the next
+_looked = -LOOKED  # when
 AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
 
@@ -25,6 +31,7 @@ class Runtime:
     autocast_dtype: torch.dtype | None = None  # of the forward pass; None for float32 throughout
     rank: int = 0  # of this process among those of torchrun
     world_size: int = 1  # number of those
+    threads: int = 1  # that a CPU may compute with; 1 where their number is fixed
 
     @property
     def precision(self) -> str:
@@ -45,6 +52,19 @@ class Runtime:
         """Return the context of a forward pass."""
         enabled = self.autocast_dtype is not None
         return torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled)
+
+    def take_free_threads(self) -> None:
+        """Compute with as many threads as do not wait for cores that other processes are at.
+
+        Called as often as one likes, it looks every few seconds.
+        """
+        global _looked
+        if self.threads == 1 or time.monotonic() < _looked + LOOKED:
+            return
+        before, _looked = torch.get_num_threads(), time.monotonic()
+        if (count := free_threads(self.threads)) != before:
+            busy = "; others keep cores busy" if count < self.threads else ""
+            say(f"Computing with {count} of {self.threads} threads{busy}")
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes."""
@@ -71,6 +91,11 @@ class Runtime:
         if self.world_size > 1:
             dist.all_gather_object(parts, part)
         return parts
+
+    def wait_for_device(self) -> None:
+        """Return when the device has done all that it was asked for."""
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).synchronize()
 
     def wait_for_all(self) -> None:
         """Return when every process has come here."""
@@ -114,7 +139,11 @@ def start(device: str | None, precision: str = "auto") -> Runtime:
     if world_size > 1 and not dist.is_initialized():
         join("nccl" if kind == "cuda" else "gloo", rank, world_size)
     name = best_precision(kind) if precision == "auto" else precision
-    return Runtime(chosen, PRECISIONS[name], rank, world_size)
+    fixed = kind != "cpu" or "OMP_NUM_THREADS" in os.environ
+    threads = 1 if fixed else torch.get_num_threads()
+    runtime = Runtime(chosen, PRECISIONS[name], rank, world_size, threads)
+    runtime.take_free_threads()
+    return runtime
 
 
 def join(backend: str, rank: int, world_size: int) -> None:
@@ -160,6 +189,29 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(mmap_threshold, 2**30)
         mallopt(trim_threshold, 2**31 - 1)
+
+
+def free_threads(most: int) -> int:
+    """Have torch compute with as many threads as can without waiting; return their number.
+
+    Threads that compute together wait for the last of them: where another process is at one's
+    core, for all of its time slice, at every operation. Two of them were then ten times as slow as
+    one.
+    """
+    for count in dict.fromkeys((most, most - 1, most // 2, 1)):
+        torch.set_num_threads(max(1, count))
+        if count <= 1 or seconds_together(count) < TOGETHER:
+            break
+    return torch.get_num_threads()
+
+
+def seconds_together(count: int) -> float:
+    """Return how long torch's threads, so many, take for next to nothing."""
+    values, began, done = torch.ones(SHARE * count), time.perf_counter(), 0
+    while (taken := time.perf_counter() - began) < TIMED or not done:
+        values.add_(1)
+        done += 1
+    return taken / done
 
 
 def start_as(state: dict[str, Any], device: str | None, precision: str | None) -> Runtime:

@@ -32,8 +32,8 @@ def main():
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     def end(*_):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         print("first step done", flush=True)
         os._exit(0)
 

@@ -51,8 +51,7 @@ def timed(work: Callable[[], Any], runtime: Runtime, count: int = 1) -> Turn:
     def turn() -> float:
         began = time.perf_counter()
         work()
-        if runtime.device.type == "cuda":
-            torch.cuda.synchronize()
+        runtime.wait_for_device()
         return (time.perf_counter() - began) / count
 
     work()  # warm up: kernels are chosen on the first steps

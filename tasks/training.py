@@ -115,7 +115,8 @@ def train(
     train_and_val = job.loaders["train"], job.loaders.get("val")
     if flags.overfit_batch:
         batch = next(iter(train_and_val[0]))
-        engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
+        with engine.compiling(settings):
+            engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
         return None
     data = {mode: fingerprint(loader.dataset) for mode, loader in job.loaders.items()}
     learner = Learner(job.objective, job.network, settings, runtime, job.parameters)
@@ -133,7 +134,8 @@ def train(
                 learner.finish()
             else:
                 identity = {"task": task.name, "data": data, **job.identity}
-                engine.fit(learner, *train_and_val, folder, identity, resumed)
+                with engine.compiling(settings):
+                    engine.fit(learner, *train_and_val, folder, identity, resumed)
         except (KeyboardInterrupt, engine.Diverged):  # which every process ends with
             task.publish_curves(folder, job.objective.ranks_by)
             runtime.wait_for_all()

@@ -6,7 +6,10 @@ does not know, and within a step nothing waits for it. What needs a gradient, `c
 """
 
 import ast
+import os
 import re
+import subprocess
+import sys
 import tempfile
 import unittest
 from collections.abc import Iterator
@@ -17,10 +20,12 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision.models import squeezenet1_1
 
 from lab import engine, runtime
+from lab.augmentation import within_border
 from lab.console import LabError, UsageError
 from lab.engine import Learner, Tally
 from lab.flags import plain_name
@@ -31,13 +36,16 @@ from lab.settings import OPTIMIZERS, TrainSettings
 from speed import cases
 from tasks.classification.objective import ClassificationObjective
 from tests.far import Far, FarTensor, device_there
+from tests.support import PROJECT
 from tests.test_anatomy import modules
 from world import captions, clips, signs
 from world.street import streets_of
 
-FAR = Runtime(torch.device(Far.name))
+CPU, FAR = Runtime(torch.device("cpu")), Runtime(torch.device(Far.name))
 # Boxes are told apart by masks, whose size the CPU has to know.
 WAIT = ("detection",)
+WINDOWS = ("detection", "segmentation")  # cut out of pictures on the CPU
+INPUTS = ("images", "clips", "pixels", "latents")  # names of them, in data sets
 DRAWN = {
     "signs": partial(signs.draw_dataset, splits={"train": 1, "val": 1, "test": 1}),
     "streets": partial(streets_of((184, 320)), splits={"train": 2, "val": 1}),
@@ -138,6 +146,73 @@ class LearnerTest(unittest.TestCase):
             for weight, old in zip(learner.network.parameters(), before, strict=True):
                 self.assertFalse(torch.equal(weight.cpu(), old))
             self.assertEqual(learner.state()["averaged"], 2)
+
+
+class AppleTest(unittest.TestCase):
+    def test_a_border_without_its_mode(self):
+        """Every position, inside and far out, of a picture that is no square."""
+        torch.manual_seed(0)
+        images, grid = torch.rand(3, 2, 5, 9), 4 * torch.rand(3, 30, 20, 2) - 2
+        expected = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        inside = within_border(grid, images)
+        self.assertFalse(torch.equal(inside, grid))
+        sampled = F.grid_sample(images, inside, align_corners=False)
+        torch.testing.assert_close(sampled, expected, rtol=1e-5, atol=1e-6)
+
+    def test_what_it_lacks_runs_on_the_cpu(self):
+        """Every script says so before torch is imported."""
+        program = "import os, sys; from lab.console import run\n"
+        said = "os.environ['PYTORCH_ENABLE_MPS_FALLBACK'], 'torch' in sys.modules"
+        program += f"run(lambda: print({said}))"
+        known = {key: value for key, value in os.environ.items() if "MPS" not in key}
+        for given, expected in (({}, "1 False"), ({"PYTORCH_ENABLE_MPS_FALLBACK": "0"}, "0 False")):
+            done = subprocess.run(
+                [sys.executable, "-c", program], cwd=PROJECT, env=known | given,
+                capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertEqual(done.stdout.strip(), expected, done.stderr)
+
+
+class CompileTest(unittest.TestCase):
+    """`--compile`, but for the kernels: making those takes a compiler, and long."""
+
+    def steps(self, compiled: bool) -> Learner:
+        """Return what three steps have made, the last of a smaller batch."""
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+        settings = TrainSettings(compile=compiled, ema=0.5, clip_norm=1.0, lr=0.1)
+        learner = Learner(ClassificationObjective(), body, settings, CPU).begin(3)
+        learner.train()
+        for count in (4, 4, 3):
+            learner.step(torch.randn(count, 3, 4, 4), torch.arange(count) % 3)
+        return learner
+
+    def test_the_same_steps(self):
+        """Of the same weights, under the same names."""
+        with mock.patch("torch.compile", partial(torch.compile, backend="aot_eager")):
+            ours, plain = self.steps(True), self.steps(False)
+        self.assertIsNot(ours.trained, ours.network)
+        self.assertIs(plain.trained, plain.network)
+        for kind in ("model_state", "raw_state"):
+            state, expected = ours.state()[kind], plain.state()[kind]
+            self.assertEqual(state.keys(), expected.keys())
+            for name, value in state.items():
+                torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+    def test_what_cannot_be_compiled(self):
+        """Is said in a line; what has nothing to do with it goes its way."""
+
+        def unknown(*_: Any) -> None:
+            raise NotImplementedError("no such compiler\nnor another")
+
+        with mock.patch("torch.compile", partial(torch.compile, backend=unknown)):
+            settings = TrainSettings(compile=True)
+            refused = self.assertRaisesRegex(LabError, r"^--compile: .*; leave it out$")
+            with refused, engine.compiling(settings):
+                self.steps(True)
+        for settings in (TrainSettings(), TrainSettings(compile=True)):
+            with self.assertRaises(ZeroDivisionError), engine.compiling(settings):
+                1 / 0  # noqa: B018
 
 
 class ChoiceTest(unittest.TestCase):
@@ -300,6 +375,10 @@ class TaskTest(unittest.TestCase):
         augment = {"augment": True} if task != "style" else {}
         job = cases.prepare(task, root, FAR, augment | {"batch_size": 4}, **own).job
         job.network.to(Far.name)
+        dataset = job.loaders["train"].dataset
+        if task not in WINDOWS:  # of the others, all inputs live on the device
+            (values,) = (own for own in map(vars(dataset).get, INPUTS) if own is not None)
+            self.assertIsInstance(values, FarTensor)
         return job
 
     def step(self, job: Any, device: Far, task: str) -> None:

@@ -1,10 +1,19 @@
-"""What every script starts with: memory that stays."""
+"""What every script starts with: memory that stays, threads that do not wait for others."""
 
+import io
+import itertools
+import os
 import platform
 import subprocess
 import sys
 import unittest
+from contextlib import ExitStack, redirect_stdout
+from unittest import mock
 
+import torch
+
+from lab import runtime
+from lab.runtime import Runtime
 from tests.support import PROJECT
 
 # What glibc's heap has grown by when a block has come and gone (mallinfo of malloc/malloc.h).
@@ -43,6 +52,65 @@ class MemoryTest(unittest.TestCase):
         unprepared, prepared = map(int, done.stdout.split())
         self.assertLess(unprepared, 2**25)
         self.assertGreater(prepared, 2**25)
+
+
+class ThreadTest(unittest.TestCase):
+    def setUp(self):
+        self.addCleanup(torch.set_num_threads, torch.get_num_threads())
+
+    def take(self, most: int, slow: tuple[int, ...]) -> tuple[int, str]:
+        """Return the threads that are taken where so many have to wait, and what is said."""
+        runtime._looked = -runtime.LOOKED
+        timed = mock.patch.object(runtime, "seconds_together", lambda count: float(count in slow))
+        with timed, redirect_stdout(io.StringIO()) as said:
+            Runtime(torch.device("cpu"), threads=most).take_free_threads()
+        return torch.get_num_threads(), said.getvalue()
+
+    def test_as_many_as_do_not_wait(self):
+        torch.set_num_threads(4)
+        self.assertEqual(self.take(4, ()), (4, ""))
+        words = "Computing with {} of 4 threads; others keep cores busy\n"
+        self.assertEqual(self.take(4, (4,)), (3, words.format(3)))
+        self.assertEqual(self.take(4, (4, 3)), (2, words.format(2)))
+        self.assertEqual(self.take(4, (4, 3, 2)), (1, words.format(1)))
+        self.assertEqual(self.take(4, (4, 3, 2)), (1, ""))
+        self.assertEqual(self.take(4, ()), (4, "Computing with 4 of 4 threads\n"))
+
+    def test_it_looks_now_and_then(self):
+        """Not at every step; and again in the middle of an epoch that takes long."""
+        most = Runtime(torch.device("cpu"), threads=2)
+        with (
+            mock.patch.object(
+                runtime, "free_threads", return_value=torch.get_num_threads()
+            ) as look,
+            mock.patch("time.monotonic", side_effect=itertools.count(1000, 0.5)),
+        ):
+            runtime._looked = -runtime.LOOKED
+            for _ in range(30):  # of half a second, and a look of another one
+                most.take_free_threads()
+        self.assertEqual(look.call_count, 3)
+
+    def test_a_number_that_is_given_stays(self):
+        for environment, most in (({"OMP_NUM_THREADS": "2"}, 1), ({}, torch.get_num_threads())):
+            with ExitStack() as stack:
+                stack.enter_context(mock.patch.dict(os.environ, environment))
+                if not environment:
+                    os.environ.pop("OMP_NUM_THREADS", None)
+                stack.enter_context(mock.patch.object(runtime, "seconds_together", return_value=0))
+                self.assertEqual(runtime.start("cpu").threads, most)
+
+    def test_beside_busy_processes(self):
+        """Two threads of ours where all cores are taken twice over: one computes alone."""
+        busy = [
+            subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            for _ in range(2 * os.cpu_count())
+        ]
+        try:
+            self.assertEqual(runtime.free_threads(2), 1)
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
 
 
 if __name__ == "__main__":

@@ -161,7 +161,6 @@ def seconds_of(way: Callable[[], Any], runtime: Runtime) -> float:
     for _ in range(3):
         began = time.perf_counter()
         way()
-        if runtime.device.type == "cuda":
-            torch.cuda.synchronize()
+        runtime.wait_for_device()
         taken.append(time.perf_counter() - began)
     return min(taken[1:])
