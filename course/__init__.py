@@ -64,5 +64,36 @@ ASSIGNMENTS = {
             whole=("train.py", "test.py", "visualize.py", "unit_test.py"),
             data="signs",
         ),
+        Assignment(
+            "video",
+            {"en": "Video, attention and saliency", "zh": "视频、注意力与显著性"},
+            ("attention.py",),
+            _equal(40, "3.1", "3.2", "7.1", "7.2"),
+            ("attention.py data/street_0.jpg",),
+            data="pictures",
+        ),
+        Assignment(
+            "mnist",
+            {"en": "Digits by two convolutions", "zh": "两层卷积网络识别手写数字"},
+            ("mnist.py",),
+            _equal(50, "1.1", "1.2", "1.3", "1.4", "1.5"),
+            ("mnist.py",),
+        ),
+        Assignment(
+            "inside",
+            {"en": "Inside networks, and style", "zh": "网络可视化与风格迁移"},
+            ("inside.py",),
+            _equal(70, "1.1", "1.2", "1.3", "2.1", "2.2", "2.3", "2.4"),
+            ("inside.py data/street_0.jpg data/street_1.jpg",),
+            data="pictures",
+        ),
+        Assignment(
+            "detection",
+            {"en": "Fine-tuning, detection, segmentation", "zh": "微调、检测与分割"},
+            ("detection.py",),
+            _equal(80, "1.1", "2.1", "2.2", "2.3", "2.4", "2.5", "3.1", "3.2"),
+            ("detection.py data",),
+            data="streets",
+        ),
     )
 }

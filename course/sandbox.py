@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401  (as nearly every submission does)
 
 try:
     import resource
