@@ -32,7 +32,7 @@ def main() -> None:
     from course import marking
 
     marking.mark(
-        flags.paths, flags.assignment, flags.lang, flags.jobs, csv_file=flags.csv, out=flags.out
+        flags.paths, flags.assignment, flags.lang, flags.jobs, table=flags.csv, out=flags.out
     )
 
 

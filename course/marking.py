@@ -3,21 +3,22 @@
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
 from course import ASSIGNMENTS, Assignment
-from course.grading import Grade, Grader, Reference
+from course.grading import Grade, Grader, Reference, Sandbox
 from course.pages import html_page, markdown_page, results_json
-from course.submissions import Submission, read_submission, submissions_of, which
+from course.submissions import read_submission, submissions_of, which
 from lab.console import LabError, progress, say
 from lab.files import attempt, write_whole
 from lab.folders import printable
 
 
 def mark(
-    paths: list[Path], assignment: str | None, lang: str, jobs: int, csv_file: Path | None,
+    paths: list[Path], assignment: str | None, lang: str, jobs: int, table: Path | None,
     out: Path | None,
 ) -> None:  # fmt: skip
     """Grade submissions, say what each has earned, and write what is asked for.
@@ -27,15 +28,13 @@ def mark(
     """
     found = gather(paths)
     chosen = ASSIGNMENTS[assignment] if assignment else the_one(found)
-    names = unique_names(found)
-    for place in (csv_file and csv_file.parent, out):
-        if place:
-            with attempt(f"write into {place}"):
-                place.mkdir(parents=True, exist_ok=True)
-    grades: list[Grade] = []
+    for folder in filter(None, (table and table.parent, out)):
+        with attempt(f"write into {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+    grades: dict[str, Grade] = {}
     with progress(total=len(found), label="grading") as bar:
-        for name, grade in zip(names, grade_all(found, chosen, jobs), strict=True):
-            grades.append(grade)
+        for name, grade in zip(unique_names(found), grade_all(found, chosen, jobs), strict=True):
+            grades[name] = grade
             bar.update(1)
             if out:
                 write_pages(out / name, grade, lang)
@@ -43,10 +42,10 @@ def mark(
                 note = f": {grade.refused[lang]}" if grade.refused else ""
                 say(f"{name}: {grade.points:g} / {grade.of:g}{note}")
     if len(found) == 1:
-        say(markdown_page(grades[0], lang).rstrip())
-    if csv_file:
-        write_whole(csv_file, table(names, grades, lang))
-        say(f"{csv_file}: {len(grades)} rows")
+        say(markdown_page(grade, lang).rstrip())
+    if table:
+        write_whole(table, as_csv(grades, lang))
+        say(f"{table}: {len(grades)} rows")
 
 
 def gather(paths: list[Path]) -> list[Path]:
@@ -74,40 +73,36 @@ def the_one(found: list[Path]) -> Assignment:
 def unique_names(found: list[Path]) -> list[str]:
     """Name each submission after its file; those that share a name keep what follows the dot."""
     stems = [path.resolve().name if path.is_dir() else path.stem for path in found]
-    shared = Counter(stems)
-    names = [
-        stem if shared[stem] == 1 else path.name for stem, path in zip(stems, found, strict=True)
-    ]
-    taken: Counter[str] = Counter()
-    for index, name in enumerate(names):
-        taken[name] += 1
-        names[index] = printable(name) + (f"_{taken[name]}" if taken[name] > 1 else "")
+    names: list[str] = []
+    for stem, path in zip(stems, found, strict=True):
+        name = printable(stem if stems.count(stem) == 1 or path.is_dir() else path.name)
+        names.append(f"{name}_{len(names)}" if name in names else name)
     return names
 
 
-def grade_all(found: list[Path], assignment: Assignment, jobs: int):
+def grade_all(found: list[Path], assignment: Assignment, jobs: int) -> Iterator[Grade]:
     """Yield grades in the order of the submissions, which are graded side by side."""
     reference = Reference(assignment)
-    graders = [Grader(assignment, reference) for _ in range(min(jobs, len(found)))]
-    free: SimpleQueue[Grader] = SimpleQueue()
-    for grader in graders:
-        free.put(grader)
+    sandboxes = [Sandbox(assignment.name) for _ in range(min(jobs, len(found)))]
+    free: SimpleQueue[Sandbox] = SimpleQueue()
+    for sandbox in sandboxes:
+        free.put(sandbox)
 
     def one(path: Path) -> Grade:
-        submission: Submission = read_submission(path, assignment)
-        grader = free.get()
+        sandbox = free.get()
         try:
-            return grader.grade(submission)
+            submission = read_submission(path, assignment)
+            return Grader(assignment, reference, sandbox).grade(submission)
         finally:
-            free.put(grader)
+            free.put(sandbox)
 
-    with ThreadPoolExecutor(len(graders)) as pool:
+    with ThreadPoolExecutor(len(sandboxes)) as pool:
         try:
             yield from pool.map(one, found)
         finally:
             pool.shutdown(cancel_futures=True)
-            for grader in graders:
-                grader.sandbox.close()
+            for sandbox in sandboxes:
+                sandbox.close()
 
 
 def write_pages(folder: Path, grade: Grade, lang: str) -> None:
@@ -118,13 +113,13 @@ def write_pages(folder: Path, grade: Grade, lang: str) -> None:
     write_whole(folder / "page.html", html_page(grade, lang))
 
 
-def table(names: list[str], grades: list[Grade], lang: str) -> str:
+def as_csv(grades: dict[str, Grade], lang: str) -> str:
     """Return a class's table; with the mark of UTF-8, by which Excel knows Chinese."""
     file = io.StringIO()
     rows = csv.writer(file, lineterminator="\n")
-    todos = [f"TODO {mark.todo}" for mark in grades[0].marks]
+    todos = [f"TODO {mark.todo}" for mark in next(iter(grades.values())).marks]
     rows.writerow(["name", "points", "of", *todos, "remarks"])
-    for name, grade in zip(names, grades, strict=True):
+    for name, grade in grades.items():
         remarks = [f"TODO {mark.todo}: {mark.line[lang]}" for mark in grade.marks if mark.line]
         said = grade.refused.get(lang) or "; ".join(remarks)
         points = [f"{mark.points:g}" for mark in grade.marks]

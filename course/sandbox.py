@@ -16,6 +16,7 @@ import ctypes
 import importlib
 import json
 import os
+import re
 import signal
 import site
 import struct
@@ -118,6 +119,7 @@ def run_job(job: dict[str, Any], probes: dict[str, ModuleType]) -> dict[str, Any
     sys.path.insert(0, str(folder))
     probe = getattr(probes[job["assignment"]], job["probe"], None)
     pairs: list[list[Any]] = []
+    save = torch.save
     try:
         confine(folder, job["seconds"], job["memory"])
         torch.manual_seed(0)
@@ -127,7 +129,7 @@ def run_job(job: dict[str, Any], probes: dict[str, ModuleType]) -> dict[str, Any
         answer = {"end": "done"}
     except BaseException as error:  # SystemExit and KeyboardInterrupt are a submission's as well
         answer = describe(error, folder)
-    torch.save(pairs, folder / "observed.pt")
+    save(pairs, folder / "observed.pt")
     (folder / "ended.json").write_text(json.dumps(answer), encoding="utf-8")
     return answer
 
@@ -138,7 +140,8 @@ def plain(value: Any) -> Any:
         return value.detach().clone()
     if isinstance(value, tuple | list):
         return [plain(one) for one in value]
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+    kept = isinstance(value, bool | int | float | str | None)
+    return value if kept else re.sub(r" at 0x\w+", "", str(value))
 
 
 def describe(error: BaseException, folder: Path) -> dict[str, Any]:
