@@ -279,7 +279,7 @@ HOSTILE = {
     "from course.signs.networks import ConvBlock\nreturn ConvBlock": "No module named 'course'",
     "import sys\nsys.path.insert(0, {project!r})\nfrom course.signs import networks": "Error",
     "print(open({project!r} + '/course/signs/networks.py').read())": "PermissionError",
-    "if not hasattr(nn, 'n'):\n    for i in range(10**6):\n        print(i)\nnn.n = 1\nreturn x": "off",
+    "[print(i) for i in range(10**6 // 9)]\nreturn x": "off",  # called nine times
     "import socket\nsocket.create_connection(('1.1.1.1', 80))": "Error",
     "import subprocess\nsubprocess.run(['ls'])": "not allowed",
     "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)": "not allowed|exit|SIGKILL",

@@ -17,6 +17,21 @@ from tests.support import PROJECT, ScriptCase, environment, make_images, network
 
 ALLOWED = {"torch", "torchvision", "matplotlib", "sklearn", "PIL", "numpy"}
 
+# The assignment's other commands, in one process.
+LOOK = """
+import runpy, sys
+sys.path.insert(0, ".")
+for words in (
+    "visualize.py --type filter --layer_idx 0", "visualize.py --type feature --layer_idx 1",
+    "visualize.py --type tsne", "visualize.py --type stn",
+    "unit_test.py data_loader", "unit_test.py stn",
+):
+    sys.argv = words.split()
+    if sys.argv[0] == "visualize.py":
+        sys.argv += ["--ckpt_path", "run", "--epoch", "2"]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 def filled(folder: Path, assignment: str) -> Path:
     """Write an assignment as a student hands it in who has solved it by hand."""
@@ -122,7 +137,10 @@ class ScriptTest(ScriptCase):
 
     def test_data(self):
         """Each kind is drawn, small, in the folders that the README's commands read."""
-        for name, expected in (("signs", "data/train/12_stop/00000.jpg"),):
+        for name, expected in (
+            ("signs", "data/train/12_stop/00000.jpg"), ("video", "data/street_0.jpg"),
+            ("detection", "data/labels/000.png"),
+        ):  # fmt: skip
             out = self.folder / name
             done = script_here("starter.py", name, "--out", out, "--images", 1)
             self.assertEqual(done.returncode, 0, done.stderr)
@@ -154,7 +172,7 @@ class SolvedTest(unittest.TestCase):
         """The student's train.py, our test.py, and back: the same images right."""
         with tempfile.TemporaryDirectory() as place:
             folder = filled(Path(place), "signs")
-            make_images(folder / "data", {"train": 12, "val": 4, "test": 6})
+            make_images(folder / "data", {"train": 12, "val": 4, "test": 12})
 
             def run(*words: str, at: Path = folder) -> str:
                 done = subprocess.run(
@@ -173,6 +191,10 @@ class SolvedTest(unittest.TestCase):
                 "--data_root", "data", "--no_show",
             )  # fmt: skip
             self.assertIn(own.split()[2], ours)
+            run("-c", LOOK)
+            made = {path.name for path in (folder / "visualized").rglob("*.jpg")}
+            expected = {"filter_layer_0.jpg", "feature_map.jpg", "tsne.jpg", "stn.jpg"}
+            self.assertEqual(made, expected | {"augmentation.jpg"})
             state = torch.load(folder / "run/ckpt_epoch_2.pth")
             network_of({**state, "class_names": ["a", "b", "c"]})
             run(
