@@ -92,7 +92,7 @@ def draw_signs(folder: Path, images: int) -> None:
 def draw_pictures(folder: Path, images: int) -> None:
     """A few signs and streets as pictures, to look into networks with and to paint."""
     folder.mkdir(parents=True)
-    for index in range(min(images, 4)):
+    for index in range(4):
         rng = np.random.default_rng(index)
         draw_sign(5 * index, rng).resize((224, 224)).save(folder / f"sign_{index}.jpg")
         Image.fromarray(draw_street(rng, STREET).picture).save(folder / f"street_{index}.jpg")

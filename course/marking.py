@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from course import ASSIGNMENTS, Assignment
 from course.grading import Grade, Grader, Reference, Sandbox
 from course.pages import html_page, markdown_page, results_json
-from course.submissions import read_submission, submissions_of, which
+from course.submissions import Submission, read_submission, submissions_of, which
 from lab.console import LabError, progress, say
 from lab.files import attempt, write_whole
 from lab.folders import printable
@@ -93,6 +93,11 @@ def grade_all(found: list[Path], assignment: Assignment, jobs: int) -> Iterator[
         try:
             submission = read_submission(path, assignment)
             return Grader(assignment, reference, sandbox).grade(submission)
+        except Exception as error:  # a fault of ours must not cost the others their grades
+            why = f"{type(error).__name__}: {error}"
+            words = {"en": f"the grader itself failed: {why}", "zh": f"评分程序自身出错：{why}"}
+            refused = Submission(path.name, refused=words)
+            return Grader(assignment, reference, sandbox).grade(refused)
         finally:
             free.put(sandbox)
 

@@ -104,8 +104,11 @@ def fork_job(job: dict[str, Any], probes: dict[str, ModuleType]) -> dict[str, An
         return {"end": "time"}
     if os.WIFSIGNALED(end):
         return {"end": "killed", "message": signal.Signals(os.WTERMSIG(end)).name}
-    if ended.is_file():
-        return json.loads(ended.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # theirs, perhaps
+        said = json.loads(ended.read_text(encoding="utf-8"))
+        words = {key: str(said.get(key, "")) for key in ("type", "message", "file")}
+        if said["end"] in ("done", "memory", "error"):
+            return {"end": said["end"], **words, "line": int(said.get("line", 0))}
     return {"end": "exit", "message": str(os.WEXITSTATUS(end))}
 
 

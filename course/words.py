@@ -12,7 +12,7 @@ LONGEST = 300  # letters of what a submission may have us say
 
 
 def shorten(text: str) -> str:
-    text = " ".join(str(text).split())
+    text = " ".join("".join(one if one.isprintable() else " " for one in str(text)).split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 

@@ -288,6 +288,11 @@ HOSTILE = {
     "open('big', 'wb').write(bytes(100 << 20))\nreturn x": "File too large|SIGXFSZ|exit",
     "torch.save = lambda *a, **k: None\nreturn x": ".",
     "open('observed.pt', 'w').write('x')\nimport os\nos._exit(0)": "exit code 0",
+    "open('ended.json', 'w').write('[7]')\nimport os\nos._exit(0)": "exit code 0",
+    "import os\nopen('ended.json', 'w').write('{\"end\": \"error\", \"line\": {}}')\nos._exit(0)":
+    "exit code 0",
+    "keep = torch.save\ntorch.Tensor.detach = lambda s: s.to_sparse()\nreturn x": ".",
+    "raise ValueError('\\x1b[2J\\ud800')": "ValueError",
     "raise ValueError('名字 | ' * 1000 + '\\n<b>')": "ValueError",
 }  # fmt: skip
 
