@@ -12,6 +12,7 @@
 
 `test.py` adds `test.json`, pictures and, of a classifier, `predictions.csv` and `results/`. Of
 diffusion, `pipeline/` is what others load, and `autoencoder/` the folder of its first stage.
+`export/` is what `export.py` wrote.
 """
 
 import csv
@@ -39,7 +40,7 @@ from lab.runtime import Runtime
 
 # All that the scripts write into a run's folder.
 OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt", "test.json",
-       "predictions.csv", "*.jpg", "vis.png", "results", "pipeline")  # fmt: skip
+       "predictions.csv", "*.jpg", "vis.png", "results", "pipeline", "export")  # fmt: skip
 
 
 class Run:

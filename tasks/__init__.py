@@ -11,6 +11,7 @@ A task is a package of this folder. All have the same rooms:
 | `training.py` | `prepare`: from flags to what is trained on what |
 | `results.py` | what test.py prints, draws and saves; what it says of one's own pictures |
 | `views.py` | `view_NAME`: what visualize.py shows |
+| `export.py` | `exported`: the networks that export.py writes, from bytes to answers |
 
 Who adds a task writes such a package, a suite in `tests/`, and a line in `TASKS`. A method of
 `Task` imports the room that it is about and calls it: flags are read, and wrong ones answered,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from lab.pictures import Film, Picture
     from lab.run import Run
     from lab.runtime import Runtime
+    from tasks.exporting import Exported
     from tasks.trained import Trained
 
 DEFAULT = "classification"
@@ -161,6 +163,22 @@ class CompareFlags:
     device: str | None = flags.device()
     precision: str | None = flags.precision()
     no_show: bool = flags.no_show()
+
+
+@dataclass(frozen=True)
+class ExportFlags:
+    """What export.py is asked for."""
+
+    ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
+    epoch: int | str | None = flags.epoch()
+    format: str = flag("onnx", ("onnx", "torch"), "onnx, or torch: what torch.export.load reads")
+    half: bool = flag(
+        False, bool, "weights of 16 bits: half the file; computed with in 32", undone=False
+    )
+    image: list[str] | None = flag(
+        None, str, "files, folders or http(s) addresses to check it on (default: scikit-learn's "
+        "photographs, cut up)", nargs="+", metavar="PICTURE",
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- tasks
@@ -300,6 +318,14 @@ class Task:
     def read_pictures(self, trained: Trained, flags: TestFlags) -> None:
         """Print and draw what the network makes of the pictures that `--image` names."""
         self.room("results").read_pictures(trained, flags)
+
+    def exported(self, trained: Trained) -> list[Exported]:
+        """Return the networks of a run as others are given them.
+
+        Raises:
+            LabError: it has one that cannot be exported.
+        """
+        return self.room("export").exported(trained)
 
     def look(self, flags: ViewFlags, trained: Trained | None) -> Iterable[Picture | Film]:
         """Return the pictures of the view that `--type` names.
