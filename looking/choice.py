@@ -9,12 +9,13 @@ import numpy as np
 from lab.console import UsageError
 
 
-def check_index(flag: str, index: int, count: int, what: str) -> None:
-    """Raise a UsageError that names the valid range unless 0 <= index < count."""
+def check_index(flag: str, index: int, count: int, what: str) -> int:
+    """Return an index; raise a UsageError that names the valid range unless 0 <= index < count."""
     if count == 0:
         raise UsageError(f"{flag} {index}: there are no {what}")
     if not 0 <= index < count:
         raise UsageError(f"{flag} {index} is out of range: the {what} are 0 to {count - 1}")
+    return index
 
 
 def class_index(text: str, classes: Sequence[str]) -> int:
@@ -24,8 +25,7 @@ def class_index(text: str, classes: Sequence[str]) -> int:
         UsageError: there is no such class; names the range, or those that are spelt alike.
     """
     if re.fullmatch(r"-?\d+", text):
-        check_index("--target", int(text), len(classes), "classes")
-        return int(text)
+        return check_index("--target", int(text), len(classes), "classes")
     wanted = text.lower().replace(" ", "_")
     names = [name.lower().replace(" ", "_") for name in classes]
     plain = [name.lstrip("0123456789").lstrip("_") for name in names]

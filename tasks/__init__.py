@@ -140,7 +140,9 @@ class ViewFlags:
     prompt: str | None = flag(None, str, "of diffusion: what is to be painted", metavar="WORDS")
     image: str | None = flag(None, str, "picture to look at: a file or an address", metavar="PATH")
     image_idx: int | None = flag(None, int, "picture of the test split to look at")
-    layer_idx: int = flag(0, int, "convolution layer, from 0")
+    layer_idx: int | None = flag(
+        None, int, "convolution layer, from 0 (default: 0; of cam, the last that counts)"
+    )
     target: list[str] | None = flag(
         None, str, "classes to aim at, by index or by name", nargs="+", metavar="CLASS"
     )

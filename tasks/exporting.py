@@ -222,11 +222,12 @@ def write_onnx(
     exported: Exported, network: nn.Module, example: tuple[Tensor, ...],
     known: Mapping[str, str], path: Path,
 ) -> None:  # fmt: skip
-    axes = tuple(dict(own) for own in exported.inputs.values())
+    axes, half = tuple(map(dict, exported.inputs.values())), isinstance(network, HalfWeights)
     program = torch.onnx.export(
         network, example, dynamo=True, opset_version=OPSET, verbose=False,
         input_names=list(exported.inputs), output_names=list(exported.outputs),
-        dynamic_shapes=(axes,) if isinstance(network, HalfWeights) else axes,
+        dynamic_shapes=(axes,) if half else axes,
+        optimize=not half,  # it would store weights widened
     )  # fmt: skip
     program.model.metadata_props.update(known)
     program.save(path, external_data=False)

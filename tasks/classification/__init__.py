@@ -50,6 +50,7 @@ class Classification(Task):
     network = "classifier"
     views = (
         "filter", "feature", "tsne", "stn", "saliency", "fooling", "class", "invert", "attention",
+        "cam",
     )  # fmt: skip
 
     shown_unasked = {"feature": {"image_idx": 50}}  # the assignment's picture

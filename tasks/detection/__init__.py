@@ -42,7 +42,7 @@ class Detection(Task):
         "epoch": 20, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "optim_type": "adamw",
         "schedule": "onecycle", "clip_norm": 10.0, "augment": True,
     }  # fmt: skip
-    views = ("boxes", "anchors", "regions")
+    views = ("boxes", "anchors", "regions", "cam")
     reads = True
 
     def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
