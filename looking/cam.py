@@ -91,6 +91,8 @@ def choose_layer(
         maps = activation_maps(model, layers[name], score)
         if maps is not None and maps.any():
             return name
+    if layer_idx is None:
+        raise LabError("no layer speaks for this answer: the network gives it whatever it sees")
     raise LabError(f"nothing in {names[0]} speaks for this answer; try another --layer_idx")
 
 
