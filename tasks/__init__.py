@@ -95,6 +95,14 @@ class TrainFlags:
         False, bool, "learn the first batch by heart instead, to see that the network can learn at "
         "all", undone=False,
     )  # fmt: skip
+    find_lr: bool = flag(
+        False, bool, "raise the rate step by step instead, draw the loss over it, and suggest one",
+        undone=False,
+    )  # fmt: skip
+    also_validate: list[Path] | None = flag(
+        None, Path, "folders whose test split is measured beside val, and decides nothing",
+        nargs="+", metavar="FOLDER",
+    )  # fmt: skip
     settings: TrainSettings = field(default_factory=TrainSettings)
     own: Any = None
 
@@ -248,6 +256,7 @@ class Task:
         published: networks of others that it can show besides, by the names of `--model`.
         reads: whether test.py's `--read` has a use.
         measured: whether a test split says how good a network is.
+        beside: whether one of another folder can be measured while it trains.
     """
 
     name: str
@@ -259,6 +268,7 @@ class Task:
     published: tuple[str, ...] = ()
     reads = False
     measured = True
+    beside = True
 
     def room(self, name: str) -> ModuleType:
         """Import and return one of the task's modules."""

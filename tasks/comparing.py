@@ -98,14 +98,19 @@ def read_run(folder: Path, flags: CompareFlags) -> Compared:
 
 def table(runs: Mapping[str, Compared], ranks_by: str) -> list[str]:
     """Return the lines of a Markdown table with a row a run."""
-    columns = ("run", "best epoch", f"validation {ranks_by}", f"test {ranks_by}", "parameters",
-               "seconds")  # fmt: skip
+    # Of --also_validate: how good the best epoch was on other folders.
+    keys = {key: None for run in runs.values() for row in run.history for key in row
+            if key.startswith("also_") and key.endswith(f"_{ranks_by}")}  # fmt: skip
+    others = [key.removesuffix(f"_{ranks_by}").replace("_", " ") for key in keys]
+    columns = ("run", "best epoch", f"validation {ranks_by}", f"test {ranks_by}", *others,
+               "parameters", "seconds")  # fmt: skip
     rows = []
     for name, run in runs.items():
-        validated = {row["epoch"]: row.get(f"val_{ranks_by}") for row in run.history}
+        best = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
         rows.append([
             name.replace("|", "\\|"), f"{run.best_epoch or '–'} of {run.history[-1]['epoch']}",
-            cell(validated.get(run.best_epoch)), cell(run.tested), f"{run.parameters:,}",
+            cell(best.get(f"val_{ranks_by}")), cell(run.tested),
+            *(cell(best.get(key)) for key in keys), f"{run.parameters:,}",
             f"{sum(row['seconds'] for row in run.history):,.0f}",
         ])  # fmt: skip
     return markdown_table(columns, rows)

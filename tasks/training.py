@@ -1,17 +1,25 @@
 """From the flags of train.py, or of a run that goes on, to a tested network."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import DataLoader
 
 import tasks
 from lab import checkpoint, engine
 from lab.checkpoint import finished_epochs, resume_point
 from lab.console import LabError, UsageError, as_text, command, say
 from lab.engine import Learner
-from lab.folders import located
+from lab.flags import plain_name
+from lab.folders import located, stored
+from lab.range_test import find_rate
 from lab.run import Run, best_epoch
 from lab.runtime import Runtime, start
 from tasks import Job, StartFlags, State, Task, TrainFlags
+from tasks.trained import Trained
+
+TESTED = 256  # inputs a batch of what is validated beside val
 
 
 def resume(path: Path) -> tuple[Task, Path, State]:
@@ -30,6 +38,8 @@ def flags_of_run(task: Task, path: Path, state: State) -> dict[str, Any]:
     """Return the flags that a checkpoint was trained with, as defaults for going on."""
     known = task.flags_of(state) | {"ckpt_path": path.parent, "task": task.name}
     known["dataset"] = state.get("dataset", "signs")
+    if "also_validate" in state:
+        known["also_validate"] = list(map(located, state["also_validate"]))
     if state.get("data_root") is not None:
         known["data_root"] = located(state["data_root"])
     return known | state.get("settings", {}) | state.get("flags", {})
@@ -60,6 +70,7 @@ def run(
     """
     if resumed is not None and flags.task != task.name:
         raise UsageError(f"{flags.resume} is a run of --task {task.name}; leave out --task")
+    check(task, flags)
     runtime = start(flags.device, flags.settings.precision)
     try:
         stages = task.stages(flags, resumed)
@@ -77,6 +88,44 @@ def run(
                 say(f"  {command(*words)}")
     finally:
         runtime.close()
+
+
+def check(task: Task, flags: TrainFlags) -> None:
+    """Raise a UsageError for flags that the task, or others beside them, leave without a sense."""
+    settings = flags.settings
+    if settings.warmup and settings.schedule == "onecycle":
+        raise UsageError("--schedule onecycle rises by itself: leave out --warmup")
+    if settings.warmup > settings.epoch:
+        raise UsageError(f"--warmup {settings.warmup:g} is more than --epoch {settings.epoch}")
+    if flags.also_validate and not task.beside:
+        raise UsageError(f"--also_validate is of no use to --task {task.name}")
+    if flags.find_lr and (flags.overfit_batch or flags.resume):
+        raise UsageError("--find_lr begins anew: leave out --overfit_batch and --resume")
+
+
+def others_beside(
+    task: Task, flags: TrainFlags, job: Job, runtime: Runtime
+) -> tuple[dict[str, DataLoader], State]:
+    """Return loaders of the folders that are validated on beside val, by a name for each.
+
+    Returns:
+        The loaders, and what checkpoints hold of the folders.
+
+    Raises:
+        LabError: a folder has no such split, or other classes.
+    """
+    folders = flags.also_validate or []
+    if not folders:
+        return {}, {}
+    state = {"settings": asdict(flags.settings), **job.identity}
+    trained = Trained(task, flags.ckpt_path, state, job.network, job.objective, runtime)
+    loaders: dict[str, DataLoader] = {}
+    for folder in folders:
+        name = own = f"also_{plain_name(folder.resolve().name)}"
+        while name in loaders:
+            name = f"{own}_{len(loaders)}"
+        loaders[name] = task.test_loader(trained, folder, TESTED)
+    return loaders, {"also_validate": list(map(stored, folders))}
 
 
 def train(
@@ -99,12 +148,18 @@ def train(
         batch = next(iter(job.loaders["train"]))
         engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
         return None
+    if flags.find_lr:
+        find_rate(job, settings, runtime, flags.ckpt_path)
+        return None
+    beside, kept = others_beside(task, flags, job, runtime)
     folder = Run(flags.ckpt_path, runtime)  # is made once the flags are found good
     begin(folder, task, flags, runtime, job, resumed)
     learner = Learner(job.objective, job.network, settings, runtime, job.parameters)
-    identity = {"task": task.name, **job.identity}
+    identity = {"task": task.name, **job.identity, **kept}
     try:
-        engine.fit(learner, job.loaders["train"], job.loaders.get("val"), folder, identity, resumed)
+        engine.fit(
+            learner, job.loaders["train"], job.loaders.get("val"), folder, identity, resumed, beside
+        )
     except (KeyboardInterrupt, engine.Diverged):  # which every process ends with
         task.publish_curves(folder, job.objective.ranks_by)
         runtime.wait_for_all()

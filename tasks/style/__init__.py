@@ -134,7 +134,7 @@ class Style(Task):
     defaults = {"epoch": 2, "batch_size": 4}
     network = "transform"
     views = ("painted",)
-    measured = False
+    measured = beside = False
 
     def next_commands(
         self, flags: TrainFlags, identity: Mapping[str, Any]
