@@ -17,6 +17,7 @@ from lab.images import as_input
 from lab.pictures import Curves, Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
 from tasks import TestFlags
+from tasks.detection import mistakes
 from tasks.detection.data import DetectionDataset
 from tasks.detection.detector import Detections
 from tasks.detection.meter import DetectionMeter
@@ -73,9 +74,19 @@ def report(
     picture = Picture("precision_recall.jpg", "Of what is there, found; of what is found, there",
                       (curves,))  # fmt: skip
     publish(draw(picture), flags.ckpt_path / picture.path)
+    pairs = mistakes.matches(meter.detections, meter.targets)
+    matrix = mistakes.confusion_of(pairs, len(meter.classes))
+    shown = [mistakes.draw_confusion(matrix, meter.classes)]
+    if worst := mistakes.costliest(pairs):
+        shown.append(mistakes.draw_mistakes(dataset, worst, meter.classes))
+    for picture in shown:
+        publish(draw(picture), flags.ckpt_path / picture.path)
+    say(f"Of what is found with a score of {mistakes.CERTAIN:g}: {shown[0].title}")
     if flags.save:
         pictures = draw_boxes(dataset, meter)
         save_results(flags, pictures, len(dataset), "[0-9]*.jpg", quality=90)
+        crops = mistakes.crops_of(dataset, worst, meter.classes)
+        save_results(flags, crops, len(worst), "mistake_*.jpg", inputs="mistakes", quality=90)
 
 
 def say_figures(meter: DetectionMeter) -> None:
