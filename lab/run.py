@@ -40,7 +40,8 @@ from lab.runtime import Runtime
 
 # All that the scripts write into a run's folder.
 OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt", "test.json",
-       "predictions.csv", "*.jpg", "vis.png", "results", "pipeline", "export")  # fmt: skip
+       "predictions.csv", "*.jpg", "film_*.mp4", "vis.png", "results", "pipeline",
+       "export")  # fmt: skip
 
 
 class Run:

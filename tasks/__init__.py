@@ -125,6 +125,10 @@ class TestFlags:
         None, str, "files, folders or http(s) addresses to look at instead of the test split; of "
         "video, clips and folders of frames", nargs="+", metavar="PICTURE",
     )  # fmt: skip
+    film: bool = flag(
+        False, bool, "detection, segmentation: folders of --image are films, frame by frame, as "
+        "videos are anyway", undone=False,
+    )  # fmt: skip
     read: Path | None = flag(
         None, Path, "detection, diffusion: have this classifier of signs, or the best of its run, "
         "read what is found or painted", metavar="CHECKPOINT",
@@ -256,6 +260,7 @@ class Task:
         published: networks of others that it can show besides, by the names of `--model`.
         reads: whether test.py's `--read` has a use.
         measured: whether a test split says how good a network is.
+        films: whether test.py annotates films.
         beside: whether one of another folder can be measured while it trains.
     """
 
@@ -269,6 +274,7 @@ class Task:
     reads = False
     measured = True
     beside = True
+    films = False
 
     def room(self, name: str) -> ModuleType:
         """Import and return one of the task's modules."""

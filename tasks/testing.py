@@ -25,6 +25,8 @@ def test(flags: TestFlags) -> None:
     task, runtime = trained.task, trained.runtime
     if flags.read is not None and not task.reads:
         raise UsageError(f"--read is for another task than that of {path}")
+    if flags.film and not (task.films and flags.image):
+        raise UsageError("--film is of --image, of detection and segmentation")
     say(f"Testing {path} on {runtime.device.type} ({runtime.precision})")
     if flags.image:
         task.read_pictures(trained, flags)

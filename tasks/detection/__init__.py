@@ -43,7 +43,7 @@ class Detection(Task):
         "schedule": "onecycle", "clip_norm": 10.0, "augment": True,
     }  # fmt: skip
     views = ("boxes", "anchors", "regions", "cam")
-    reads = True
+    reads = films = True
 
     def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
         views = ["boxes", "regions"] + ["anchors"] * (identity["network"] == "tiny_ssd")

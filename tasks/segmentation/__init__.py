@@ -53,6 +53,7 @@ class Segmentation(Task):
         "schedule": "cosine", "clip_norm": 10.0, "val_interval": 5, "augment": True,
     }  # fmt: skip
     views = ("masks", "upsampling", "cam")
+    films = True
 
     def worth_seeing(self, identity: Mapping[str, Any]) -> list[list[str]]:
         views = ("masks", *["upsampling"] * (identity["network"] in FCNS))

@@ -22,13 +22,14 @@ from lab.augmentation import move, vary_light
 from lab.batches import load_batches
 from lab.console import LabError
 from lab.decoding import budget, fits_in_memory
+from lab.films import is_film
 from lab.folders import DATA_ROOT, printable
 from lab.holdout import group_of
 from lab.image_folder import MODES, File, check_classes, find_files
 from lab.images import centred, say_left_out
 from tasks.loaders import Source, find_made, root_of, val_share_of
 from tasks.trained import Trained
-from tasks.video.files import PREPROCESS, is_clip, read_clips
+from tasks.video.files import PREPROCESS, read_clips
 from world import clips as drawn
 from world import missing
 
@@ -128,7 +129,7 @@ def list_clips(folder: Path, classes: Sequence[str]) -> list[File]:
     return [
         File(path, label)
         for label, name in enumerate(classes)
-        for path in sorted(filter(is_clip, (folder / name).iterdir()))
+        for path in sorted(filter(is_film, (folder / name).iterdir()))
     ]
 
 
