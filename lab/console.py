@@ -120,5 +120,5 @@ def progress(steps: Iterable | None = None, *, total: int | None = None, label: 
         return tqdm(steps, **options, dynamic_ncols=True)
     return tqdm(
         steps, **options, file=_Lines(), bar_format=LINE, delay=LINE_EVERY, mininterval=LINE_EVERY,
-        maxinterval=LINE_EVERY,
+        miniters=1,  # else a thread of its own sees to it that there is a line in time, and another
     )  # fmt: skip

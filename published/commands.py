@@ -35,6 +35,12 @@ def make_parser() -> Parser:
         "--all_test", action="store_true", help="all 600 photographs to test on, none to train on"
     )
 
+    signs = commands.add_parser("signs", help="draw photographs of traffic signs")
+    signs.add_argument("--classes", type=int, choices=(26, 43), default=26)
+    where = f"folder to make (default {near(DATA_ROOT)}, of 43 {near(DATA_ROOT / 'signs43')})"
+    signs.add_argument("--root", type=Path, help=where)
+    signs.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
+
     for name, text in (
         ("street", "draw streets, with boxes and labels"),
         ("captions", "draw signs, with sentences about them"),
@@ -55,6 +61,10 @@ def main(args: Namespace | None = None) -> None:
     from published.kaggle import prepare_kaggle
     from world.missing import DRAWN, draw
 
+    if args.name == "signs":
+        drawn = DRAWN["signs43" if args.classes == 43 else "signs"]
+        draw(drawn, args.root or DATA_ROOT / drawn.place, args.seed)
+        return
     if args.name in DRAWN:
         draw(DRAWN[args.name], args.root, args.seed)
         return
@@ -70,4 +80,7 @@ def main(args: Namespace | None = None) -> None:
         target = args.target or args.root / "train_val_test"
         prepare_kaggle(args.root, args.kind, target)
         hint = "Train on it: python train.py --dataset folder --bn"
+        if args.kind == "dogs":  # 120 breeds want a body that has seen dogs, as the assignment has
+            hint = "Train on it: python train.py --dataset folder --network resnet34 --pretrained"
+            hint += " --freeze"
     say(f"{hint} --data_root {shlex.quote(str(target))}")

@@ -129,6 +129,10 @@ class TestFlags:
         False, bool, "detection, segmentation: folders of --image are films, frame by frame, as "
         "videos are anyway", undone=False,
     )  # fmt: skip
+    submission: Path | None = flag(
+        None, Path, "classification: write what --image shows as Kaggle's table: of CIFAR-10 the "
+        "class, else the probability of each", metavar="FILE",
+    )  # fmt: skip
     read: Path | None = flag(
         None, Path, "detection, diffusion: have this classifier of signs, or the best of its run, "
         "read what is found or painted", metavar="CHECKPOINT",
@@ -261,6 +265,7 @@ class Task:
         reads: whether test.py's `--read` has a use.
         measured: whether a test split says how good a network is.
         films: whether test.py annotates films.
+        submits: whether test.py's `--submission` has a use.
         beside: whether one of another folder can be measured while it trains.
     """
 
@@ -275,6 +280,7 @@ class Task:
     measured = True
     beside = True
     films = False
+    submits = False
 
     def room(self, name: str) -> ModuleType:
         """Import and return one of the task's modules."""

@@ -18,7 +18,8 @@ from lab.optimizers import make_optimizer, make_schedule
 from lab.runtime import Runtime
 from lab.settings import TrainSettings
 from tasks.classification.objective import ClassificationObjective
-from tests.support import ScriptCase, make_images, script, script_here, words_of
+from tasks.classification.results import CIFAR10, submitted
+from tests.support import CLASSES, ScriptCase, make_images, script, script_here, words_of
 from tests.test_training import linear, loader_of
 
 CPU = Runtime(torch.device("cpu"))
@@ -86,6 +87,27 @@ class BesideTest(ScriptCase):
         head, _, row = (line.split(" | ") for line in done.stdout.splitlines()[:3])
         self.assertEqual(head[4:6], ["also other photos", "also other photos 1"])
         self.assertTrue(all(cell.endswith("%") for cell in row[4:6]), row)
+
+    def test_submission(self):
+        """Kaggle's tables: the probability of each class; of CIFAR-10's classes, the class."""
+        asked = ("test.py", "--ckpt_path", self.run_folder, "--epoch", "last", "--no_show")
+        table = self.base / "submission.csv"
+        images = self.data / "test/blue"
+        done = script_here(*asked, "--image", images, "--submission", table)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        with table.open() as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual(list(rows[0]), ["id", "blue", "green", "red"])
+        self.assertEqual([row["id"] for row in rows], ["000", "001", "002", "003"])
+        for row in rows:
+            self.assertAlmostEqual(sum(float(row[name]) for name in CLASSES), 1, places=4)
+        shares = torch.tensor([0.1, 0.7, 0.2] + [0.0] * 7)
+        names = [CIFAR10[k] for k in (3, 1, 0, 2, 4, 5, 6, 7, 8, 9)]
+        self.assertEqual(submitted("7", shares, names), {"id": "7", "label": "automobile"})
+        self.assert_refused(script_here(*asked, "--submission", table), 2, "--image names")
+        missing = self.base / "none/submission.csv"
+        done = script_here(*asked, "--image", images, "--submission", missing)
+        self.assert_refused(done, 1, f"cannot write {missing}")
 
     def test_curves(self):
         rows = [

@@ -17,8 +17,8 @@ from tasks import StartFlags, Task, pretrained
 
 # Each data set with the network that is trained on it unless told otherwise.
 DATASETS = {
-    "signs": "classifier", "mnist": "mnist_cnn", "digits": "mnist_cnn", "cifar10": "classifier",
-    "folder": "classifier",
+    "signs": "classifier", "signs43": "classifier", "mnist": "mnist_cnn", "digits": "mnist_cnn",
+    "cifar10": "classifier", "folder": "classifier",
 }  # fmt: skip
 _flag = partial(flag, group="network")
 
@@ -53,6 +53,7 @@ class Classification(Task):
         "cam",
     )  # fmt: skip
 
+    submits = True
     shown_unasked = {"feature": {"image_idx": 50}}  # the assignment's picture
 
     def flags_of(self, state: dict[str, Any]) -> dict[str, Any]:
