@@ -35,12 +35,6 @@ def make_parser() -> Parser:
         "--all_test", action="store_true", help="all 600 photographs to test on, none to train on"
     )
 
-    signs = commands.add_parser("signs", help="draw photographs of traffic signs")
-    signs.add_argument("--classes", type=int, choices=(26, 43), default=26)
-    where = f"folder to make (default {near(DATA_ROOT)}, of 43 {near(DATA_ROOT / 'signs43')})"
-    signs.add_argument("--root", type=Path, help=where)
-    signs.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
-
     for name, text in (
         ("street", "draw streets, with boxes and labels"),
         ("captions", "draw signs, with sentences about them"),
@@ -49,6 +43,12 @@ def make_parser() -> Parser:
         made = f"folder to make (default {near(folder)})"
         drawn.add_argument("--root", type=Path, default=folder, help=made)
         drawn.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
+
+    signs = commands.add_parser("signs", help="draw photographs of traffic signs")
+    signs.add_argument("--classes", type=int, choices=(26, 43), default=26)
+    where = f"folder to make (default {near(DATA_ROOT)}, of 43 {near(DATA_ROOT / 'signs43')})"
+    signs.add_argument("--root", type=Path, help=where)
+    signs.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
     commands.metavar = "|".join(commands.choices)
     return parser
 
