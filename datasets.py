@@ -118,10 +118,14 @@ class Source:
     prepare: Callable[[Path], None] | None = None  # makes what is missing under data_root
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of each channel, in [0, 1]
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    folder: str = ""  # of DATA_ROOT, where it is unless told otherwise
 
 
 SOURCES = {
     "signs": Source(read_split, augment_batch, partial(draw_missing, DRAWN["signs"])),
+    "signs43": Source(
+        read_split, augment_batch, partial(draw_missing, DRAWN["signs43"]), folder="signs43"
+    ),
     "mnist": Source(
         partial(read_torchvision, "MNIST", "MNIST"),
         augment_digits,
@@ -152,7 +156,7 @@ def find_data(dataset: str, data_root: Path | None) -> Path | None:
         raise UsageError("--dataset folder needs --data_root, a folder with train/, val/, test/")
     if dataset == "digits" and data_root is not None:
         raise UsageError("--dataset digits comes with scikit-learn; leave out --data_root")
-    return None if dataset == "digits" else data_root or near(DATA_ROOT)
+    return None if dataset == "digits" else data_root or near(DATA_ROOT / SOURCES[dataset].folder)
 
 
 def modes_of(dataset: str, data_root: Path | None) -> tuple[str, ...]:

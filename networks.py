@@ -294,8 +294,9 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     query, key, value = padded
     # On a CPU the backward pass has one thread for each head of each image. Queries need nothing of
     # each other, so they are dealt out to as many heads as keep the threads busy.
+    # A graph that is exported is for any number of images.
     heads = 1
-    if query.device.type == "cpu" and not torch.compiler.is_exporting():  # for any N, then
+    if query.device.type == "cpu" and not torch.compiler.is_exporting():
         while heads * len(query) < torch.get_num_threads() and query.shape[1] % (2 * heads) == 0:
             heads *= 2
     query = query.unflatten(1, (heads, -1))  # (N, heads, P / heads, width)

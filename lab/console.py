@@ -6,6 +6,7 @@ torch after their arguments are read.
 
 import gc
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -117,10 +118,33 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(1)
 
 
+LINE_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
+LINE = "{desc}: {n_fmt} of {total_fmt}{postfix}, {elapsed} gone, {remaining} left"
+MOVES = re.compile(r"\x1b\[\w|[\r\n]")  # of a cursor that there is not
+
+
+class _Lines:
+    """A file that says what a progress bar writes, line by line."""
+
+    def write(self, text: str) -> None:
+        if line := MOVES.sub("", text).strip():
+            say(line)
+
+    def flush(self) -> None:
+        pass
+
+
 def progress(steps: Iterable | None = None, *, total: int | None = None, label: str = ""):
     """The one progress bar: wraps an iterable, or counts to `total` through `.update(n)`.
 
-    Shown on a terminal only, by the main process only, and removed when done.
+    By the main process only, and removed when done. Where there is no terminal, what takes long
+    says a line each half minute, in the log too.
     """
-    hidden = process_rank()[0] > 0 or None  # None: tqdm hides it where there is no terminal
-    return tqdm(steps, total=total, desc=label, leave=False, disable=hidden, dynamic_ncols=True)
+    hidden = process_rank()[0] > 0
+    options = {"total": total, "desc": label, "leave": False, "disable": hidden}
+    if sys.stderr is not None and sys.stderr.isatty():
+        return tqdm(steps, **options, dynamic_ncols=True)
+    return tqdm(
+        steps, **options, file=_Lines(), bar_format=LINE, delay=LINE_EVERY, mininterval=LINE_EVERY,
+        miniters=1,  # else a thread of its own sees to it that there is a line in time, and another
+    )  # fmt: skip

@@ -29,7 +29,12 @@ def draw_curves(
     loss_axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     loss_axis.grid(alpha=0.3)
     name, unit, scale = _how_shown([history], ranks_by)
-    if ranking := _plot_both(axis := loss_axis.twinx(), history, ranks_by, "C2", scale):
+    ranking = _plot_both(axis := loss_axis.twinx(), history, ranks_by, "C2", scale)
+    names = {key: None for row in history for key in row if key.startswith("also_")}
+    for index, key in enumerate(key for key in names if key.endswith(f"_{ranks_by}")):
+        own = {"color": f"C{3 + index % 7}", "markersize": 4, "label": plain(key.replace("_", " "))}
+        ranking += axis.plot(*_curve(history, key, scale), "^:", **own)
+    if ranking:
         axis.set_ylabel(f"{name} ({unit})" if unit else name)
     else:
         axis.remove()

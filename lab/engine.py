@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -425,6 +425,7 @@ def fit(
     run: Run,
     identity: dict[str, Any],
     resumed: dict[str, Any] | None = None,
+    beside: Mapping[str, Iterable] | None = None,
 ) -> History:
     """Train up to `settings.epoch` epochs, with a checkpoint and a log line after each.
 
@@ -433,6 +434,7 @@ def fit(
         val_loader: None where there is nothing to measure.
         identity: what every checkpoint holds besides the state: configs, class names and so on.
         resumed: the loaded checkpoint to go on from.
+        beside: what else is measured when val is, by the names that its figures begin with.
 
     Raises:
         Diverged: numbers that are no longer finite, in all processes.
@@ -462,7 +464,7 @@ def fit(
                     path = run.save_interrupted(state_of(epoch - 1) | begun)
                     done = f"epoch {epoch}, {state.images:,} of {sampler.count:,} images"
                     _end_interrupted(path, done, runtime)
-                row = _measure(learner, val_loader, epoch, state, label)
+                row = _measure(learner, val_loader, epoch, state, label, beside or {})
             except Diverged as error:
                 raise Diverged(f"{error}; {_way_out(learner, train_loader, run)}") from error
             history.append(row | {"seconds": time.perf_counter() - began})
@@ -513,8 +515,9 @@ def _snapshot(
 
 
 def _measure(
-    learner: Learner, val_loader: DataLoader | None, epoch: int, state: EpochState, label: str
-) -> dict[str, Any]:
+    learner: Learner, val_loader: DataLoader | None, epoch: int, state: EpochState, label: str,
+    beside: Mapping[str, Iterable],
+) -> dict[str, Any]:  # fmt: skip
     """Return a finished epoch's figures; raise Diverged if they, or weights, are not finite."""
     settings, runtime = learner.settings, learner.runtime
     if not learner.has_frozen_body:
@@ -531,6 +534,11 @@ def _measure(
             meter = learner.objective.meter()
             figures = evaluate(learner.tested, meter, val_loader, runtime.in_fp32, "validating")
         row |= {f"val_{name}": value for name, value in figures.items()}
+    for whence, loader in beside.items() if due else ():
+        # Every process measures all of it: it is not dealt out, nor added up.
+        alone = replace(runtime, rank=0, world_size=1)
+        figures = evaluate(learner.tested, learner.objective.meter(), loader, alone, whence)
+        row |= {f"{whence}_{name}": value for name, value in figures.items()}
     finite = [value.isfinite().all() for value in learner.networks.state_dict().values()]
     if not torch.stack(finite).all():
         raise Diverged(f"the weights are no longer finite after {label}")
@@ -561,6 +569,10 @@ def _epoch_line(row: dict[str, Any], ranks_by: str, epochs: int) -> str:
     measured = ", not validated" if ranks_by else ""
     if figure is not None:
         measured = f", val {ranks_by} {as_text(figure)}"
+    for name, value in row.items():
+        if name.startswith("also_") and name.endswith(f"_{ranks_by}"):
+            whence = name.removeprefix("also_").removesuffix(f"_{ranks_by}")
+            measured += f", {whence} {as_text(value)}"
     if row.get("skipped_steps"):
         measured += f", {row['skipped_steps']} steps skipped (fp16)"
     minutes, seconds = divmod(round(row["seconds"] * (epochs - row["epoch"])), 60)

@@ -166,7 +166,12 @@ def make_schedule(
         "cosine": lambda step: (1 + math.cos(math.pi * step / total)) / 2,
         "step": lambda step: STEP_FACTOR ** min(STEPS - 1, STEPS * step // total),
     }
-    return LambdaLR(optimizer, course[settings.schedule], last_epoch=done - 1)
+    rises = round(settings.warmup * total / settings.epoch)  # steps
+
+    def factor(step: int) -> float:
+        return course[settings.schedule](step) * min(1.0, (step + 1) / max(1, rises))
+
+    return LambdaLR(optimizer, factor, last_epoch=done - 1)
 
 
 class Average:

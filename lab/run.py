@@ -12,6 +12,7 @@
 
 `test.py` adds `test.json`, pictures and, of a classifier, `predictions.csv` and `results/`. Of
 diffusion, `pipeline/` is what others load, and `autoencoder/` the folder of its first stage.
+`export/` is what `export.py` wrote.
 """
 
 import csv
@@ -41,7 +42,8 @@ from lab.runtime import Runtime
 SESSIONS = "run.json"
 # All that the scripts write into a run's folder.
 OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt", "test.json",
-       "predictions.csv", "*.jpg", "vis.png", "results", "pipeline")  # fmt: skip
+       "predictions.csv", "*.jpg", "film_*.mp4", "vis.png", "results", "pipeline",
+       "export")  # fmt: skip
 
 
 class Run:

@@ -35,6 +35,9 @@ class TrainSettings:
     weight_decay: float = setting(0.0, non_negative_float, "L2 penalty")
     optim_type: str = setting("adam", tuple(OPTIMIZERS), "optimizer")
     schedule: str = setting("constant", SCHEDULES, "of lr, over all epochs")
+    warmup: float = setting(
+        0.0, non_negative_float, "epochs, the first ones, in which lr rises from nothing"
+    )
     clip_norm: float = setting(0.0, non_negative_float, "most that gradients' norm may be; 0: any")
     ema: float = setting(0.0, fraction, "decay of the average of weights that is tested; 0: none")
     augment: bool = setting(False, bool, "vary the training images")

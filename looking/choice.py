@@ -11,12 +11,13 @@ from lab.console import UsageError
 COMPARED = 400  # images of which those of middle brightness are shown
 
 
-def check_index(flag: str, index: int, count: int, what: str) -> None:
-    """Raise a UsageError that names the valid range unless 0 <= index < count."""
+def check_index(flag: str, index: int, count: int, what: str) -> int:
+    """Return an index; raise a UsageError that names the valid range unless 0 <= index < count."""
     if count == 0:
         raise UsageError(f"{flag} {index}: there are no {what}")
     if not 0 <= index < count:
         raise UsageError(f"{flag} {index} is out of range: the {what} are 0 to {count - 1}")
+    return index
 
 
 def class_index(text: str, classes: Sequence[str]) -> int:
@@ -34,8 +35,7 @@ def class_index(text: str, classes: Sequence[str]) -> int:
         if known.count(int(text)) == 1:
             return known.index(int(text))
     if text not in classes and re.fullmatch(r"-?\d+", text):
-        check_index("--target", int(text), len(classes), "classes")
-        return int(text)
+        return check_index("--target", int(text), len(classes), "classes")
     wanted = text.lower().replace(" ", "_")
     names = [name.lower().replace(" ", "_") for name in classes]
     plain = [name.lstrip("0123456789").lstrip("_") for name in names]

@@ -46,6 +46,25 @@ def conv_layers(model: nn.Module) -> dict[str, nn.Module]:
     return blocks or layers
 
 
+def spatial_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the convolutions, of images and of clips, that see more than single places, by name.
+
+    Our ConvBlocks count as one each; layers that tell classes apart do not count.
+    """
+    outputs = tuple(getattr(model, "outputs", ()))
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, ConvBlock | nn.Conv2d | nn.Conv3d) and not name.startswith(outputs)
+    }
+    inner = {f"{name}.conv" for name, layer in layers.items() if isinstance(layer, ConvBlock)}
+    return {
+        name: layer
+        for name, layer in layers.items()
+        if name not in inner and max(getattr(layer, "conv", layer).kernel_size) > 1
+    }
+
+
 def convolution_of(layer: nn.Module) -> nn.Conv2d:
     """Return the convolution of a layer out of `conv_layers`."""
     return layer.conv if isinstance(layer, ConvBlock) else layer
@@ -174,8 +193,12 @@ def saliency_maps(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
     Shape: images (N, C, H, W) and int64 labels (N,) to (N, H, W).
     """
-    gradients = _slope(lambda images: model(images).gather(1, labels[:, None]).sum(), images)
-    return gradients.abs().amax(1)
+    return saliency_of(lambda images: model(images).gather(1, labels[:, None]).sum(), images)
+
+
+def saliency_of(score: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return how much each pixel of images (N, C, H, W) sways a number, (N, H, W)."""
+    return _slope(score, images).abs().amax(1)
 
 
 def object_masks(saliency: Tensor, blur: int = 2, share: float = 0.25) -> Tensor:

@@ -47,6 +47,11 @@ def make_parser() -> Parser:
     street.add_argument("--format", choices=STREET_FORMATS, help=formatted)
     captions = commands.add_parser("captions", help="draw signs, with sentences about them")
     add_drawing(captions, "captions", "pictures of each class")
+    signs = commands.add_parser("signs", help="draw photographs of traffic signs")
+    signs.add_argument("--classes", type=int, choices=(26, 43), default=26)
+    where = f"folder to make (default {near(DATA_ROOT)}, of 43 {near(DATA_ROOT / 'signs43')})"
+    signs.add_argument("--root", type=Path, help=where)
+    signs.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
     commands.metavar = "|".join(commands.choices)
     return parser
 
@@ -70,6 +75,10 @@ def main(args: Namespace | None = None) -> None:
     from world.formats import FORMATS
     from world.missing import DRAWN, draw
 
+    if args.name == "signs":
+        drawn = DRAWN["signs43" if args.classes == 43 else "signs"]
+        draw(drawn, args.root or DATA_ROOT / drawn.place, args.seed)
+        return
     if args.name in DRAWN:
         drawn, chosen = counted(DRAWN[args.name], args), getattr(args, "format", None)
         root = args.root or DATA_ROOT / args.name
@@ -92,6 +101,9 @@ def main(args: Namespace | None = None) -> None:
         target = args.target or args.root / "train_val_test"
         prepare_kaggle(args.root, args.kind, target)
         hint = "Train on it: python train.py --dataset folder --bn"
+        if args.kind == "dogs":  # 120 breeds want a body that has seen dogs, as the assignment has
+            hint = "Train on it: python train.py --dataset folder --network resnet34 --pretrained"
+            hint += " --freeze"
     say(f"{hint} --data_root {shlex.quote(str(target))}")
 
 

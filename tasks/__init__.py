@@ -11,6 +11,7 @@ A task is a package of this folder. All have the same rooms:
 | `training.py` | `prepare`: from flags to what is trained on what |
 | `results.py` | what test.py prints, draws and saves; what it says of one's own pictures |
 | `views.py` | `view_NAME`: what visualize.py shows |
+| `export.py` | `exported`: the networks that export.py writes, from bytes to answers |
 
 Who adds a task writes such a package, a suite in `tests/`, and a line in `TASKS`. A method of
 `Task` imports the room that it is about and calls it: flags are read, and wrong ones answered,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from lab.pictures import Film, Picture
     from lab.run import Run
     from lab.runtime import Runtime
+    from tasks.exporting import Exported
     from tasks.trained import Trained
 
 DEFAULT = "classification"
@@ -95,6 +97,14 @@ class TrainFlags:
         False, bool, "learn the first batch by heart instead, to see that the network can learn at "
         "all", undone=False,
     )  # fmt: skip
+    find_lr: bool = flag(
+        False, bool, "raise the rate step by step instead, draw the loss over it, and suggest one",
+        undone=False,
+    )  # fmt: skip
+    also_validate: list[Path] | None = flag(
+        None, Path, "folders whose test split is measured beside val, and decides nothing",
+        nargs="+", metavar="FOLDER",
+    )  # fmt: skip
     settings: TrainSettings = field(default_factory=TrainSettings)
     own: Any = None
 
@@ -123,6 +133,14 @@ class TestFlags:
         None, str, "files, folders or http(s) addresses to look at instead of the test split; of "
         "video, clips and folders of frames", nargs="+", metavar="PICTURE",
     )  # fmt: skip
+    film: bool = flag(
+        False, bool, "detection, segmentation: folders of --image are films, frame by frame, as "
+        "videos are anyway", undone=False,
+    )  # fmt: skip
+    submission: Path | None = flag(
+        None, Path, "classification: write what --image shows as Kaggle's table: of CIFAR-10 the "
+        "class, else the probability of each", metavar="FILE",
+    )  # fmt: skip
     read: Path | None = flag(
         None, Path, "detection, diffusion: have this classifier of signs, or the best of its run, "
         "read what is found or painted", metavar="CHECKPOINT",
@@ -147,7 +165,9 @@ class ViewFlags:
     prompt: str | None = flag(None, str, "of diffusion: what is to be painted", metavar="WORDS")
     image: str | None = flag(None, str, "picture to look at: a file or an address", metavar="PATH")
     image_idx: int | None = flag(None, int, "picture of the test split to look at")
-    layer_idx: int = flag(0, int, "convolution layer, from 0")
+    layer_idx: int | None = flag(
+        None, int, "convolution layer, from 0 (default: 0; of cam, the last that counts)"
+    )
     target: list[str] | None = flag(
         None, str, "classes to aim at, by index or by name", nargs="+", metavar="CLASS"
     )
@@ -170,6 +190,22 @@ class CompareFlags:
     device: str | None = flags.device()
     precision: str | None = flags.precision()
     no_show: bool = flags.no_show()
+
+
+@dataclass(frozen=True)
+class ExportFlags:
+    """What export.py is asked for."""
+
+    ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
+    epoch: int | str | None = flags.epoch()
+    format: str = flag("onnx", ("onnx", "torch"), "onnx, or torch: what torch.export.load reads")
+    half: bool = flag(
+        False, bool, "weights of 16 bits: half the file; computed with in 32", undone=False
+    )
+    image: list[str] | None = flag(
+        None, str, "files, folders or http(s) addresses to check it on (default: scikit-learn's "
+        "photographs, cut up)", nargs="+", metavar="PICTURE",
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- tasks
@@ -238,6 +274,9 @@ class Task:
         reads: whether test.py's `--read` has a use.
         measured: whether a test split says how good a network is.
         takes_val: whether val is tested on where there is no test split.
+        films: whether test.py annotates films.
+        submits: whether test.py's `--submission` has a use.
+        beside: whether one of another folder can be measured while it trains.
     """
 
     name: str
@@ -250,6 +289,9 @@ class Task:
     reads = False
     measured = True
     takes_val = True
+    beside = True
+    films = False
+    submits = False
 
     def room(self, name: str) -> ModuleType:
         """Import and return one of the task's modules."""
@@ -312,6 +354,14 @@ class Task:
     def read_pictures(self, trained: Trained, flags: TestFlags) -> None:
         """Print and draw what the network makes of the pictures that `--image` names."""
         self.room("results").read_pictures(trained, flags)
+
+    def exported(self, trained: Trained) -> list[Exported]:
+        """Return the networks of a run as others are given them.
+
+        Raises:
+            LabError: it has one that cannot be exported.
+        """
+        return self.room("export").exported(trained)
 
     def look(self, flags: ViewFlags, trained: Trained | None) -> Iterable[Picture | Film]:
         """Return the pictures of the view that `--type` names.

@@ -115,17 +115,18 @@ def table(runs: Mapping[str, Compared], ranks_by: str) -> list[str]:
 
     Where nothing is measured but the loss, `ranks_by` is empty: of each run the loss it ended with.
     """
-    if ranks_by:
-        columns = ("best epoch", f"validation {ranks_by}", f"test {ranks_by}")
-    else:
-        columns = ("epochs", "training loss")
+    # Of --also_validate: how good the best epoch was on other folders.
+    keys = {key: None for run in runs.values() for row in run.history for key in row
+            if ranks_by and key.startswith("also_") and key.endswith(f"_{ranks_by}")}  # fmt: skip
+    others = [key.removesuffix(f"_{ranks_by}").replace("_", " ") for key in keys]
+    columns = ("best epoch", f"validation {ranks_by}", f"test {ranks_by}", *others)
     rows = []
     for name, run in runs.items():
         last = run.history[-1]
-        validated = {row["epoch"]: row.get(f"val_{ranks_by}") for row in run.history}
+        best = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
         measured = [
-            f"{run.best_epoch or '–'} of {last['epoch']}", cell(validated.get(run.best_epoch)),
-            cell(run.tested),
+            f"{run.best_epoch or '–'} of {last['epoch']}", cell(best.get(f"val_{ranks_by}")),
+            cell(run.tested), *(cell(best.get(key)) for key in keys),
         ] if ranks_by else [str(last["epoch"]), in_digits(last["loss"])]  # fmt: skip
         rows.append([
             name.replace("|", "\\|"), *measured, f"{run.parameters:,}",

@@ -24,6 +24,10 @@ def test(flags: TestFlags) -> None:
     path, task, runtime = trained.path, trained.task, trained.runtime
     if flags.read is not None and not task.reads:
         raise UsageError(f"--read is for another task than that of {path}")
+    if flags.film and not (task.films and flags.image):
+        raise UsageError("--film is of --image, of detection and segmentation")
+    if flags.submission is not None and not (task.submits and flags.image):
+        raise UsageError("--submission is of the pictures that --image names, of classification")
     say(f"Testing {path} on {runtime.device.type} ({runtime.precision})")
     if flags.image:
         task.read_pictures(trained, flags)

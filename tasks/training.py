@@ -1,8 +1,11 @@
 """From the flags of train.py, or of a run that goes on, to a tested network."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import DataLoader
 
 import tasks
 from lab import checkpoint, engine
@@ -10,11 +13,15 @@ from lab.batches import fingerprint
 from lab.checkpoint import finished_epochs, resume_point
 from lab.console import LabError, UsageError, as_text, command, keep_log, say
 from lab.engine import Learner
-from lab.folders import located
+from lab.flags import plain_name
+from lab.folders import located, stored
+from lab.range_test import find_rate
 from lab.run import Run, has_ended
 from lab.runtime import Runtime, start
 from tasks import Job, StartFlags, State, Task, TrainFlags
-from tasks.trained import another_run
+from tasks.trained import Trained, another_run
+
+TESTED = 256  # inputs a batch of what is validated beside val
 
 
 def resume(path: Path) -> tuple[Task, Path, State]:
@@ -33,6 +40,8 @@ def flags_of_run(task: Task, path: Path, state: State) -> dict[str, Any]:
     """Return the flags that a checkpoint was trained with, as defaults for going on."""
     known = task.flags_of(state) | {"ckpt_path": path.parent, "task": task.name}
     known["dataset"] = state.get("dataset", "signs")
+    if "also_validate" in state:
+        known["also_validate"] = list(map(located, state["also_validate"]))
     if state.get("data_root") is not None:
         known["data_root"] = located(state["data_root"])
     return known | state.get("settings", {}) | state.get("flags", {})
@@ -64,6 +73,7 @@ def run(
     if resumed is not None and flags.task != task.name:
         wrong = f"{flags.resume} is a run of --task {task.name}; leave out --task"
         raise UsageError(f"{wrong}; {another_run(flags.task, flags.resume.parent, '--resume')}")
+    check(task, flags)
     runtime = start(flags.device, flags.settings.precision)
     try:
         stages = task.stages(flags, resumed)
@@ -82,6 +92,44 @@ def run(
                 say(f"  {command(*words)}")
     finally:
         runtime.close()
+
+
+def check(task: Task, flags: TrainFlags) -> None:
+    """Raise a UsageError for flags that the task, or others beside them, leave without a sense."""
+    settings = flags.settings
+    if settings.warmup and settings.schedule == "onecycle":
+        raise UsageError("--schedule onecycle rises by itself: leave out --warmup")
+    if settings.warmup > settings.epoch:
+        raise UsageError(f"--warmup {settings.warmup:g} is more than --epoch {settings.epoch}")
+    if flags.also_validate and not task.beside:
+        raise UsageError(f"--also_validate is of no use to --task {task.name}")
+    if flags.find_lr and (flags.overfit_batch or flags.resume):
+        raise UsageError("--find_lr begins anew: leave out --overfit_batch and --resume")
+
+
+def others_beside(
+    task: Task, flags: TrainFlags, job: Job, runtime: Runtime
+) -> tuple[dict[str, DataLoader], State]:
+    """Return loaders of the folders that are validated on beside val, by a name for each.
+
+    Returns:
+        The loaders, and what checkpoints hold of the folders.
+
+    Raises:
+        LabError: a folder has no such split, or other classes.
+    """
+    folders = flags.also_validate or []
+    if not folders:
+        return {}, {}
+    state = {"settings": asdict(flags.settings), **job.identity}
+    trained = Trained(task, flags.ckpt_path, state, job.network, job.objective, runtime)
+    loaders: dict[str, DataLoader] = {}
+    for folder in folders:
+        name = own = f"also_{plain_name(folder.resolve().name)}"
+        while name in loaders:
+            name = f"{own}_{len(loaders)}"
+        loaders[name] = task.test_loader(trained, folder, TESTED)
+    return loaders, {"also_validate": list(map(stored, folders))}
 
 
 def is_done(flags: TrainFlags, resumed: State | None) -> bool:
@@ -118,6 +166,10 @@ def train(
         with engine.compiling(settings):
             engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
         return None
+    if flags.find_lr:
+        find_rate(job, settings, runtime, flags.ckpt_path)
+        return None
+    beside, kept = others_beside(task, flags, job, runtime)
     data = {mode: fingerprint(loader.dataset) for mode, loader in job.loaders.items()}
     learner = Learner(job.objective, job.network, settings, runtime, job.parameters)
     if resumed is not None:
@@ -133,9 +185,9 @@ def train(
             if done:
                 learner.finish()
             else:
-                identity = {"task": task.name, "data": data, **job.identity}
+                identity = {"task": task.name, "data": data, **job.identity, **kept}
                 with engine.compiling(settings):
-                    engine.fit(learner, *train_and_val, folder, identity, resumed)
+                    engine.fit(learner, *train_and_val, folder, identity, resumed, beside)
         except (KeyboardInterrupt, engine.Diverged):  # which every process ends with
             task.publish_curves(folder, job.objective.ranks_by)
             runtime.wait_for_all()

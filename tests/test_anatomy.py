@@ -33,7 +33,8 @@ from tasks.starting import outputs_of
 from tasks.trained import load_trained
 from tests.support import PROJECT, environment
 
-ROOMS = ("data", "networks", "objective", "training", "results", "views")  # beside `__init__`
+# Beside `__init__`.
+ROOMS = ("data", "networks", "objective", "training", "results", "views", "export")
 UNMEASURED = ("style",)  # tasks whose objective has no meter: nothing to test or to report
 
 # Imports run downward: a module may import from the lines below its own, and from its own package.
@@ -59,6 +60,7 @@ IMPORTING = {
     ("course/sandbox.py", "load_probes"): "of the assignment that is graded",
     ("course/sandbox.py", "run_job"): "a submission, within its bounds",
     ("published/commands.py", "main"): "of the script datasets.py",
+    ("tasks/exporting.py", "read_onnx"): "a package that nothing else needs",
     ("speed/turns.py", "measure"): "of the sections that benchmark.py is asked for",
     ("tasks/__init__.py", "load"): "of one task, not of all",
     ("tasks/__init__.py", "promised"): "names of a package that are loaded when they are used",
@@ -142,6 +144,7 @@ class AnswerTest(unittest.TestCase):
             ["train.py", "--task", "detection", "--dataset", "dreams"],
             ["train.py", "--task", "classification", "--weights", "a", "--pretrained"],
             ["test.py", "--precision", "fp8"],
+            ["export.py", "--format", "tflite"],
             ["visualize.py", "--type", "dream"],
             ["compare.py"],
             ["report.py", "--only", "dreams"],
@@ -377,6 +380,7 @@ class TaskTest(unittest.TestCase):
             "training": ["prepare"],
             "results": ["read_pictures", "report"],
             "data": ["test_loader"],
+            "export": ["exported"],
         }
         for name, package in tasks.TASKS.items():
             task = tasks.load(name)

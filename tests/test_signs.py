@@ -196,5 +196,36 @@ class Import(unittest.TestCase):
         self.assertEqual(subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode, 0)
 
 
+class AllClassesTest(unittest.TestCase):
+    """The 43 classes of the benchmark, by the same camera."""
+
+    def test_each_shows_its_own_sign(self):
+        """What is drawn for a label is the face of that name; the 26 are as they were."""
+        self.assertEqual(len(signs.ALL), 43)
+        self.assertEqual(signs.folders_of(signs.ALL)[14], "14_stop")
+        for name in ("stop", "snow", "end_of_limits"):
+            label = signs.ALL.index(name)
+            _, plate = signs.photograph(label, np.random.default_rng(label), signs.ALL)
+            self.assertEqual(plate.size, (signs.SCENE,) * 2)
+            others = {}
+            for other in ("stop", "snow", "end_of_limits"):
+                face = signs.draw_face(other, signs.SCENE)
+                mean = np.array(plate, float)[..., :3][np.array(plate)[..., 3] > 250].mean(0)
+                clean = np.array(face, float)[..., :3][np.array(face)[..., 3] > 250].mean(0)
+                others[other] = np.abs(mean - clean).sum()
+            self.assertEqual(min(others, key=others.get), name)
+
+    def test_a_data_set(self):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            signs.draw_all(root / "a", 0, {"train": 1}, workers=2)
+            names = sorted(path.name for path in (root / "a/train").iterdir())
+            self.assertEqual(names, list(signs.folders_of(signs.ALL)))
+            file = "train/30_snow/00000.jpg"
+            again = signs.draw_sign(30, np.random.default_rng((0, 0, 30, 0)), signs.ALL)
+            again.save(root / "again.jpg", quality=90)
+            self.assertEqual((root / "a" / file).read_bytes(), (root / "again.jpg").read_bytes())
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -174,6 +174,8 @@ class ScriptTest(ScriptCase):
             ),
             ("invert", "stn", ["invert/invert_steps_2.jpg"], "--steps", 2),
             ("attention", "looker", ["attention/attention.jpg"]),
+            ("cam", "stn", ["cam/cam.jpg"]),
+            ("cam", "plain", ["cam/cam_layer_idx_1.jpg"], "--layer_idx", 1),
         ):
             with self.subTest(kind, folder=folder):
                 self.assert_saved(run(*self.flags(kind, folder, *more)), *names)

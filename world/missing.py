@@ -39,6 +39,11 @@ DRAWN = {
         "No data in {folder}: drawing the built-in one, {total:,} traffic signs, once.",
         place="",
     ),
+    "signs43": Drawn(
+        signs.draw_all,
+        "Drawing {total:,} traffic signs, of all 43 classes, into {folder}",
+        place="signs43",
+    ),
     "street": Drawn(
         street.draw_street_dataset,
         "Drawing {total:,} streets into {folder}",

@@ -7,6 +7,8 @@ A face, worn and seen at an angle, before a backdrop, through the camera of a ca
 """
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -24,7 +26,15 @@ FURTHER = (  # faces that the course's data set leaves out
     "end_of_no_overtaking_by_trucks",
 )  # fmt: skip
 NAMES = tuple(name for name in FACES if name not in FURTHER)
-CLASSES = tuple(f"{label:02d}_{name}" for label, name in enumerate(NAMES))
+ALL = tuple(FACES)  # the benchmark's 43 in its own order
+
+
+def folders_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return what classes are called: their names, numbered."""
+    return tuple(f"{label:02d}_{name}" for label, name in enumerate(names))
+
+
+CLASSES = folders_of(NAMES)
 SCENE = 72  # pixels; scenes are drawn at this size and seen by sensors of 15 to 64
 
 
@@ -67,7 +77,9 @@ def textured(rng: Generator, palette: int) -> np.ndarray:
     return (dark + (light - dark) * mix).astype(np.uint8)
 
 
-def neighbours(rng: Generator, scene: Image.Image, x: float, y: float, radius: float) -> None:
+def neighbours(
+    rng: Generator, scene: Image.Image, x: float, y: float, radius: float, names: Sequence[str]
+) -> None:
     """Draws the pole, and often a second plate above or below the sign at x, y."""
     draw = ImageDraw.Draw(scene)
     if rng.random() < 0.6:
@@ -82,27 +94,28 @@ def neighbours(rng: Generator, scene: Image.Image, x: float, y: float, radius: f
             plate = (x - w, min(edge, edge + side * radius), x + w, max(edge, edge + side * radius))
             draw.rectangle(plate, fill=WHITE, outline=BLACK)
         elif kind < 0.3:
-            other = draw_face(NAMES[rng.integers(len(CLASSES))], SCENE)
+            other = draw_face(names[rng.integers(len(names))], SCENE)
             diameter = round(2 * radius * rng.uniform(0.9, 1.1))
             other = other.resize((diameter, diameter), Image.Resampling.BILINEAR)
             corner = (x - diameter / 2, y - diameter / 2 + side * rng.uniform(1.8, 2.2) * radius)
             scene.paste(other, (round(corner[0]), round(corner[1])), other)
 
 
-def height_of(label: int) -> float:
+def height_of(label: int, names: Sequence[str] = NAMES) -> float:
     """What a plate's height is to be stretched by for a square around the plate."""
-    left, top, right, bottom = draw_face(NAMES[label], SCENE).getbbox()
+    left, top, right, bottom = draw_face(names[label], SCENE).getbbox()
     return (right - left) / (bottom - top)
 
 
 def put_up(
-    label: int, rng: Generator, x: float, y: float, radius: float, tall: float
-) -> Image.Image:
+    label: int, rng: Generator, x: float, y: float, radius: float, tall: float,
+    names: Sequence[str] = NAMES,
+) -> Image.Image:  # fmt: skip
     """A clean plate of some print, turned, tilted and seen in perspective; RGBA, SCENE a side.
 
     Its middle lies at x, y; `radius` is half its width, `tall` stretches its height.
     """
-    face = draw_face(NAMES[label], SCENE, int(rng.integers(num_variants(NAMES[label]))))
+    face = draw_face(names[label], SCENE, int(rng.integers(num_variants(names[label]))))
     roll, skew = rng.normal(0, 0.07), rng.normal(0, 0.05)
     narrow, stretch = 1 - abs(rng.normal(0, 0.1)), math.exp(rng.normal(0, 0.06))
     c, s, half = math.cos(roll), math.sin(roll), SCENE / 2
@@ -122,13 +135,13 @@ INKS = np.array((WHITE, BLACK, RED, BLUE, YELLOW, GREEN), np.float32)
 LEGIBLE = 10  # grey levels between a face's inks; few real photographs have less
 
 
-def draw_sign(label: int, rng: Generator) -> Image.Image:
-    """One photograph of class `label`: an RGB crop of 25 to 64 pixels a side around the sign.
+def draw_sign(label: int, rng: Generator, names: Sequence[str] = NAMES) -> Image.Image:
+    """One photograph of class `label` of `names`: an RGB crop of 25 to 64 pixels a side.
 
     One that nobody can read, burnt out or all black, is taken again.
     """
     while True:
-        image, plate = photograph(label, rng)
+        image, plate = photograph(label, rng, names)
         if contrast(np.asarray(image), plate) >= LEGIBLE:
             return image
 
@@ -145,16 +158,18 @@ def contrast(photo: np.ndarray, plate: Image.Image) -> float:
     return min((np.abs(white - other).max() for other in others), default=0.0)
 
 
-def photograph(label: int, rng: Generator) -> tuple[Image.Image, Image.Image]:
+def photograph(
+    label: int, rng: Generator, names: Sequence[str] = NAMES
+) -> tuple[Image.Image, Image.Image]:
     """A photograph of class `label`, and the plate in it, SCENE pixels a side and clean."""
     size = int(np.clip(25 + rng.gamma(2.0, 10), 25, 64))
-    tall = height_of(label)  # photographs are cut to the plate, and so is the scene
+    tall = height_of(label, names)  # photographs are cut to the plate, and so is the scene
     radius = SCENE * (0.5 - max(0.1, 5 / size) * rng.uniform(0.3, 1.3))
     x, y = SCENE / 2 + rng.normal(0, 0.035, 2) * SCENE
 
     background = Image.fromarray(backdrop(rng))
-    neighbours(rng, background, x, y, radius)
-    plate = put_up(label, rng, x, y, radius, tall)
+    neighbours(rng, background, x, y, radius, names)
+    plate = put_up(label, rng, x, y, radius, tall, names)
     clean = np.asarray(plate)
     alpha = clean[..., 3:] * np.float32(1 / 255)
     face = wear(rng, LINEAR.take(clean[..., :3]))
@@ -179,14 +194,17 @@ def photograph(label: int, rng: Generator) -> tuple[Image.Image, Image.Image]:
     return image, plate
 
 
-def draw_chunk_of_signs(chunk: Chunk) -> list[str]:
+def draw_chunk_of_signs(chunk: Chunk, names: Sequence[str] = NAMES) -> list[str]:
     """Writes one chunk; returns each image's file."""
-    names = [f"{CLASSES[chunk.label]}/{index:05d}.jpg" for index in range(chunk.start, chunk.stop)]
-    for index, name in enumerate(names, chunk.start):
+    place, every = folders_of(names)[chunk.label], range(chunk.start, chunk.stop)
+    files = [f"{place}/{index:05d}.jpg" for index in every]
+    for index, file in zip(every, files, strict=True):
         rng = default_rng((chunk.seed, chunk.split, chunk.label, index))
-        draw_sign(chunk.label, rng).save(chunk.folder / name, quality=90)
-    return names
+        draw_sign(chunk.label, rng, names).save(chunk.folder / file, quality=90)
+    return files
 
 
 # root/{split}/{class}/NNNNN.jpg
-draw_dataset = Drawing(draw_chunk_of_signs, {"train": 500, "val": 50, "test": 50}, 25, CLASSES)
+SPLITS = {"train": 500, "val": 50, "test": 50}
+draw_dataset = Drawing(draw_chunk_of_signs, SPLITS, 25, CLASSES)
+draw_all = Drawing(partial(draw_chunk_of_signs, names=ALL), SPLITS, 25, folders_of(ALL))

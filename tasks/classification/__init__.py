@@ -16,8 +16,8 @@ from tasks import Job, StartFlags, Task, pretrained
 
 # Each data set with the network that is trained on it unless told otherwise.
 DATASETS = {
-    "signs": "classifier", "mnist": "mnist_cnn", "digits": "mnist_cnn", "cifar10": "classifier",
-    "folder": "classifier",
+    "signs": "classifier", "signs43": "classifier", "mnist": "mnist_cnn", "digits": "mnist_cnn",
+    "cifar10": "classifier", "folder": "classifier",
 }  # fmt: skip
 _flag = partial(flag, group="network")
 
@@ -49,9 +49,11 @@ class Classification(Task):
     network = "classifier"
     views = (
         "filter", "feature", "tsne", "stn", "saliency", "fooling", "class", "invert", "attention",
+        "cam",
     )  # fmt: skip
 
     takes_val = False
+    submits = True
     shown_unasked = {"feature": {"image_idx": 50}}  # the assignment's picture
 
     def flags_of(self, state: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from tasks.classification.objective import ClassificationMeter
 from tasks.testing import save_results
 from tasks.trained import Trained
 
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LIKELIEST = 5  # classes named of each picture of one's own
 SHEET = 48  # pictures on a sheet
 READ_AT_ONCE = 256  # pictures of one's own in a batch
@@ -113,7 +115,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     """Print the likeliest classes of pictures, and draw them on a sheet."""
     preprocess = Preprocess(**trained.state.get("preprocess", {}))
     runtime = trained.runtime
-    captions, pixels = [], []
+    captions, pixels, rows = [], [], []
     fitted = ((path, preprocess.fit(image)) for path, image in given_images(flags.image))
     while batch := list(islice(fitted, READ_AT_ONCE)):
         width = max(len(path.name) for path, _ in batch)
@@ -124,13 +126,31 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         for (path, _), own in zip(batch, confidences, strict=True):
             named = say_likeliest(f"{path.name:{width}}", own, trained.classes)
             captions.append("\n".join([shorten(path.name), *named[:2]]))
+            if flags.submission is not None:
+                rows.append(submitted(path.stem, own, trained.classes))
         left = images[: SHEET - len(pixels)].cpu()
         pixels.extend(to_arrays(preprocess.denormalize(left)))
+    if flags.submission is not None:
+        rows.sort(key=lambda row: (len(row["id"]) if row["id"].isdecimal() else 0, row["id"]))
+        write_whole(flags.submission, as_csv(rows))
+        say(f"Saved {flags.submission}, a row for each of {len(rows):,} pictures")
     shown = len(pixels)
     title = f"What the network makes of {shown} of {counted(len(captions), 'pictures')}"
     parts = (sheet(pixels, captions[:shown]),)
     picture = Picture(f"images_{name_of(flags.image)}.jpg", title, parts)
     publish(draw(picture), flags.ckpt_path / picture.path)
+
+
+def submitted(name: str, confidences: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the row of a picture in Kaggle's table.
+
+    CIFAR-10's competition asks for the likeliest class, dog-breed-identification for the
+    probability of each, in the order of names.
+    """
+    if set(classes) == set(CIFAR10):
+        return {"id": name, "label": classes[int(confidences.argmax())]}
+    shares = dict(zip(classes, confidences.tolist(), strict=True))
+    return {"id": name, **{own: f"{shares[own]:.6g}" for own in sorted(shares)}}
 
 
 def say_likeliest(name: str, confidences: Tensor, classes: Sequence[str]) -> list[str]:

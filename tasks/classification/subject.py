@@ -69,9 +69,13 @@ class Subject:
 
     def layer(self) -> tuple[str, nn.Module]:
         """Return the name of the convolution layer that `--layer_idx` counts to, and the layer."""
-        layers = conv_layers(self.network)
-        check_index("--layer_idx", self.flags.layer_idx, len(layers), "convolution layers")
-        return list(layers.items())[self.flags.layer_idx]
+        return list(conv_layers(self.network).items())[self.layer_idx]
+
+    @property
+    def layer_idx(self) -> int:
+        """Where `--layer_idx` counts to; unasked, the first."""
+        layers = len(conv_layers(self.network))
+        return check_index("--layer_idx", self.flags.layer_idx or 0, layers, "convolution layers")
 
     def test_loader(self) -> DataLoader:
         """Read the test split; a picture that shows no photograph needs none."""

@@ -5,26 +5,27 @@ The methods and their sources are in `looking.insight`; t-SNE is by van der Maat
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.manifold import TSNE
-from torch import Tensor
+from torch import Tensor, nn
 
 from lab.console import LabError, counted, say
 from lab.features import inputs_of, outputs_of
 from lab.images import to_arrays
 from lab.pictures import Colours, Grid, Mark, Picture, Scatter, Tile, sheet, shorten
 from lab.runtime import to_device
-from looking import insight
+from looking import cam, insight
 from looking.choice import check_index, spread_over_classes
 from looking.insight import heat_of
 from networks import warp
 from tasks import ViewFlags
 from tasks.classification import TASK
-from tasks.classification.subject import load_subject
+from tasks.classification.subject import Subject, load_subject
 from tasks.trained import Trained
 
 STN_IMAGES = 16
@@ -39,7 +40,7 @@ EXAMPLES = (76, 251, 366, 604)  # of ImageNet: tarantula, dalmatian, gorilla, ho
 def view_filter(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     """A layer's kernels and, below them, the images that excite its filters most."""
     subject = load_subject(flags, trained)
-    (name, layer), layer_idx = subject.layer(), flags.layer_idx
+    (name, layer), layer_idx = subject.layer(), subject.layer_idx
     conv = insight.convolution_of(layer)
     kernels = conv.weight.detach().cpu()[:FILTERS]  # (filters, channels, k, k)
     filters, channels, height, width = kernels.shape
@@ -72,7 +73,7 @@ def view_filter(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
 def view_feature(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     """A photograph, what the network takes it for, and all feature maps of a layer."""
     subject = load_subject(flags, trained)
-    (name, layer), layer_idx = subject.layer(), flags.layer_idx
+    (name, layer), layer_idx = subject.layer(), subject.layer_idx
     images, (label,) = subject.photographs(1, TASK.shown_unasked["feature"]["image_idx"])
     (reading,) = subject.readings(images)
     maps = outputs_of(subject.network, [layer], images)[0][0].cpu().numpy()  # (filters, H, W)
@@ -159,29 +160,79 @@ def view_saliency(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture
     """Photographs, their saliency maps, both in one, and the object that the maps mark."""
     subject = load_subject(flags, trained)
     images, labels = subject.photographs(8)
-    predictions = subject.network(images).argmax(1).tolist()
-    target = subject.target()
-    if target is not None:
-        labels = [target] * len(images)
-    labels = [p if label is None else label for label, p in zip(labels, predictions, strict=True)]
-    scored = torch.tensor(labels, device=images.device)
+    scored, names = scored_classes(subject, images, labels)
     maps = insight.saliency_maps(subject.network, images, scored)
     # The highest pixels would leave all else black: the top 1 % share the last colour.
     top = maps.flatten(1).quantile(0.99, 1)[:, None, None]
     heat, pixels = heat_of(maps / (top + 1e-12)), subject.pixels(images)
     masks = insight.object_masks(maps).cpu().numpy()[..., None]
     kinds = ["picture", "saliency", "overlay", "most salient\nquarter"]
+    shown = (pixels, heat, 0.4 * pixels + 0.6 * heat, np.where(masks, pixels, 1))
+    grid = lay_out_kinds(shown, kinds, names)
+    yield Picture("saliency/saliency.jpg", "Which pixels sway the score of a class most", (grid,))
+
+
+def scored_classes(
+    subject: Subject, images: Tensor, labels: Sequence[int | None]
+) -> tuple[Tensor, list[str]]:
+    """Return the class of each photograph whose score is looked into, int64 (N,), and in words.
+
+    That of `--target`, else what it shows, else what it is read as.
+    """
+    predictions = subject.network(images).argmax(1).tolist()
+    target = subject.target()
+    if target is not None:
+        labels = [target] * len(images)
+    labels = [p if label is None else label for label, p in zip(labels, predictions, strict=True)]
     names = [
         f"score of {subject.name(label)}\nread as {subject.name(prediction)}"
         for label, prediction in zip(labels, predictions, strict=True)
     ]
-    shown = (pixels, heat, 0.4 * pixels + 0.6 * heat, np.where(masks, pixels, 1))
+    return torch.tensor(labels, device=images.device), names
+
+
+def lay_out_kinds(shown: Sequence[np.ndarray], kinds: Sequence[str], names: Sequence[str]) -> Grid:
+    """Return kinds of pictures, (N, H, W, 3) each, below one another; of a few photographs beside.
+
+    Args:
+        names: of the N photographs.
+    """
     tiles = [[Tile(image) for image in row] for row in shown]
-    if len(images) < 4:  # a row a photograph then, not a column
-        grid = Grid(list(zip(*tiles, strict=True)), names, kinds, side=2)
-    else:
-        grid = Grid(tiles, kinds, names)
-    yield Picture("saliency/saliency.jpg", "Which pixels sway the score of a class most", (grid,))
+    if len(names) < 4:  # a row a photograph then, not a column
+        return Grid(list(zip(*tiles, strict=True)), names, kinds, side=2)
+    return Grid(tiles, kinds, names)
+
+
+def view_cam(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
+    """What LayerCAM and Grad-CAM mark, beside saliency and LayerCAM of a network of no learning."""
+    subject = load_subject(flags, trained)
+    images, labels = subject.photographs(8)
+    scored, names = scored_classes(subject, images, labels)
+    if subject.has_stn:
+        images = subject.network.stn(images)  # what the convolutions see
+    network = subject.body
+    layers = insight.conv_layers(network)
+
+    def score_of(model: nn.Module, images: Tensor) -> Tensor:
+        return model(images).gather(1, scored[:, None]).sum()
+
+    score, size = partial(score_of, network, images), images.shape[2:]
+    name = cam.choose_layer(network, layers, flags.layer_idx, score)
+    untaught = cam.randomised(network, flags.seed or 0)
+    maps = [
+        cam.activation_maps(network, layers[name], score),
+        cam.activation_maps(network, layers[name], score, cam.grad_cam),
+        insight.saliency_of(partial(score_of, network), images),
+        cam.activation_maps(
+            untaught, untaught.get_submodule(name), partial(score_of, untaught, images)
+        ),
+    ]
+    pixels = subject.pixels(images)
+    shown = [pixels, *(cam.shown_over(pixels, cam.enlarged(own, size)) for own in maps)]
+    kinds = ["photograph", "LayerCAM", "Grad-CAM", "saliency", "LayerCAM,\nweights shuffled"]
+    number = list(layers).index(name)
+    title = f"Where layer {number} ({name}) sees what speaks for a class"
+    yield Picture("cam/cam.jpg", title, (lay_out_kinds(shown, kinds, names),))
 
 
 def view_fooling(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
@@ -279,8 +330,9 @@ def view_attention(flags: ViewFlags, trained: Trained | None) -> Iterator[Pictur
             f"{flags.ckpt_path} has no non-local block; train a network with one: "
             "python train.py --bn --non_local --ckpt_path checkpoints/non_local"
         )
-    check_index("--layer_idx", flags.layer_idx, len(blocks), "non-local blocks")
-    name, block = blocks[flags.layer_idx]
+    name, block = blocks[
+        check_index("--layer_idx", flags.layer_idx or 0, len(blocks), "non-local blocks")
+    ]
     images, (label,) = subject.photographs(1)
     features = inputs_of(subject.network, block, images)
     *times, height, width = features.shape[2:]

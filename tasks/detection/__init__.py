@@ -40,8 +40,8 @@ class Detection(Task):
         "epoch": 20, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "optim_type": "adamw",
         "schedule": "onecycle", "clip_norm": 10.0, "augment": True,
     }  # fmt: skip
-    views = ("boxes", "anchors", "regions")
-    reads = True
+    views = ("boxes", "anchors", "regions", "cam")
+    reads = films = True
 
     def worth_seeing(self, job: Job) -> list[list[str]]:
         views = ["boxes", "regions"] + ["anchors"] * (job.identity["network"] == "tiny_ssd")

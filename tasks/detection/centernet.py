@@ -207,7 +207,7 @@ def peaks(heat: Tensor, distances: Tensor, most: int) -> tuple[Tensor, Tensor]:
     is_peak = F.max_pool2d(scores, 3, 1, 1) == scores
     scores, places = (scores * is_peak).flatten(1).topk(min(most, heat[0].numel()))
     boxes = boxes_around(middles(heat), distances.permute(0, 2, 3, 1)).flatten(1, 2)
-    return boxes.take_along_dim(places.unsqueeze(2), 1), scores
+    return boxes.gather(1, places.unsqueeze(2).expand(-1, -1, 4)), scores
 
 
 def focal_loss(

@@ -5,6 +5,7 @@ resized, and shown to a network that has learned to tell the classes apart and n
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,13 +14,16 @@ from PIL import Image, ImageDraw
 from lab.console import progress, say
 from lab.drawing import draw, pillow_font, publish
 from lab.fetching import given_images
+from lab.films import films_and_pictures
 from lab.images import as_input
 from lab.pictures import Curves, Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
 from tasks import TestFlags
 from tasks.annotated import seen_size, shrink
+from tasks.detection import mistakes
 from tasks.detection.data import DetectionDataset
-from tasks.detection.detector import Detections
+from tasks.detection.detector import LEAST_SCORE, Detections
+from tasks.detection.films import FAINT, annotate_film
 from tasks.detection.meter import DetectionMeter
 from tasks.detection.networks import folded
 from tasks.sign_reader import SignReader
@@ -74,9 +78,19 @@ def report(
     title = "Precision over recall, each class by itself"
     picture = Picture("precision_recall.jpg", title, (curves,))
     publish(draw(picture), flags.ckpt_path / picture.path)
+    pairs = mistakes.matches(meter.detections, meter.targets)
+    matrix = mistakes.confusion_of(pairs, len(meter.classes))
+    shown = [mistakes.draw_confusion(matrix, meter.classes)]
+    if worst := mistakes.costliest(pairs):
+        shown.append(mistakes.draw_mistakes(dataset, worst, meter.classes))
+    for picture in shown:
+        publish(draw(picture), flags.ckpt_path / picture.path)
+    say(f"Of what is found with a score of {mistakes.CERTAIN:g}: {shown[0].title}")
     if flags.save:
         pictures = draw_boxes(dataset, meter)
         save_results(flags, pictures, len(dataset), "[0-9]*.jpg", quality=90)
+        crops = mistakes.crops_of(dataset, worst, meter.classes)
+        save_results(flags, crops, len(worst), "mistake_*.jpg", inputs="mistakes", quality=90)
 
 
 def say_figures(meter: DetectionMeter) -> None:
@@ -118,20 +132,25 @@ def shown_of(detections: Detections) -> list[tuple[list[float], float, int]]:
 
 
 def read_pictures(trained: Trained, flags: TestFlags) -> None:
-    """Print what is found in pictures, and draw each with it into the run's folder."""
+    """Print what is found in pictures and films, and draw it over each into the run's folder."""
     classes, runtime, network = trained.classes, trained.runtime, folded(trained.network)
     reader = SignReader(flags, classes) if flags.read is not None else None
-    for number, (path, image) in enumerate(given_images(flags.image)):
-        picture = np.array(image.convert("RGB"))
-        seen = shrink(image, seen_size(trained))
+
+    def search(picture: np.ndarray, threshold: float = LEAST_SCORE) -> Detections:
+        seen = shrink(Image.fromarray(picture), seen_size(trained))
         with torch.inference_mode(), runtime.autocast():
-            (detections,) = network.detect(as_input(seen).to(runtime.device))
+            (detections,) = network.detect(as_input(seen).to(runtime.device), threshold)
         detections = {name: value.cpu() for name, value in detections.items()}
         height, width = np.divide(picture.shape[:2], seen.shape[:2]).tolist()
         detections["boxes"] = detections["boxes"] * torch.tensor([width, height] * 2)
-        if reader is not None:
-            detections = as_read(reader, picture, detections)
-        rows = shown_of(detections)
+        return detections if reader is None else as_read(reader, picture, detections)
+
+    given, pictures = films_and_pictures(flags.image, flags.film)
+    for path in given:
+        annotate_film(path, partial(search, threshold=FAINT), classes, flags.ckpt_path)
+    for number, (path, image) in enumerate(given_images(pictures) if pictures else ()):
+        picture = np.array(image.convert("RGB"))
+        rows = shown_of(search(picture))
         marks = tuple(frame(b, "cyan", f"{classes[k]} {score:.0%}") for b, score, k in rows)
         for box, score, label in rows:
             place = ", ".join(f"{edge:.0f}" for edge in box)

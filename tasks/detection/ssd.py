@@ -123,7 +123,7 @@ class TinySSD(Detector):
             class_maps.append(self.get_submodule(f"cls_{index}")(features))
             offset_maps.append(self.get_submodule(f"bbox_{index}")(features))
         anchors = torch.cat(self.anchors(maps, *images.shape[-2:]), 1)
-        classes = concat_preds(class_maps).view(len(images), anchors.shape[1], -1)
+        classes = concat_preds(class_maps).view(images.shape[0], anchors.shape[1], -1)
         offsets = concat_preds(offset_maps)
         if targets is None:
             return anchors, classes, offsets

@@ -1,7 +1,8 @@
 """What visualize.py shows of a detector: truth and found, anchors, and what happens to a region."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from lab.images import as_input
 from lab.pictures import Colours, Grid, Picture, Tile, frame, shorten
 from lab.registry import build
 from lab.runtime import Runtime
+from looking import cam
+from looking.choice import class_index
+from looking.insight import saliency_of, spatial_layers
 from tasks import ViewFlags
 from tasks.annotated import chosen_pictures
 from tasks.detection.boxes import assign_anchor_to_bbox
@@ -164,3 +168,49 @@ def seconds_of(way: Callable[[], Any], runtime: Runtime) -> float:
         runtime.wait_for_device()
         taken.append(time.perf_counter() - began)
     return min(taken[1:])
+
+
+def view_cam(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
+    """Where a layer sees what speaks for one detection: the likeliest, or that of `--target`.
+
+    The score is the logarithm of the detection's: a share near 1 has hardly a slope.
+    """
+    classes, network, rows = trained.classes, folded(trained.network).requires_grad_(False), []
+    wanted = [class_index(text, classes) for text in flags.target or []]
+    layers = spatial_layers(network)
+    for picture, _, name in chosen_pictures(flags, trained):
+        images = as_input(picture).to(trained.runtime.device)
+        labels = network.detect(images)[0]["labels"].tolist()
+        places = [k for k, label in enumerate(labels) if not wanted or label in wanted]
+        if not places:
+            rows.append([Tile(picture, shorten(name), "nothing found")])
+            continue
+
+        def score_of(images: Tensor, place: int = places[0]) -> Tensor:
+            return network.detect(images)[0]["scores"][place].log()
+
+        score, (height, width) = partial(score_of, images), images.shape[2:]
+        layer = cam.choose_layer(network, layers, flags.layer_idx, score)
+        maps = [cam.activation_maps(network, layers[layer], score, method)
+                for method in (cam.layer_cam, cam.grad_cam)]  # fmt: skip
+        maps.append(saliency_of(score_of, images))
+        found = {key: own[places[0]] for key, own in network.detect(images)[0].items()}
+        box = found["boxes"].tolist()
+        text = f"{shorten(classes[labels[places[0]]])} {found['scores']:.0%}"
+        tiles = [Tile(picture, shorten(name), marks=(frame(box, "magenta", text),))]
+        kinds = (f"LayerCAM, {layer}", f"Grad-CAM, {layer}", "saliency")
+        for kind, own in zip(kinds, maps, strict=True):
+            size = images.shape[2:] if kind == "saliency" else network.fill(images).shape[2:]
+            heat = cam.enlarged(own, size)[0, :height, :width]
+            note = f"{share_inside(heat, box):.0%} inside the box"
+            shown = cam.shown_over(picture / 255, heat)
+            tiles.append(Tile(shown, kind, note, (frame(box, "cyan"),)))
+        rows.append(tiles)
+    title = "Where a layer sees what speaks for one detection"
+    yield Picture("cam/cam.jpg", title, (Grid(rows, side=2.6),))
+
+
+def share_inside(heat: Tensor, box: Sequence[float]) -> float:
+    """Return the share of a map's (H, W) mass within a box, in its pixels."""
+    left, top, right, bottom = (round(edge) for edge in box)
+    return float(heat[top:bottom, left:right].sum() / heat.sum().clamp(min=1e-12))

@@ -113,6 +113,7 @@ class Diffusion(Task):
     views = ("unet", "words", "strength")
     published = ("stable_diffusion",)
     reads = True
+    beside = False  # what the UNet is measured on, its autoencoder has encoded
 
     def flags_of(self, state: dict[str, Any]) -> dict[str, Any]:
         configs = state["configs"]
@@ -134,7 +135,7 @@ class Diffusion(Task):
                 wrong = "--autoencoder is one that is trained: leave out --stage autoencoder"
                 raise UsageError(wrong)
             return [(replace(flags, own=replace(own, stage="unet")), None)]
-        alone = own.stage == "autoencoder" or flags.overfit_batch
+        alone = own.stage == "autoencoder" or flags.overfit_batch or flags.find_lr
         then = None if alone else asdict(flags.settings) | {"prediction": own.prediction}
         chosen = {name: getattr(own, f"autoencoder_{name}") for name in CHOSEN}
         first = replace(

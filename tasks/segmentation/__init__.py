@@ -50,10 +50,11 @@ class Segmentation(Task):
         "epoch": 50, "batch_size": 32, "lr": 1.5e-2, "weight_decay": 1e-2, "optim_type": "muon",
         "schedule": "cosine", "clip_norm": 10.0, "val_interval": 5, "augment": True,
     }  # fmt: skip
-    views = ("masks", "upsampling")
+    views = ("masks", "upsampling", "cam")
+    films = True
 
     def worth_seeing(self, job: Job) -> list[list[str]]:
-        views = self.views if job.identity["network"] in FCNS else ("masks",)
+        views = ("masks", *["upsampling"] * (job.identity["network"] in FCNS))
         return [["--type", view] for view in views]
 
 

@@ -1,5 +1,6 @@
 """What test.py prints, draws and saves of labelled pixels, and what it says of one's own."""
 
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from lab.console import say
 from lab.drawing import draw, publish
 from lab.fetching import given_images
+from lab.films import annotate, films_and_pictures
 from lab.images import as_input
 from lab.pictures import Confusion, Grid, Legend, Picture, Tile, shorten
 from lab.runtime import to_device
@@ -104,16 +106,25 @@ def legend(classes: Sequence[str], *labels: np.ndarray) -> Legend:
 
 
 def read_pictures(trained: Trained, flags: TestFlags) -> None:
-    """Print what pictures show, and draw it over each into the run's folder."""
-    classes = trained.classes
+    """Print what pictures show, and draw it over each, and over films, into the run's folder."""
+    classes, began = trained.classes, time.perf_counter()
     fold(trained.network)
-    for number, (path, image) in enumerate(given_images(flags.image)):
-        picture = shrink(image, seen_size(trained, LONGEST))
+    colours, longest = colours_of(classes), seen_size(trained, LONGEST)
+
+    def mark(frame: np.ndarray, number: int) -> np.ndarray:
+        frame = shrink(Image.fromarray(frame), longest)
+        return overlay(frame, label_picture(trained, frame), colours)
+
+    given, pictures = films_and_pictures(flags.image, flags.film)
+    for path in given:
+        annotate(path, flags.ckpt_path / f"film_{path.stem[:60]}.mp4", mark, began)
+    for number, (path, image) in enumerate(given_images(pictures) if pictures else ()):
+        picture = shrink(image, longest)
         predicted = label_picture(trained, picture)
         shares = np.bincount(predicted.ravel(), minlength=len(classes)) / predicted.size
         order = [k for k in shares.argsort()[::-1] if shares[k] >= LEAST_SHARE]
         say(f"{path.name}  " + ", ".join(f"{classes[k]} {shares[k]:.1%}" for k in order))
-        tiles = [[Tile(picture), Tile(overlay(picture, predicted, colours_of(classes)))]]
+        tiles = [[Tile(picture), Tile(overlay(picture, predicted, colours))]]
         parts = Grid(tiles, side=4), legend(classes, predicted)
         shown = Picture(
             f"labelled_{number:03d}_{path.stem[:60]}.jpg", shorten(path.name, 60), parts

@@ -1,6 +1,7 @@
 """What visualize.py shows of a network of pixels: its labels, and how they became so large."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,10 +10,14 @@ from torch import Tensor
 
 from lab.console import LabError
 from lab.images import as_input
-from lab.pictures import Colours, Grid, Legend, Picture, Tile, shorten
+from lab.pictures import Colours, Grid, Legend, Mark, Picture, Tile, shorten
+from looking import cam
+from looking.choice import class_index
+from looking.insight import saliency_of, spatial_layers
+from networks import flat_index
 from tasks import ViewFlags
 from tasks.annotated import chosen_pictures
-from tasks.blocks import fill
+from tasks.blocks import fill, fold
 from tasks.segmentation import FCNS
 from tasks.segmentation.labels import IGNORED, colours_of
 from tasks.segmentation.networks import FCN, enlarging
@@ -100,6 +105,48 @@ def view_upsampling(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
              colours=Colours("viridis", 0, float(max(b.image.max() for b in boards)), "inputs")),
     )  # fmt: skip
     yield Picture("upsampling/upsampling.jpg", title, parts)
+
+
+def view_cam(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
+    """Where a layer sees what speaks for the pixels of one class, or for the one at `--position`.
+
+    The class is that of `--target`, else the one that most of the pixels are given.
+    """
+    classes, network, rows = trained.classes, fold(trained.network).requires_grad_(False), []
+    wanted = class_index(flags.target[0], classes) if flags.target else None
+    layers = spatial_layers(network)
+    for picture, _, name in chosen_pictures(flags, trained, longest=LONGEST):
+        images = as_input(picture).to(trained.runtime.device)
+        predicted = network.segment(images)[0].argmax(0)  # (H, W)
+        label = int(predicted.flatten().mode().values) if wanted is None else wanted
+        there, marks = predicted == label, ()
+        if flags.position:
+            index = int(flat_index([flags.position], predicted.shape))
+            label = int(predicted.flatten()[index]) if wanted is None else wanted
+            there = (torch.arange(predicted.numel(), device=there.device) == index).view_as(there)
+            marks = (Mark(np.array([flags.position[::-1]]), "cyan"),)
+        if not there.any():
+            rows.append([Tile(picture, shorten(name), f"no pixel of {classes[label]}")])
+            continue
+
+        def score_of(images: Tensor, label: int = label, there: Tensor = there) -> Tensor:
+            return network.segment(images)[0, label][there].sum()
+
+        score = partial(score_of, images)
+        layer = cam.choose_layer(network, layers, flags.layer_idx, score)
+        maps = [cam.activation_maps(network, layers[layer], score, method)
+                for method in (cam.layer_cam, cam.grad_cam)]  # fmt: skip
+        maps.append(saliency_of(score_of, images))
+        kinds = (f"LayerCAM, {layer}", f"Grad-CAM, {layer}", "saliency")
+        tiles = [Tile(picture, shorten(name), f"{there.sum():,} pixels of {classes[label]}", marks)]
+        (height, width), filled = picture.shape[:2], fill(images, network.stride).shape[2:]
+        for kind, own in zip(kinds, maps, strict=True):
+            size = images.shape[2:] if kind == "saliency" else filled
+            heat = cam.enlarged(own, size)[0, :height, :width]
+            tiles.append(Tile(cam.shown_over(picture / 255, heat), kind))
+        rows.append(tiles)
+    title = "Where a layer sees what speaks for pixels of a class"
+    yield Picture("cam/cam.jpg", title, (Grid(rows, side=2.2),))
 
 
 def as_map(values: Tensor) -> np.ndarray:

@@ -136,7 +136,7 @@ class Style(Task):
     defaults = {"epoch": 2, "batch_size": 4}
     network = "transform"
     views = ("painted",)
-    measured = False
+    measured = beside = False
 
     def next_commands(self, flags: TrainFlags, job: Job, tested: str) -> Iterator[tuple[str, ...]]:
         yield "style.py", "--ckpt_path", str(flags.ckpt_path)

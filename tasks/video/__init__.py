@@ -55,7 +55,7 @@ class Video(Task):
         "lr": 3e-3, "weight_decay": 2e-2, "optim_type": "adamw", "schedule": "onecycle",
         "clip_norm": 1.0,
     }  # fmt: skip
-    views = ("clip", "saliency", "attention")
+    views = ("clip", "saliency", "attention", "cam")
 
     def flags_of(self, state: dict[str, Any]) -> dict[str, Any]:
         configs = state.get("configs", {})  # a bare state dict has none

@@ -22,6 +22,7 @@ from lab.augmentation import move, vary_light
 from lab.batches import load_batches
 from lab.console import LabError
 from lab.decoding import budget, fits_in_memory
+from lab.films import clips_in
 from lab.folders import DATA_ROOT, printable, split_folder
 from lab.holdout import film_of_clip, group_of, held_out_films
 from lab.image_folder import MODES, File, check_classes, find_files
@@ -29,7 +30,7 @@ from lab.images import centred, say_left_out
 from lab.runtime import upload
 from tasks.loaders import Source, find_made, root_of, val_share_of
 from tasks.trained import Trained
-from tasks.video.files import PREPROCESS, clips_in, read_clips
+from tasks.video.files import PREPROCESS, read_clips
 from world import clips as drawn
 from world import missing
 

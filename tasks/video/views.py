@@ -6,19 +6,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lab.console import LabError
 from lab.features import inputs_of
 from lab.files import reason
 from lab.pictures import Film, Grid, Mark, Picture, Tile, shorten
+from looking import cam
 from looking.choice import check_index, class_index, examples
-from looking.insight import heat_of, non_local_blocks
+from looking.insight import heat_of, non_local_blocks, spatial_layers
 from tasks import ViewFlags
 from tasks.trained import Trained
 from tasks.video.data import as_input, frames_and_stride, test_loader
 from tasks.video.files import read_clip
-from tasks.video.networks import SIDE
+from tasks.video.networks import SIDE, SingleFrame
 from tasks.video.results import row_label, spread, strips
 
 CLIPS = 10  # shown at the most
@@ -89,20 +90,27 @@ def film_of(clips: list[np.ndarray]) -> np.ndarray:
     return film.reshape(frames, rows * (height + GAP), -1, 3)[:, :-GAP, :-GAP]
 
 
+def scored_labels(
+    flags: ViewFlags, shown: list[Shown], logits: Tensor, classes: Sequence[str]
+) -> Tensor:
+    """Return the class of each clip whose score is looked into: `--target`, else its own."""
+    if flags.target:
+        labels = [class_index(flags.target[0], classes)] * len(shown)
+    else:
+        labels = [
+            read if label is None else label
+            for (_, label, _), read in zip(shown, logits.argmax(1).tolist(), strict=True)
+        ]
+    return torch.tensor(labels, device=logits.device)
+
+
 def view_saliency(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     """Which pixels of which frames sway the score of a clip's class, a frame's share below it."""
     shown, classes = choose_clips(flags, trained, CLIPS // 2), trained.classes
     clips = inputs_of_clips(shown, trained).requires_grad_()
     with torch.enable_grad():
         logits = trained.network(clips)
-        if flags.target:
-            labels = [class_index(flags.target[0], classes)] * len(shown)
-        else:
-            labels = [
-                read if label is None else label
-                for (_, label, _), read in zip(shown, logits.argmax(1).tolist(), strict=True)
-            ]
-        scores = logits.gather(1, torch.tensor(labels, device=clips.device)[:, None])
+        scores = logits.gather(1, scored_labels(flags, shown, logits, classes)[:, None])
         (gradients,) = torch.autograd.grad(scores.sum(), clips)
     maps = gradients.abs().amax(1)  # (N, T, H, W)
     shares = maps.sum((2, 3)) / maps.sum((1, 2, 3))[:, None]
@@ -127,6 +135,64 @@ def view_saliency(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
 def shown_share(shown: int, frames: int) -> str:
     """Say of shares below frames why they do not add up, where not all of them are drawn."""
     return f" ({shown} of {frames} are drawn)" if shown < frames else ""
+
+
+def view_cam(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
+    """Where, and when, a layer sees what speaks for a clip's class: LayerCAM of each frame."""
+    shown, classes = choose_clips(flags, trained, CLIPS // 2), trained.classes
+    network, clips = trained.network.requires_grad_(False), inputs_of_clips(shown, trained)
+    layers, (count, _, frames, *_) = spatial_layers(network), clips.shape
+    with torch.no_grad():
+        logits = network(clips)
+    labels = scored_labels(flags, shown, logits, classes)
+
+    def score() -> Tensor:
+        return network(clips).gather(1, labels[:, None]).sum()
+
+    name = cam.choose_layer(network, layers, flags.layer_idx, score)
+    maps = over_time(cam.activation_maps(network, layers[name], score), network, count, frames)
+    heat = cam.enlarged(maps, (frames, SIDE, SIDE))
+    shares, places = (
+        heat.sum((2, 3)) / heat.sum((1, 2, 3)).clamp(min=1e-12)[:, None],
+        spread(frames),
+    )
+    tiles, rows = [], []
+    for (clip, _, _), text, hot, share in zip(
+        shown, row_labels(shown, logits, classes), heat, shares.tolist(), strict=True
+    ):
+        looks = cam.shown_over(clip / 255, hot)
+        tiles.append([Tile(clip[t]) for t in places])
+        tiles.append([Tile(looks[t], note=f"{share[t]:.0%}") for t in places])
+        rows += [text, "LayerCAM"]
+    grid = Grid(tiles, rows, [f"frame {t}" for t in places], side=1.0)
+    title = (
+        f"Where and when {name} sees what speaks for the class: the share of each frame below it"
+    )
+    yield Picture("cam/cam.jpg", title, (grid,))
+
+
+def over_time(maps: Tensor, network: nn.Module, count: int, frames: int) -> Tensor:
+    """Return maps of a layer of a network for `count` clips, frame by frame: (N, T, h, w).
+
+    Args:
+        maps: (N * P, h, w) of single frames, or of all at once; (N * P, t, h, w) of P windows.
+    """
+    parts = maps.unflatten(0, (count, -1))
+    if maps.dim() == 3:
+        if isinstance(network, SingleFrame):
+            alone = parts.new_zeros(count, frames, *parts.shape[2:])
+            alone[:, frames // 2] = parts[:, 0]
+            return alone
+        return parts.expand(-1, frames, -1, -1)  # frames that are channels have no time left
+    window, starts = getattr(network, "window", frames), getattr(network, "starts", [0])
+    total, times = parts.new_zeros(count, frames, *parts.shape[3:]), parts.new_zeros(frames)
+    for own, start in zip(parts.unbind(1), starts, strict=True):
+        size = (window, *own.shape[2:])
+        total[:, start : start + window] += F.interpolate(own[:, None], size, mode="trilinear")[
+            :, 0
+        ]
+        times[start : start + window] += 1
+    return total / times.view(-1, 1, 1)
 
 
 @torch.no_grad()

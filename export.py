@@ -1,0 +1,26 @@
+"""Write a trained network as a file that runs without this project: ONNX, or torch.export's.
+
+python export.py --ckpt_path checkpoints/default                # to checkpoints/default/export
+python export.py --ckpt_path checkpoints/street --half          # weights of 16 bits
+python export.py --ckpt_path checkpoints/street --format torch
+python export.py --ckpt_path checkpoints/street --image FOLDER  # checked on your own pictures
+
+What comes before and after the network is in the file: pictures go in as bytes, (N, H, W, 3), and
+answers come out. It is checked against PyTorch before it is called done.
+"""
+
+from lab.console import run
+from lab.flags import parse_flags
+from tasks import ExportFlags
+
+
+def main() -> None:
+    flags = parse_flags(ExportFlags, __doc__)
+
+    from tasks.exporting import export
+
+    export(flags)
+
+
+if __name__ == "__main__":
+    run(main)
