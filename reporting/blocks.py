@@ -4,8 +4,10 @@ Spans are a little of Markdown: `code`, **strong words** and [links](address). `
 and `latex` write blocks; `markdown` also reads them.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -56,7 +58,8 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Bullets:
-    items: tuple[str, ...]
+    items: tuple[tuple[Block, ...], ...]  # what is in each, mostly one paragraph
+    start: int | None = None  # number of the first; None for bullets
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,26 @@ class Blank:
     prompt: str  # what to write
 
 
-Block = Heading | Paragraph | Bullets | Code | Table | Figure | Blank
+@dataclass(frozen=True)
+class Words:
+    """A student's own words, in Markdown as they were written."""
+
+    text: str
+    blocks: tuple[Block, ...]  # what they consist of
+
+
+Block = Heading | Paragraph | Bullets | Code | Table | Figure | Blank | Words
+
+
+def every(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield blocks with those inside them, in their order."""
+    for block in blocks:
+        yield block
+        if isinstance(block, Words):
+            yield from every(block.blocks)
+        elif isinstance(block, Bullets):
+            for item in block.items:
+                yield from every(item)
 
 
 class Page:
@@ -113,7 +135,7 @@ class Page:
         self.blocks.append(Paragraph(self.words(en, zh)))
 
     def bullets(self, items: Iterable[str]) -> None:
-        self.blocks.append(Bullets(tuple(items)))
+        self.blocks.append(Bullets(tuple((Paragraph(item),) for item in items)))
 
     def code(self, lines: Iterable[str]) -> None:
         self.blocks.append(Code("\n".join(lines)))

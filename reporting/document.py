@@ -1,7 +1,10 @@
 """The report as a whole: its chapters, the student's own words, and the three files it becomes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -9,10 +12,22 @@ from lab.console import LabError, say
 from lab.files import attempt, read_text
 from lab.folders import PROJECT
 from reporting import EPOCHS, QUICK, ReportFlags, markdown, other_tasks, signs, work
-from reporting.blocks import Blank, Block, Figure, Heading, Page
+from reporting.blocks import (
+    Blank,
+    Block,
+    Bullets,
+    Figure,
+    Heading,
+    Page,
+    Paragraph,
+    Words,
+    every,
+)
 from reporting.html import to_html
-from reporting.latex import to_latex
+from reporting.latex import to_latex, unknown_letters
 
+# Titles of blanks that some reports have not: without words under them they say nothing.
+ELSEWHERE = [title for blank in (signs.CURVES, signs.PICTURES) for title, _ in blank]
 WIDEST = 1600  # pixels of a picture in the report
 
 
@@ -61,23 +76,71 @@ def with_notes(blocks: Sequence[Block], path: Path) -> list[Block]:
     """Return the blocks with a student's words in the blanks that they fill.
 
     The words stand in a file of their own, so that a report made anew keeps them: under a heading a
-    blank. Headings that are not there are added to it.
+    blank, and below that as many headings more as there may be. Headings that are not there are
+    added to the file, which is left as it is otherwise. Words under other headings, and those
+    before any, end the report, which is said.
+
+    Raises:
+        LabError: the file is no text.
     """
     text = read_text(path) if path.is_file() else ""
-    notes: dict[str, list[Block]] = {}
-    for block in markdown.read(text, path.parent):
-        if isinstance(block, Heading):
-            words = notes.setdefault(block.text, [])
-        elif notes:
-            words.append(block)
-    blanks = [block for block in blocks if isinstance(block, Blank)]
-    if added := "".join(f"## {blank.title}\n\n" for blank in blanks if blank.title not in notes):
-        path.write_text(text.rstrip() + "\n\n" * bool(text) + added, encoding="utf-8")
+    titles = [block.title for block in blocks if isinstance(block, Blank)]
+    notes: dict[str, str] = {}
+    for title, words in markdown.sections(text, titles):
+        notes[title] = "\n\n".join(filter(None, (notes.get(title), words.strip("\n").rstrip())))
+    if added := "".join(f"## {title}\n\n" for title in titles if title not in notes):
+        gap = "\n" * max(0, 2 - len(text) + len(text.rstrip("\n"))) if text else ""
+        with path.open("a", encoding="utf-8") as file:
+            file.write(gap + added)
+    numbers = count(1)
     filled: list[Block] = []
     for block in blocks:
-        words = notes.get(block.title) if isinstance(block, Blank) else None
-        filled += [Heading(block.title, 3), *words] if words else [block]
+        words = notes.pop(block.title, "") if isinstance(block, Blank) else ""
+        if words:
+            filled += [Heading(block.title, 3), own_words(words, path, numbers)]
+        else:
+            filled.append(block)
+    for title, words in notes.items():
+        if words or title not in ("", *ELSEWHERE):
+            under = (
+                f'under "{title}", no heading of this report,' if title else "before any heading"
+            )
+            say(f"{path}: what stands {under} comes last in it")
+            filled += [Heading(title, 3)] * bool(title) + [own_words(words, path, numbers)]
     return filled
+
+
+def own_words(text: str, path: Path, numbers: Iterator[int]) -> Words:
+    """Return what a student has written in a file; its pictures get numbers, of names of their own.
+
+    A picture that cannot be read stays the words that name it, which is said.
+    """
+
+    def own(block: Block) -> Block:
+        match block:
+            case Bullets(items):
+                return replace(block, items=tuple(tuple(map(own, item)) for item in items))
+            case Heading(title, level):
+                return Heading(title, max(4, level))
+            case Figure(source, name, alt):
+                for picture in (source, Path(unquote(str(source)))):
+                    if is_picture(picture):
+                        return Figure(picture, f"notes_{next(numbers)}_{name}", alt, alt)
+                say(f"{path}: {source} is no picture that can be read")
+                return Paragraph(f"![{alt}]({source})")
+        return block
+
+    return Words(text, tuple(map(own, markdown.read(text, path.parent, deeper=1))))
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file is a picture, whole."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+    return True
 
 
 def publish(blocks: Sequence[Block], folder: Path, language: str) -> None:
@@ -87,11 +150,15 @@ def publish(blocks: Sequence[Block], folder: Path, language: str) -> None:
         LabError: a file cannot be written.
     """
     pictures = folder / "pictures"
-    notes = {"en": "notes.md", "zh": "notes.zh.md"}[language]
+    notes, others = folder / "notes.md", folder / "notes.zh.md"
+    if language == "zh":
+        notes, others = others, notes
+    if others.is_file() and not notes.exists():
+        say(f"{others} is of the report in another language; of this one it is {notes}")
     with attempt(f"write the report to {folder}"):
         pictures.mkdir(parents=True, exist_ok=True)
-        blocks = with_notes(blocks, folder / notes)
-        for block in blocks:
+        blocks = with_notes(blocks, notes)
+        for block in every(blocks):
             if isinstance(block, Figure):
                 copy(block.source, pictures / f"{block.name}.jpg")
         texts = {
@@ -102,6 +169,8 @@ def publish(blocks: Sequence[Block], folder: Path, language: str) -> None:
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
             say(f"Saved {folder / name}")
+        if letters := unknown_letters(texts["report.tex"]):
+            say(f"{folder / 'report.tex'}: the fonts of LaTeX may lack {letters[:40]}")
 
 
 def copy(picture: Path, target: Path) -> None:

@@ -7,14 +7,26 @@ from functools import partial
 from pathlib import Path
 
 from lab.files import read_text
-from reporting.blocks import Blank, Block, Bullets, Code, Figure, Heading, Paragraph, Table, by_span
+from reporting.blocks import (
+    Blank,
+    Block,
+    Bullets,
+    Code,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+    Words,
+    by_span,
+    every,
+)
 
 STYLE = "\n" + read_text(Path(__file__).parent / "report.css")
 
 
 def to_html(blocks: Sequence[Block], folder: Path, language: str) -> str:
     """Return a document; the folder holds the copies of its pictures."""
-    headings = [block for block in blocks if isinstance(block, Heading)]
+    headings = [block for block in every(blocks) if isinstance(block, Heading)]
     ids = {id(heading): f"s{number}" for number, heading in enumerate(headings)}
     body = []
     for block in blocks:
@@ -60,11 +72,15 @@ _text = partial(
 def _block(block: Block, folder: Path, ids: dict[int, str]) -> str:
     match block:
         case Heading(text, level):
+            level = min(level, 6)
             return f'<h{level} id="{ids[id(block)]}">{_text(text)}</h{level}>'
         case Paragraph(text):
             return f"<p>{_text(text)}</p>"
-        case Bullets(items):
-            return "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in items) + "</ul>"
+        case Bullets(items, start):
+            first, last = ("<ul>", "</ul>") if start is None else (f'<ol start="{start}">', "</ol>")
+            return first + "".join(f"<li>{_item(item, folder, ids)}</li>" for item in items) + last
+        case Words(_, blocks):
+            return "\n".join(_block(inner, folder, ids) for inner in blocks)
         case Code(text):
             return f'<pre tabindex="0"><code>{html.escape(text)}</code></pre>'
         case Table(head, rows):
@@ -80,6 +96,14 @@ def _block(block: Block, folder: Path, ids: dict[int, str]) -> str:
             return f"<figure>{image}{below}</figure>"
         case Blank(title, prompt):
             return f'<h3>{_text(title)}</h3>\n<div class="blank"><p>{_text(prompt)}</p></div>'
+
+
+def _item(item: Sequence[Block], folder: Path, ids: dict[int, str]) -> str:
+    """Return what is in an item of a list: a first paragraph, and below it what else there is."""
+    match item:
+        case Paragraph(text), *rest:
+            return "\n".join([_text(text), *(_block(block, folder, ids) for block in rest)])
+    return "\n".join(_block(block, folder, ids) for block in item)
 
 
 def _row(tag: str, attributes: Sequence[str], cells: Sequence[str]) -> str:

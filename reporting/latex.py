@@ -3,27 +3,60 @@
 import re
 from collections.abc import Sequence
 from functools import partial
+from urllib.parse import quote
 
-from reporting.blocks import Blank, Block, Bullets, Code, Figure, Heading, Paragraph, Table, by_span
+from reporting.blocks import (
+    Blank,
+    Block,
+    Bullets,
+    Code,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+    Words,
+    by_span,
+)
 
+GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta",
+    "θ": "theta", "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi",
+    "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "υ": "upsilon", "φ": "phi", "χ": "chi",
+    "ψ": "psi", "ω": "omega",
+}  # fmt: skip
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%",
     "&": r"\&", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    '"': r"\textquotedbl{}", "`": r"\textasciigrave{}",
+    '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "[": "{[}",  # after \\ and \item, an option
     # Of what is not ASCII, what the pages use: pdflatex knows none of it by itself.
     "–": "--", "…": r"\ldots{}", "°": r"\textdegree{}", "·": r"\textperiodcentered{}",
     "×": r"\ensuremath{\times}", "−": r"\ensuremath{-}", "≤": r"\ensuremath{\le}",
     "≥": r"\ensuremath{\ge}", "→": r"\ensuremath{\to}", "²": r"\textsuperscript{2}",
     "é": r"\'e", "ᵀ": r"\textsuperscript{T}", "±": r"\ensuremath{\pm}",
+    "≈": r"\ensuremath{\approx}", "≠": r"\ensuremath{\ne}", "∞": r"\ensuremath{\infty}",
+    "√": r"\ensuremath{\surd}", "∈": r"\ensuremath{\in}", "∑": r"\ensuremath{\sum}",
+    "∂": r"\ensuremath{\partial}", "∇": r"\ensuremath{\nabla}", "←": r"\ensuremath{\gets}",
+    "⇒": r"\ensuremath{\Rightarrow}", "•": r"\textbullet{}", "€": r"\texteuro{}",
+    **{letter: rf"\ensuremath{{\{name}}}" for letter, name in GREEK.items()},
+    **{chr(code): "" for code in (*range(9), *range(11, 32), 127)},  # of no use in a text
     **{circled: rf"\textcircled{{{number}}}" for number, circled in enumerate("①②③④⑤⑥⑦⑧⑨", 1)},
 }  # fmt: skip
+# What pdflatex knows of letters by itself, and what ctex's fonts have.
+LATIN = re.compile(r"[\x00-\x7f\u00a0-\u017f“”‘’—]*")
+CHINESE = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]+")
 PREAMBLE = {
     "en": r"""% Compile with pdflatex, xelatex or tectonic, in this folder.
 \documentclass[11pt,a4paper]{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
 \IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
+\usepackage{textcomp}
+""",
+    # Of an English report with Chinese words in it.
+    "both": r"""% Compile with xelatex or tectonic, in this folder.
+\documentclass[11pt,a4paper,UTF8]{article}
+\usepackage[scheme=plain]{ctex}
 \usepackage{textcomp}
 """,
     "zh": r"""% Compile with xelatex or tectonic, in this folder.
@@ -46,6 +79,8 @@ def to_latex(blocks: Sequence[Block], language: str) -> str:
     """Return a document whose pictures lie in `pictures/` beside it; the first block heads it."""
     title, *rest = blocks
     body = "\n".join("\n" + _block(block) for block in rest)
+    if language == "en" and not LATIN.fullmatch(body):
+        language = "both"
     return rf"""{PREAMBLE[language]}{PACKAGES}\title{{{_text(title.text)}}}
 \date{{}}
 \begin{{document}}
@@ -55,6 +90,12 @@ def to_latex(blocks: Sequence[Block], language: str) -> str:
 {body}
 \end{{document}}
 """
+
+
+def unknown_letters(text: str) -> str:
+    """Return the letters of a document, each once, that its fonts may lack."""
+    rest = CHINESE.sub("", text)
+    return "".join(dict.fromkeys(letter for letter in rest if not LATIN.fullmatch(letter)))
 
 
 def escape(text: str) -> str:
@@ -76,7 +117,8 @@ def _spaced(line: str) -> str:
 
 
 def _link(words: str, to: str) -> str:
-    address = to.replace("%", r"\%").replace("#", r"\#")
+    """Return a link; what no address may hold is written as addresses write it."""
+    address = re.sub(r"([%#&])", r"\\\1", quote(to, safe="%#&/:=?+~!$,;'@()*"))
     return rf"\href{{{address}}}{{{words}}}"
 
 
@@ -104,11 +146,16 @@ def _long_table(table: Table) -> str:
 def _block(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return rf"\{LEVELS[level]}{{{_text(text)}}}"
+            return rf"\{LEVELS.get(level, 'paragraph')}{{{_text(text)}}}"
         case Paragraph(text):
             return _text(text)
-        case Bullets(items):
-            return _inside("itemize", *(rf"  \item {_text(item)}" for item in items))
+        case Bullets(items, start):
+            marks = ["" if start is None else f"[{start + k}.]" for k in range(len(items))]
+            texts = ("\n\n".join(map(_block, item)) for item in items)
+            lines = (rf"  \item{mark} {text}" for mark, text in zip(marks, texts, strict=True))
+            return _inside("itemize", *lines)
+        case Words(_, blocks):
+            return "\n\n".join(map(_block, blocks))
         case Code(text):
             # Spaces at which lines may break, with what follows them further to the right.
             lines = (_spaced(line) for line in text.split("\n"))

@@ -54,6 +54,23 @@ LOOKS = (
 )  # fmt: skip
 AUGMENTED = PROJECT / "visualized" / "augmentation.jpg"  # where the assignment's unit test saves it
 WORST = 5  # rows of the tables of mistakes
+# What the student alone can say: title and what to write, in both languages.
+CURVES = (
+    ("What the curves show", "When does validation loss stop falling, in which run, and why?"),
+    ("对曲线的观察", "哪一次训练的验证损失从何时起不再下降？为什么？"),
+)
+PICTURES = (
+    (
+        "What the pictures show",
+        "Which filters find edges, which colours? Which classes lie near one another, and are "
+        "they those confused above? What does the transformer do to its images?",
+    ),
+    (
+        "对这些图的观察",
+        "哪些卷积核检测边缘，哪些检测颜色？哪些类别挨得近，与上面的混淆是否一致？"
+        "空间变换网络对图片做了什么？",
+    ),
+)
 
 Kinds = dict[str, list[RunFiles]]  # the files of each kind of run, a seed each
 
@@ -280,10 +297,7 @@ def add_overfitting(page: Page, kinds: Kinds) -> None:
             validation = last["val_accuracy"], counts["val"]
             said.append(claims.about_overfitting(name, training, validation, page.words))
     page.bullets(said)
-    page.blank(
-        ("What the curves show", "When does validation loss stop falling, in which run, and why?"),
-        ("对曲线的观察", "哪一次训练的验证损失从何时起不再下降？为什么？"),
-    )
+    page.blank(*CURVES)
 
 
 def add_mistakes(page: Page, kinds: Kinds) -> None:
@@ -324,15 +338,4 @@ def add_looks(page: Page, folder: Path) -> None:
     for _, view, _, file, _, en, zh in LOOKS:
         page.heading(4, en[0], zh[0])
         page.figure(folder / file, en, zh, view)
-    page.blank(
-        (
-            "What the pictures show",
-            "Which filters find edges, which colours? Which classes lie near one another, and are "
-            "they those confused above? What does the transformer do to its images?",
-        ),
-        (
-            "对这些图的观察",
-            "哪些卷积核检测边缘，哪些检测颜色？哪些类别挨得近，与上面的混淆是否一致？"
-            "空间变换网络对图片做了什么？",
-        ),
-    )
+    page.blank(*PICTURES)

@@ -17,7 +17,7 @@ import tasks
 import train
 from lab.flags import Parser
 from reporting import markdown
-from reporting.blocks import Code, Figure, Heading, Table
+from reporting.blocks import Code, Figure, Heading, Table, every
 from tests.support import PROJECT, main_of
 
 PAGES = [PROJECT / "README.md", PROJECT / "README.zh.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -141,7 +141,7 @@ class CommandTest(unittest.TestCase):
 def parts(page):
     """Return a page's sections: heading, its level, and what both languages must have alike."""
     found = []
-    for block in markdown.read(page.read_text(encoding="utf-8")):
+    for block in every(markdown.read(page.read_text(encoding="utf-8"))):
         if isinstance(block, Heading):
             found.append((block.text, block.level, {"commands": [], "code": [], "numbers": []}))
         if isinstance(block, Figure):
@@ -150,7 +150,7 @@ def parts(page):
             lines = [re.sub(r"(^|\s+)# .*", "", line) for line in block.text.split("\n")]
             found[-1][2]["commands"] += lines
             continue
-        texts = [getattr(block, "text", ""), *getattr(block, "items", ())]
+        texts = [getattr(block, "text", "")]
         if isinstance(block, Table):
             found[-1][2].setdefault("tables", []).append(f"{len(block.rows)} x {len(block.head)}")
             texts += [cell for row in (block.head, *block.rows) for cell in row]

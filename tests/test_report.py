@@ -570,7 +570,8 @@ class HtmlTest(ReportCase):
 class BlockTest(unittest.TestCase):
     BLOCKS = [
         Heading("A & B", 2), Paragraph("Of `x_1` **5 %** [here](https://example.org/a_b#c) <b>."),
-        Bullets(("one", "two")), Code("python a.py --flag\n\n    b = a | c"),
+        Bullets(((Paragraph("one"),), (Paragraph("two"),))),
+        Code("python a.py --flag\n\n    b = a | c"),
         Table(("name", "%"), (("`a|b`", "1.5"), ("c", "–"))),
     ]  # fmt: skip
 
@@ -595,6 +596,38 @@ class BlockTest(unittest.TestCase):
         self.assertEqual(markdown.read(markdown.to_markdown(expected)), expected)
         self.assertIn("<code># no heading", html.to_html([Heading("T", 1), code], Path(), "en"))
         self.assertEqual(markdown.read("```\nx = 1\n"), [Paragraph("``` x = 1")])
+        for opened, closed in (("~~~", "~~~~"), ("````md", "````"), ("  ```", "```")):
+            page = f"{opened}\n```\n# a\n{closed}\n" if "`" * 3 not in opened[:5] else (
+                f"{opened}\n# a\n{closed}\n")  # fmt: skip
+            (block,) = markdown.read(page)
+            self.assertEqual(block.text.splitlines()[-1], "# a")
+
+    def test_lists(self):
+        """With numbers, in one another, with code in them, and with lines that are not indented."""
+        text = (
+            "- one\n  two\nthree\n- four\n    - five\n\n      ```\n      # six\n      ```\n"
+            "3. seven\n\n   eight\n4) nine\n\n* ten\n\n    code\n"
+        )
+        lists = markdown.read(text)
+        one, two = Paragraph("one two three"), Paragraph("four")
+        five = Bullets(((Paragraph("five"), Code("# six")),))
+        self.assertEqual(lists[0], Bullets(((one,), (two, five))))
+        seven = (Paragraph("seven"), Paragraph("eight"))
+        self.assertEqual(lists[1], Bullets((seven, (Paragraph("nine"),)), 3))
+        self.assertEqual(lists[2:], [Bullets(((Paragraph("ten"),),)), Code("code")])
+        self.assertEqual(markdown.read(markdown.to_markdown(lists[1:])), lists[1:])
+        page = html.to_html([Heading("T", 1), *lists], Path(), "en")
+        self.assertIn("<ul><li>one two three</li><li>four\n<ul><li>five\n<pre", page)
+        self.assertIn('<ol start="3"><li>seven\n<p>eight</p></li><li>nine</li></ol>', page)
+        text = latex.to_latex([Heading("T", 1), *lists], "en")
+        self.assertIn("\\item[3.] seven\n\neight\n  \\item[4.] nine", text)
+
+    def test_tables_as_others_write_them(self):
+        """Rows of other lengths, no mark at the end; a line with marks alone is text."""
+        (table,) = markdown.read("| a | b\n|---|:-:\n| c \\| d\n| e | f | g |\n")
+        self.assertEqual(table.head, ("a", "b", ""))
+        self.assertEqual(table.rows, (("c | d", "", ""), ("e", "f", "g")))
+        self.assertEqual(markdown.read("| a |\n"), [Paragraph("| a |")])
 
     def test_html_escapes(self):
         title = Heading("T", 1)
@@ -603,6 +636,33 @@ class BlockTest(unittest.TestCase):
         self.assertIn("<code>x_1</code> <strong>5 %</strong>", text)
         self.assertIn('<a href="https://example.org/a_b#c">here</a> &lt;b&gt;.', text)
         self.assertIn('<td class="number">–</td>', text)
+        link = Paragraph('[x](https://example.org/?a=1&b="<c>")')
+        text = html.to_html([title, link], Path(), "en")
+        address = "https://example.org/?a=1&amp;b=&quot;&lt;c&gt;&quot;"
+        self.assertIn(f'<a href="{address}">x</a>', text)
+
+    def test_latex_of_links(self):
+        """What TeX would read as its own is escaped, or as addresses write it."""
+        link = Paragraph("[x](https://e.org/a%20b?c={d}&e=\\f^g#h中)")
+        text = latex.to_latex([Heading("T", 1), link], "en")
+        address = r"https://e.org/a\%20b?c=\%7Bd\%7D\&e=\%5Cf\%5Eg\#h\%E4\%B8\%AD"
+        self.assertIn(rf"\href{{{address}}}{{x}}", text)
+
+    def test_latex_of_chinese_words(self):
+        """In an English report they ask for ctex; Greek letters and signs of mathematics do not."""
+        for words, needs in (("λ ≈ 0.1 naïve “é” — Ω"[:-1], False), ("学习率", True), ("ж", True)):
+            text = latex.to_latex([Heading("T", 1), Paragraph(words)], "en")
+            self.assertEqual("ctex" in text, needs, words)
+            self.assertEqual("inputenc" in text, not needs)
+        self.assertIn(r"\usepackage[scheme=plain]{ctex}", text)
+        self.assertEqual(latex.unknown_letters("naïve 学习，率 ж😀ж"), "ж😀")
+
+    def test_latex_options(self):
+        """A bracket after an item or a row is no option of it; what is no text is left out."""
+        page = "- [ ] todo\n\n| a | b |\n|---|---|\n| [x] | y\x00\x0c |\n"
+        text = latex.to_latex([Heading("T", 1), *markdown.read(page)], "en")
+        self.assertIn(r"\item {[} ] todo", text)
+        self.assertIn(r"{[}x] & y \\", text)
 
     def test_latex_escapes(self):
         text = latex.to_latex([Heading("T", 1), *self.BLOCKS], "en")
@@ -687,6 +747,83 @@ class NotesTest(ReportCase):
         filled = document.with_notes([Blank("A", "?")], path)
         self.assertEqual(filled[0], Heading("A", 3))
         self.assertEqual(len(filled), 2)
+
+    NOTES = (
+        "Before all. w00\n\n# My course\n\nw01 text\n\n## problems met:\n\nw02 学习率 λ\n\n"
+        "### What happened\n\nw03\n\n```python\n# w04 no heading\n## Use of language models\n"
+        "x = [w05]\n```\n\n1. w06\n2. w07\n   - w08\n\n     w09\n\n> w10\n\n| w11 | w12\n|---|---|"
+        "\n| w13 | w14 | w15 |\n\n## Thanks\n\nw16 [w17](https://e.org/w18)\n\n#### To all\n\nw19\n"
+        "\n## Problems met\n\nw20\n\n![w21](own.png)\n\n![w22](gone.png)\n\n- ![w23](own.png)\n"
+        "\n## Comments on the assignment ##\n\n- [ ] w24\nw25\n* w26 <b>\n~~~\n# w27"
+    )  # fmt: skip
+
+    def test_nothing_is_lost(self):
+        """Under whatever heading it stands, in code, in lists; what has no place is named."""
+        self.out.mkdir()
+        notes = self.out / "notes.md"
+        Image.new("RGB", (4000, 30), "red").save(self.out / "own.png")
+        for mark, end in (("", "\n"), ("\ufeff", "\r\n")):
+            written = (mark + self.NOTES.replace("\n", end)).encode()
+            notes.write_bytes(written)
+            done = script_here("report.py", "--only", "detection", "--save_dir", self.out)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(notes.read_bytes().startswith(written))
+            texts = [
+                (self.out / f"report.{kind}").read_text("utf-8") for kind in ("md", "html", "tex")
+            ]
+            for text in texts:
+                for number in range(28):
+                    self.assertIn(f"w{number:02}", text)
+            text = texts[0]
+            places = [text.index(f"w{number:02}") for number in (2, 3, 4, 5, 20, 24, 26)]
+            following = text.index("### What I would try next"), text.index("w24")
+            self.assertTrue(places[0] < places[4] < following[0] < following[1] < places[6])
+            self.assertLess(places[-1], text.index("w00"))
+            self.assertLess(text.index("w01"), text.index("w16"))
+            self.assertLess(text.index("w16"), text.index("### w27"))
+            for words in ("before any heading", 'under "My course"', 'under "Thanks"'):
+                self.assertIn(f"{notes}: what stands {words}", done.stdout)
+            self.assertIn("gone.png is no picture", done.stdout)
+        self.assertIn("```python\n# w04 no heading\n## Use of language models\n", text)
+        self.assertIn("1. w06\n2. w07\n   - w08\n", text)
+        html_text, tex = texts[1:]
+        self.assertIn('<pre tabindex="0"><code># w04 no heading\n## Use of', html_text)
+        self.assertIn('<ol start="1"><li>w06</li><li>w07\n<ul><li>w08\n<p>w09</p></li>', html_text)
+        self.assertEqual(html_text.count('alt="w2'), 2)
+        self.assertIn("学习率", tex)
+        self.assertIn("[scheme=plain]{ctex}", tex)
+
+    def test_pictures_are_as_small_as_a_page(self):
+        self.test_nothing_is_lost()
+        pictures = sorted((self.out / "pictures").glob("notes_*_own.jpg"))
+        self.assertEqual(len(pictures), 2)
+        for path in pictures:
+            with Image.open(path) as picture:
+                self.assertEqual(picture.size, (1600, 12))
+
+    def test_a_report_again_is_the_same(self):
+        """And what is added to the notes is added once."""
+        self.test_nothing_is_lost()
+        self.report("--only", "detection")
+        before = [(self.out / name).read_bytes() for name in ("notes.md", "report.md")]
+        self.report("--only", "detection")
+        after = [(self.out / name).read_bytes() for name in ("notes.md", "report.md")]
+        self.assertEqual(before, after)
+
+    def test_notes_that_cannot_be_read(self):
+        """In another encoding, or of the report in another language: a line says so."""
+        self.out.mkdir()
+        notes = self.out / "notes.md"
+        for words in ("## 遇到的问题\n\n很多".encode("gb18030"), "## A".encode("utf-16")):
+            notes.write_bytes(words)
+            done = script_here("report.py", "--only", "detection", "--save_dir", self.out)
+            self.assert_refused(done, 1, notes, "save it as UTF-8")
+            self.assertEqual(notes.read_bytes(), words)
+        notes.write_text("## Problems met\n\nMine.\n")
+        _, said = self.report("--only", "detection", "--lang", "zh")
+        self.assertIn(f"{notes} is of the report in another language", said)
+        _, said = self.report("--only", "detection", "--lang", "zh")
+        self.assertNotIn("another language", said)
 
     def test_new_blanks_are_added(self):
         path = self.root / "notes.md"
