@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 from unittest import mock
 
-from course import ASSIGNMENTS, cutting, grading
-from course.grading import Grade, Grader, Reference, Sandbox
+from course import ASSIGNMENTS, cutting, grading, marking, pages
+from course.grading import Grade, Grader, Mark, Reference, Sandbox
 from course.submissions import Submission, read_submission
 from tests.support import PROJECT, ScriptCase, script
 
@@ -386,6 +386,30 @@ class ReadingTest(GraderCase):
         grade = self.grade(Submission("student", {"networks.py": self.files["networks.py"]}))
         self.assertEqual(grade.points, 21)
         self.assertEqual(grade.marks[0].line["en"], "there is no datasets.py")
+
+
+class PageTest(unittest.TestCase):
+    def test_what_a_submission_says_stays_text(self):
+        """In HTML, in a table of Markdown, and in a spreadsheet."""
+        line = dict.fromkeys(("en", "zh"), "ValueError: <b>a | b</b> (`x < 1`)")
+        marks = (Mark("3.1", 10, 10), Mark("3.2", 0, 10, line))
+        grade = Grade("<i>", ASSIGNMENTS["video"], marks)
+        page = pages.html_page(grade, "en")
+        self.assertIn("ValueError: &lt;b&gt;a | b&lt;/b&gt; (<code>x &lt; 1</code>)", page)
+        self.assertNotRegex(page, "<[bi]>")
+        self.assertIn("<b>a \\| b</b>", pages.markdown_page(grade, "en"))
+        self.assertEqual(grade.points, 10)
+        self.assertEqual(marking.safe("=1+1"), "'=1+1")
+        self.assertEqual(marking.safe("li"), "li")
+
+    def test_names(self):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            for name in ("a/li", "b/li", "a/wang"):
+                (folder / name).mkdir(parents=True)
+            paths = [folder / "a/li", folder / "b/li", folder / "a/wang", folder / "li.zip"]
+            names = marking.unique_names(paths)
+        self.assertEqual(names, ["li", "li_1", "wang", "li.zip"])
 
 
 class ClassTest(ScriptCase):
