@@ -114,6 +114,10 @@ WRONG = (
 # Right in other words: own names, helpers, in place, another order of equal things.
 RIGHT = (
     ("signs", "1.1", COMPOSE.format(IF_TRAIN, TENSOR + HALF)),
+    ("signs", "2.1",
+     "self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=padding)\n"
+     "self.bn = nn.BatchNorm2d(out_channels) if use_batch_norm else None\n"
+     "self.relu = nn.ReLU(True)"),
     ("signs", "2.2", "y = F.relu(self.bn(self.conv(x)))\nreturn y + x if self.use_residual else y"),
     ("signs", "3.3", "return self.fc_net(self.conv_net(x).reshape(-1, 128 * 4 * 4))"),
     ("signs", "4.1",
@@ -360,6 +364,8 @@ class ReadingTest(GraderCase):
         self.assertEqual(self.read(inside).files, self.files)
         mac = {f"__MACOSX/._{name}": b"\x00\xff" for name in entries}
         self.assertEqual(self.read(self.pack("mac.zip", mac | entries)).files, self.files)
+        library = {"venv/lib/site-packages/large.py": b"#" * (2 << 20)}
+        self.assertEqual(self.read(self.pack("venv.zip", library | entries)).files, self.files)
         helper = {"XXXX.py": b"x = 1\n"}  # four bytes, as two characters of GBK
         gbk = self.pack("gbk.zip", {f"XXXX/{n}": data for n, data in (entries | helper).items()})
         gbk.write_bytes(gbk.read_bytes().replace(b"XXXX", "作业".encode("gbk")))
