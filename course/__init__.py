@@ -33,67 +33,48 @@ class Assignment:
         return FOLDER / self.name
 
 
-def _equal(total: float, *blanks: str) -> dict[str, float]:
-    """Share points out among blanks equally."""
-    return dict.fromkeys(blanks, total / len(blanks))
+def _each(points: float, *blanks: str) -> dict[str, float]:
+    return dict.fromkeys(blanks, points)
 
 
-ASSIGNMENTS = {
-    one.name: one
-    for one in (
-        Assignment(
-            "signs",
-            {"en": "Traffic signs", "zh": "交通标志分类"},
-            ("datasets.py", "networks.py"),
-            _equal(30, "1.1", "1.2", "1.3", "2.1", "2.2", "3.1", "3.2", "3.3", "4.1", "4.2"),
-            (
-                "train.py --ckpt_path checkpoints/default",
-                "train.py --ckpt_path checkpoints/bn --bn",
-                "train.py --ckpt_path checkpoints/dropout --dropout 0.3",
-                "test.py --ckpt_path checkpoints/default --epoch 10",
-                "unit_test.py data_loader",
-                "train.py --ckpt_path checkpoints/bn_aug --bn --augment",
-                "train.py --ckpt_path checkpoints/stn --bn --stn",
-                "unit_test.py stn",
-                "visualize.py --type filter --ckpt_path checkpoints/bn --layer_idx 0",
-                "visualize.py --type feature --ckpt_path checkpoints/bn --layer_idx 1"
-                " --image_idx 50",
-                "visualize.py --type tsne --ckpt_path checkpoints/bn",
-                "visualize.py --type stn --ckpt_path checkpoints/stn",
-            ),
-            whole=("train.py", "test.py", "visualize.py", "unit_test.py"),
-            data="signs",
+_LISTED = (
+    Assignment(
+        "signs", {"en": "Traffic signs", "zh": "交通标志分类"}, ("datasets.py", "networks.py"),
+        _each(3, "1.1", "1.2", "1.3", "2.1", "2.2", "3.1", "3.2", "3.3", "4.1", "4.2"),
+        (
+            "train.py --ckpt_path checkpoints/default",
+            "train.py --ckpt_path checkpoints/bn --bn",
+            "train.py --ckpt_path checkpoints/dropout --dropout 0.3",
+            "test.py --ckpt_path checkpoints/default --epoch 10",
+            "unit_test.py data_loader",
+            "train.py --ckpt_path checkpoints/bn_aug --bn --augment",
+            "train.py --ckpt_path checkpoints/stn --bn --stn",
+            "unit_test.py stn",
+            "visualize.py --type filter --ckpt_path checkpoints/bn --layer_idx 0",
+            "visualize.py --type feature --ckpt_path checkpoints/bn --layer_idx 1 --image_idx 50",
+            "visualize.py --type tsne --ckpt_path checkpoints/bn",
+            "visualize.py --type stn --ckpt_path checkpoints/stn",
         ),
-        Assignment(
-            "video",
-            {"en": "Video, attention and saliency", "zh": "视频、注意力与显著性"},
-            ("attention.py",),
-            _equal(40, "3.1", "3.2", "7.1", "7.2"),
-            ("attention.py data/street_0.jpg",),
-            data="pictures",
-        ),
-        Assignment(
-            "mnist",
-            {"en": "Digits by two convolutions", "zh": "两层卷积网络识别手写数字"},
-            ("mnist.py",),
-            _equal(50, "1.1", "1.2", "1.3", "1.4", "1.5"),
-            ("mnist.py",),
-        ),
-        Assignment(
-            "inside",
-            {"en": "Inside networks, and style", "zh": "网络可视化与风格迁移"},
-            ("inside.py",),
-            _equal(70, "1.1", "1.2", "1.3", "2.1", "2.2", "2.3", "2.4"),
-            ("inside.py data/street_0.jpg data/street_1.jpg",),
-            data="pictures",
-        ),
-        Assignment(
-            "detection",
-            {"en": "Fine-tuning, detection, segmentation", "zh": "微调、检测与分割"},
-            ("detection.py",),
-            _equal(80, "1.1", "2.1", "2.2", "2.3", "2.4", "2.5", "3.1", "3.2"),
-            ("detection.py data",),
-            data="streets",
-        ),
-    )
-}
+        ("train.py", "test.py", "visualize.py", "unit_test.py"), "signs",
+    ),
+    Assignment(
+        "video", {"en": "Video, attention and saliency", "zh": "视频、注意力与显著性"},
+        ("attention.py",), _each(10, "3.1", "3.2", "7.1", "7.2"),
+        ("attention.py data/street_0.jpg",), data="pictures",
+    ),
+    Assignment(
+        "mnist", {"en": "Digits by two convolutions", "zh": "两层卷积网络识别手写数字"},
+        ("mnist.py",), _each(10, "1.1", "1.2", "1.3", "1.4", "1.5"), ("mnist.py",),
+    ),
+    Assignment(
+        "inside", {"en": "Inside networks, and style", "zh": "网络可视化与风格迁移"},
+        ("inside.py",), _each(10, "1.1", "1.2", "1.3", "2.1", "2.2", "2.3", "2.4"),
+        ("inside.py data/street_0.jpg data/street_1.jpg",), data="pictures",
+    ),
+    Assignment(
+        "detection", {"en": "Fine-tuning, detection, segmentation", "zh": "微调、检测与分割"},
+        ("detection.py",), _each(10, "1.1", "2.1", "2.2", "2.3", "2.4", "2.5", "3.1", "3.2"),
+        ("detection.py data",), data="streets",
+    ),
+)  # fmt: skip
+ASSIGNMENTS = {one.name: one for one in _LISTED}

@@ -29,6 +29,7 @@ from course.words import Words, say_end, say_value
 SECONDS = 10  # of the processor, for a blank; of the clock three times as many
 MEMORY = 3 << 30  # bytes, for a blank
 START = 120  # seconds that loading torch may take
+XCPU = 24  # the signal that ends who has used up the processor's time
 REMEMBERED = 300  # answers
 LOST = ("time", "memory", "exit", "killed")  # ends of processes that are not tried again
 
@@ -114,12 +115,11 @@ class Sandbox:
             return Answer(read_pairs(folder / "observed.pt"), end)
 
     def _send(self, job: dict[str, Any]) -> dict[str, Any]:
-        limit = 3 * SECONDS + 20
-        if self.process is None or self.process.poll() is not None:
+        fresh = self.process is None or self.process.poll() is not None
+        if fresh:
             self._start()
-            limit += START
         process = self.process
-        watch = threading.Timer(limit, process.kill)
+        watch = threading.Timer(3 * SECONDS + 20 + fresh * START, process.kill)
         watch.start()
         try:
             process.stdin.write(json.dumps(job) + "\n")
@@ -131,8 +131,10 @@ class Sandbox:
         watch.cancel()
         if line:
             return json.loads(line)
-        process.wait()
-        return {"end": "time"} if late else {"end": "exit", "message": str(process.returncode)}
+        code = process.wait()
+        if not fresh and not late:  # it had ended with the job before
+            return self._send(job)
+        return {"end": "time"} if late or code == -XCPU else {"end": "exit", "message": str(code)}
 
     def _start(self) -> None:
         self.close()

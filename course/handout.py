@@ -4,7 +4,6 @@ write(ASSIGNMENTS["signs"], Path("hw2"), "zh", images=100)
 """
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,14 @@ TEXTS = {
     "en": {
         "task": "Fill in the blanks, each between `# TODO` and `# END OF TODO`: replace the line "
         "`raise NotImplementedError`, and keep the two marks. Code elsewhere stays as it is.",
-        "blank": "blank", "file": "file", "points": "points",
-        "install": "What is needed, once:", "commands": "Then:",
-        "hand_in": "Hand in the Python files as a zip, without `data/`, `visualized/` and "
-        "`checkpoints/`.",
+        "head": "| blank | file | points |", "install": "What is needed, once:", "run": "Then:",
+        "hand_in": "Hand in the Python files as a zip, without data, pictures and checkpoints.",
     },
     "zh": {
         "task": "请填写 `# TODO` 与 `# END OF TODO` 之间的空白：替换 `raise NotImplementedError` "
         "这一行，并保留两处标记。其余代码不用修改。",
-        "blank": "空白", "file": "文件", "points": "分值",
-        "install": "所需的库，安装一次：", "commands": "然后：",
-        "hand_in": "把 Python 文件打包为 zip 提交，不含 `data/`、`visualized/` 与 `checkpoints/`。",
+        "head": "| 空白 | 文件 | 分值 |", "install": "所需的库，安装一次：", "run": "然后：",
+        "hand_in": "把 Python 文件打包为 zip 提交，不含数据、图片与检查点。",
     },
 }  # fmt: skip
 
@@ -66,13 +62,13 @@ def write(assignment: Assignment, out: Path, lang: str, images: int) -> None:
 
 def readme(assignment: Assignment, rows: list[tuple[str, str]], lang: str) -> str:
     text = TEXTS[lang]
-    table = [f"| {text['blank']} | {text['file']} | {text['points']} |", "|---|---|---|"]
+    table = [text["head"], "|---|---|---|"]
     table += [f"| TODO {todo} | `{name}` | {assignment.points[todo]:g} |" for todo, name in rows]
     install = "pip install torch torchvision matplotlib scikit-learn pillow"
     commands = "\n".join(f"    python {one}" for one in assignment.commands)
     parts = (
         f"# {assignment.title[lang]}", text["task"], "\n".join(table), text["install"],
-        f"    {install}", text["commands"], commands, text["hand_in"],
+        f"    {install}", text["run"], commands, text["hand_in"],
     )  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
@@ -115,8 +111,4 @@ def draw_streets(folder: Path, images: int) -> None:
         csv.writer(file).writerows([["image", "class", "left", "top", "right", "bottom"], *rows])
 
 
-DATA: dict[str, Callable[[Path, int], None]] = {
-    "signs": draw_signs,
-    "pictures": draw_pictures,
-    "streets": draw_streets,
-}
+DATA = {"signs": draw_signs, "pictures": draw_pictures, "streets": draw_streets}

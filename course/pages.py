@@ -66,19 +66,12 @@ def as_html(text: str) -> str:
 
 def results_json(grade: Grade, lang: str) -> str:
     """Return what Gradescope's autograder reads from /autograder/results/results.json."""
-    results = {
-        "score": grade.points,
-        "output": grade.refused.get(lang, heading(grade, lang)),
-        "output_format": "text",
-        "tests": [
-            {
-                "name": f"TODO {mark.todo}",
-                "score": round(mark.points, 2),
-                "max_score": round(mark.of, 2),
-                "status": "passed" if mark.points == mark.of else "failed",
-                "output": said_of(mark, lang) if not grade.refused else grade.refused[lang],
-            }
-            for mark in grade.marks
-        ],
-    }
+    tests = [
+        {"name": f"TODO {mark.todo}", "score": mark.points, "max_score": mark.of,
+         "status": "passed" if mark.points == mark.of else "failed",
+         "output": grade.refused.get(lang) or said_of(mark, lang)}
+        for mark in grade.marks
+    ]  # fmt: skip
+    said = grade.refused.get(lang) or heading(grade, lang)
+    results = {"score": grade.points, "output": said, "output_format": "text", "tests": tests}
     return json.dumps(results, ensure_ascii=False, indent=1) + "\n"

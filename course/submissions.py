@@ -109,8 +109,9 @@ def contents(path: Path) -> dict[PurePosixPath, bytes]:
 
 
 def fits(place: PurePosixPath, size: int) -> bool:
-    """True of Python files, but for what macOS and editors leave beside them."""
-    if place.suffix != ".py" or any(part.startswith((".", "__")) for part in place.parts):
+    """True of Python files, but for libraries and what macOS and editors leave beside them."""
+    aside = any(part.startswith((".", "__")) or part == "site-packages" for part in place.parts)
+    if place.suffix != ".py" or aside:
         return False
     if size > LARGEST:
         raise Unreadable(f"{place.name} is larger than 1 MB", f"{place.name} 超过 1 MB")

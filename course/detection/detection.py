@@ -1,7 +1,5 @@
-"""
-en: Fine-tuning, single-shot detection, segmentation: fill in TODO 1.1 to 3.2.
-zh: 微调、单发多框检测、语义分割：请完成 TODO 1.1 到 3.2。
-"""
+# en: Fine-tuning, single-shot detection, segmentation: fill in TODO 1.1 to 3.2.
+# zh: 微调、单发多框检测、语义分割：请完成 TODO 1.1 到 3.2。
 
 import csv
 import sys
@@ -18,10 +16,8 @@ RATIOS = [1, 2, 0.5]
 
 
 def finetuned(net, num_classes):
-    """
-    en: A trained network (its last layer is net.fc) made ready for other classes.
-    zh: 把训练好的网络（最后一层为 net.fc）改为识别其他类别。
-    """
+    # en: A trained network (its last layer is net.fc) made ready for other classes.
+    # zh: 把训练好的网络（最后一层为 net.fc）改为识别其他类别。
     # TODO 1.1
     # en: put a new nn.Linear with as many inputs as before and num_classes outputs in place of
     # en: net.fc, and return net; all other weights stay, and stay trainable
@@ -79,10 +75,8 @@ def down_sample_blk(in_channels, out_channels):
 
 
 def multibox_prior(X, sizes):
-    """
-    en: Anchors (1, H * W * 4, 4) of a feature map: left, top, right, bottom as shares.
-    zh: 特征图的锚框 (1, H * W * 4, 4)：左、上、右、下，为相对值。
-    """
+    # en: Anchors (1, H * W * 4, 4) of a feature map: left, top, right, bottom as shares.
+    # zh: 特征图的锚框 (1, H * W * 4, 4)：左、上、右、下，为相对值。
     height, width = X.shape[-2:]
     shapes = [(s, RATIOS[0]) for s in sizes] + [(sizes[0], r) for r in RATIOS[1:]]
     half = torch.tensor([[s * r**0.5 / 2, s / r**0.5 / 2] for s, r in shapes])
@@ -123,10 +117,8 @@ class TinySSD(nn.Module):
 
 
 def trans_conv(X, K):
-    """
-    en: Transposed convolution of a map X (H, W) with a kernel K (h, w), stride 1, no padding.
-    zh: 特征图 X (H, W) 与卷积核 K (h, w) 的转置卷积，步幅 1，无填充。
-    """
+    # en: Transposed convolution of a map X (H, W) with a kernel K (h, w), stride 1, no padding.
+    # zh: 特征图 X (H, W) 与卷积核 K (h, w) 的转置卷积，步幅 1，无填充。
     # TODO 3.1
     # en: each number of X adds itself times K to the window of Y that begins at its place
     # zh: X 的每个元素乘以 K，累加到 Y 中从该位置开始的窗口
@@ -141,10 +133,8 @@ def trans_conv(X, K):
 
 
 class FCN(nn.Module):
-    """
-    en: A class for every pixel: features of 1 / 8 of the size, brought back to the whole.
-    zh: 逐像素分类：特征为输入的 1/8，再恢复到原尺寸。
-    """
+    # en: A class for every pixel: features of 1 / 8 of the size, brought back to the whole.
+    # zh: 逐像素分类：特征为输入的 1/8，再恢复到原尺寸。
 
     def __init__(self, num_classes):
         super().__init__()

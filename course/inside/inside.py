@@ -1,7 +1,5 @@
-"""
-en: What sways a network, and style transfer: fill in TODO 1.1 to 2.4.
-zh: 影响网络判断的像素，以及风格迁移：请完成 TODO 1.1 到 2.4。
-"""
+# en: What sways a network, and style transfer: fill in TODO 1.1 to 2.4.
+# zh: 影响网络判断的像素，以及风格迁移：请完成 TODO 1.1 到 2.4。
 
 import sys
 
@@ -12,10 +10,8 @@ from torchvision import transforms
 
 
 def compute_saliency_maps(X, y, model):
-    """
-    en: X (N, 3, H, W), labels y (N,): saliency (N, H, W).
-    zh: 图像 X (N, 3, H, W)、标签 y (N,)：返回显著性图 (N, H, W)。
-    """
+    # en: X (N, 3, H, W), labels y (N,): saliency (N, H, W).
+    # zh: 图像 X (N, 3, H, W)、标签 y (N,)：返回显著性图 (N, H, W)。
     X = X.clone().requires_grad_()
     scores = model(X)
     # TODO 1.1
@@ -30,10 +26,8 @@ def compute_saliency_maps(X, y, model):
 
 
 def make_fooling_image(X, target_y, model, learning_rate=1.0, steps=100):
-    """
-    en: Change an image X (1, 3, H, W) until the model takes it for class target_y.
-    zh: 修改图像 X (1, 3, H, W)，直到模型把它判为 target_y 类。
-    """
+    # en: Change an image X (1, 3, H, W) until the model takes it for class target_y.
+    # zh: 修改图像 X (1, 3, H, W)，直到模型把它判为 target_y 类。
     X_fooling = X.clone().requires_grad_()
     for _ in range(steps):
         scores = model(X_fooling)
@@ -54,10 +48,8 @@ def make_fooling_image(X, target_y, model, learning_rate=1.0, steps=100):
 
 
 def class_visualization_step(img, target_y, model, l2_reg, learning_rate):
-    """
-    en: One step of an image img (1, 3, H, W), in place, towards what class target_y looks like.
-    zh: 原地修改图像 img (1, 3, H, W) 一步，使其更像 target_y 类。
-    """
+    # en: One step of an image img (1, 3, H, W), in place, towards what class target_y looks like.
+    # zh: 原地修改图像 img (1, 3, H, W) 一步，使其更像 target_y 类。
     img = img.requires_grad_()
     img.grad = None
     # TODO 1.3
@@ -97,10 +89,8 @@ def gram_matrix(features, normalize=True):
 
 
 def style_loss(feats, style_layers, style_targets, style_weights):
-    """
-    en: feats: features of all layers; style_targets: Gram matrices of the layers style_layers.
-    zh: feats：所有层的特征；style_targets：style_layers 各层的 Gram 矩阵。
-    """
+    # en: feats: features of all layers; style_targets: Gram matrices of the layers style_layers.
+    # zh: feats：所有层的特征；style_targets：style_layers 各层的 Gram 矩阵。
     # TODO 2.3
     # en: the sum over style_layers of weight * (sum of squares of the Gram matrices' difference)
     # zh: 对 style_layers 求和：权重 * Gram 矩阵之差的平方和

@@ -1,7 +1,5 @@
-"""
-en: Digits by a network of two convolutions: fill in TODO 1.1 to 1.5.
-zh: 两层卷积网络识别手写数字：请完成 TODO 1.1 到 1.5。
-"""
+# en: Digits by a network of two convolutions: fill in TODO 1.1 to 1.5.
+# zh: 两层卷积网络识别手写数字：请完成 TODO 1.1 到 1.5。
 
 import torch
 import torch.nn as nn
@@ -45,10 +43,8 @@ class Net(nn.Module):
 
 
 def preprocess(images):
-    """
-    en: uint8 (N, 28, 28), 0 to 255, to floats (N, 1, 28, 28), normalised.
-    zh: 把 0 到 255 的 uint8 图像 (N, 28, 28) 变为归一化的浮点数 (N, 1, 28, 28)。
-    """
+    # en: uint8 (N, 28, 28), 0 to 255, to floats (N, 1, 28, 28), normalised.
+    # zh: 把 0 到 255 的 uint8 图像 (N, 28, 28) 变为归一化的浮点数 (N, 1, 28, 28)。
     # TODO 1.3
     # en: to [0, 1], then minus the mean of MNIST, 0.1307, and divided by its deviation, 0.3081
     # zh: 先变到 [0, 1]，再减去 MNIST 的均值 0.1307，除以标准差 0.3081

@@ -1,7 +1,5 @@
-"""
-en: The loaders of the assignment on traffic signs: fill in TODO 1.1 to 1.3.
-zh: 交通标志作业的数据加载：请完成 TODO 1.1 到 1.3。
-"""
+# en: The loaders of the assignment on traffic signs: fill in TODO 1.1 to 1.3.
+# zh: 交通标志作业的数据加载：请完成 TODO 1.1 到 1.3。
 
 import os
 
@@ -11,10 +9,8 @@ from torchvision.datasets import ImageFolder
 
 
 def get_data_loader(data_root, mode, image_size, batch_size, num_workers=0, augment=False):
-    """
-    en: Return a loader of data_root/mode/CLASS/*, mode being train, val or test.
-    zh: 返回 data_root/mode/类别/* 的加载器，mode 为 train、val 或 test。
-    """
+    # en: Return a loader of data_root/mode/CLASS/*, mode being train, val or test.
+    # zh: 返回 data_root/mode/类别/* 的加载器，mode 为 train、val 或 test。
     # TODO 1.1
     # en: data_transform, a transforms.Compose:
     # en: step 1: resize to (image_size, image_size); image_size is a number of pixels

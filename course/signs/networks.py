@@ -1,7 +1,5 @@
-"""
-en: The networks of the assignment on traffic signs: fill in TODO 2.1 to 4.2.
-zh: 交通标志作业的网络：请完成 TODO 2.1 到 4.2。
-"""
+# en: The networks of the assignment on traffic signs: fill in TODO 2.1 to 4.2.
+# zh: 交通标志作业的网络：请完成 TODO 2.1 到 4.2。
 
 import torch
 import torch.nn as nn
@@ -9,10 +7,8 @@ import torch.nn.functional as F
 
 
 class ConvBlock(nn.Module):
-    """
-    en: Convolution, normalisation, activation, and an optional residual connection.
-    zh: 卷积、归一化、激活，以及可选的残差连接。
-    """
+    # en: Convolution, normalisation, activation, and an optional residual connection.
+    # zh: 卷积、归一化、激活，以及可选的残差连接。
 
     def __init__(
         self,
@@ -56,10 +52,8 @@ class ConvBlock(nn.Module):
 
 
 class Classifier(nn.Module):
-    """
-    en: Five convolution blocks and two linear layers, for images of 32x32 pixels.
-    zh: 五个卷积块与两个线性层，输入为 32x32 像素的图像。
-    """
+    # en: Five convolution blocks and two linear layers, for images of 32x32 pixels.
+    # zh: 五个卷积块与两个线性层，输入为 32x32 像素的图像。
 
     def __init__(
         self, in_channels, num_classes, use_batch_norm=False, use_stn=False, dropout_prob=0
@@ -126,10 +120,8 @@ class Classifier(nn.Module):
 
 
 class STN(nn.Module):
-    """
-    en: Spatial transformer (Jaderberg et al. 2015): an affine map of the image, learned.
-    zh: 空间变换网络（Jaderberg 等，2015）：学习对图像的仿射变换。
-    """
+    # en: Spatial transformer (Jaderberg et al. 2015): an affine map of the image, learned.
+    # zh: 空间变换网络（Jaderberg 等，2015）：学习对图像的仿射变换。
 
     def __init__(self, in_channels):
         super().__init__()

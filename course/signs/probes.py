@@ -33,27 +33,22 @@ def first(loader) -> Tensor:
 
 
 def todo_1_1(datasets: ModuleType) -> Answers:
-    root = make_data()
+    root, get = make_data(), datasets.get_data_loader
     for mode in ("val", "test", "train"):
-        loader = datasets.get_data_loader(root, mode, 32, 100)
-        images = first(loader)
+        images = first(get(root, mode, 32, 100))
         call = f'get_data_loader(root, "{mode}", 32, 100)'
         yield f"{call}: shape of images", list(images.shape)
         yield f"{call}: type of images", images.dtype
         yield f"{call}: smallest and largest value", [round(float(x), 2) for x in images.aminmax()]
         order = images[:, :, 16, 16].sum(1).argsort()
         yield f"{call}: images", images[order][:, :, (0, 16), (0, 16)]
-    images = first(datasets.get_data_loader(root, "val", 24, 100))
-    yield 'get_data_loader(root, "val", 24, 100): shape of images', list(images.shape)
-    for mode in ("val", "test"):
-        loader = datasets.get_data_loader(root, mode, 32, 100, augment=True)
-        same = all(torch.equal(first(loader), first(loader)) for _ in range(3))
-        yield f'get_data_loader(root, "{mode}", 32, 100, augment=True) varies images', not same
-    for augment in (False, True):
-        loader = datasets.get_data_loader(root, "train", 32, 100, augment=augment)
-        call = f'get_data_loader(root, "train", 32, 100, augment={augment})'
-        epochs = [first(loader).flatten(1).sum(1).sort().values for _ in range(4)]
-        varies = not all(torch.allclose(epoch, epochs[0], atol=1e-2) for epoch in epochs)
+    shape = list(first(get(root, "val", 24, 100)).shape)
+    yield 'get_data_loader(root, "val", 24, 100): shape of images', shape
+    for mode, augment in (("val", True), ("test", True), ("train", False), ("train", True)):
+        loader = get(root, mode, 32, 100, augment=augment)
+        sums = [first(loader).flatten(1).sum(1).sort().values for _ in range(4)]
+        varies = not all(torch.allclose(epoch, sums[0], atol=1e-2) for epoch in sums)
+        call = f'get_data_loader(root, "{mode}", 32, 100, augment={augment})'
         yield f"{call} varies images", varies
     yield f"{call}: shape of images", list(first(loader).shape)
 
@@ -61,14 +56,14 @@ def todo_1_1(datasets: ModuleType) -> Answers:
 def todo_1_2(datasets: ModuleType) -> Answers:
     root = make_data()
     for mode, count in COUNTS.items():
-        loader = datasets.get_data_loader(root, mode, 32, 4)
-        call = f'get_data_loader(root, "{mode}", 32, 4)'
-        yield f"len({call}.dataset)", len(loader.dataset)
-        yield f"{call}.dataset.classes", loader.dataset.classes
-        yield f"type of {call}.dataset", type(loader.dataset).__name__
-        image, label = loader.dataset[count]
-        yield f"{call}.dataset[{count}]", [type(image).__name__, label]
-        yield f"{call}.dataset[{count}][0]", image
+        dataset = datasets.get_data_loader(root, mode, 32, 4).dataset
+        call = f'get_data_loader(root, "{mode}", 32, 4).dataset'
+        yield f"len({call})", len(dataset)
+        yield f"{call}.classes", dataset.classes
+        yield f"type of {call}", type(dataset).__name__
+        image, label = dataset[count]
+        yield f"{call}[{count}]", [type(image).__name__, label]
+        yield f"{call}[{count}][0]", image
 
 
 def todo_1_3(datasets: ModuleType) -> Answers:
@@ -81,37 +76,30 @@ def todo_1_3(datasets: ModuleType) -> Answers:
         yield f"len({call})", len(loader)
         epochs = [torch.cat([labels for _, labels in loader]).tolist() for _ in range(3)]
         yield f"{call}: images of an epoch", len(epochs[0])
-        in_order = all(epoch == sorted(epoch) for epoch in epochs)
-        yield f"{call} shuffles", not in_order
+        yield f"{call} shuffles", any(epoch != sorted(epoch) for epoch in epochs)
     loader = datasets.get_data_loader(root, "val", 32, 5, num_workers=2)
     yield 'get_data_loader(root, "val", 32, 5, num_workers=2).num_workers', loader.num_workers
 
 
 def todo_2_1(networks: ModuleType) -> Answers:
-    for arguments, options in (
-        ((8, 12, 5, 2, 1), {}),
-        ((4, 6, 3, 1, 1), {"use_batch_norm": True}),
-    ):
-        block = networks.ConvBlock(*arguments, **options)
-        said = ", ".join([*map(str, arguments), *(f"{k}={v}" for k, v in options.items())])
-        yield f"ConvBlock({said}).conv", words(block.conv)
-        if options:
-            yield f"ConvBlock({said}).bn", words(block.bn)
-        else:
-            x = noise(2, 12, 4, 4)
-            yield f"ConvBlock({said}).bn(x) is x", torch.equal(block.bn(x), x)
-        yield f"ConvBlock({said}).relu", words(block.relu)
+    block = networks.ConvBlock(8, 12, 5, 2, 1)
+    x = noise(2, 12, 4, 4)
+    yield "ConvBlock(8, 12, 5, 2, 1).conv", words(block.conv)
+    unused = block.bn is None or torch.equal(block.bn(x), x)
+    yield "ConvBlock(8, 12, 5, 2, 1).bn(x) is x", unused
+    block = networks.ConvBlock(4, 6, 3, 1, 1, use_batch_norm=True)
+    for name in ("conv", "bn", "relu"):
+        label = f"ConvBlock(4, 6, 3, 1, 1, use_batch_norm=True).{name}"
+        yield label, words(getattr(block, name))
 
 
 def todo_2_2(networks: ModuleType) -> Answers:
-    for bn in (False, True):
-        for residual in (False, True):
-            block = fill(networks.ConvBlock(6, 6, 3, 1, 1, bn, residual)).eval()
-            said = f"ConvBlock(6, 6, 3, 1, 1, {bn}, {residual})"
-            x = noise(2, 6, 8, 8)
-            kept = x.clone()
-            yield f"{said}(x)", block(x)
-            yield f"{said} leaves x as it is", torch.equal(x, kept)
+    x = noise(2, 6, 8, 8)
+    for bn, residual in ((False, False), (False, True), (True, False), (True, True)):
+        block = fill(networks.ConvBlock(6, 6, 3, 1, 1, bn, residual)).eval()
+        said = f"ConvBlock(6, 6, 3, 1, 1, {bn}, {residual})"
+        yield f"{said}(x)", block(x)
+        yield f"{said} leaves x as it is", torch.equal(x, noise(2, 6, 8, 8))
     yield f"{said}(x) in training", block.train()(x)
 
 
@@ -120,11 +108,12 @@ def layers(name: str, net: nn.Module, bn: bool) -> Answers:
     note = "" if bn else " (use_batch_norm=False)"
     yield f"len({name}){note}", len(net)
     for index, layer in enumerate(net):
-        inner = [one for one in (getattr(layer, "conv", None), getattr(layer, "bn", None)) if one]
-        for one, label in zip(inner or [layer], (".conv", ".bn") if inner else ("",), strict=False):
-            yield f"{name}[{index}]{label}{note}", words(one)
-        if inner:
+        if hasattr(layer, "conv"):
+            yield f"{name}[{index}].conv{note}", words(layer.conv)
+            yield f"{name}[{index}].bn{note}", words(layer.bn)
             yield f"{name}[{index}].use_residual{note}", layer.use_residual
+        else:
+            yield f"{name}[{index}]{note}", words(layer)
 
 
 def todo_3_1(networks: ModuleType) -> Answers:
@@ -145,9 +134,9 @@ def todo_3_2(networks: ModuleType) -> Answers:
 def todo_3_3(networks: ModuleType) -> Answers:
     x = noise(4, 3, 32, 32)
     for bn, stn in ((False, False), (True, True)):
-        network = fill(networks.Classifier(3, 10, bn, stn, 0.5), 0.5)
+        network = fill(networks.Classifier(3, 10, bn, stn, 0.5), 0.5).eval()
         said = f"Classifier(3, 10, {bn}, {stn}, 0.5)"
-        yield f"{said}(x), evaluating: shape", list(network.eval()(x).shape)
+        yield f"{said}(x), evaluating: shape", list(network(x).shape)
         yield f"{said}(x), evaluating", network(x)
         yield f"{said}(x), evaluating, is the same twice", torch.equal(network(x), network(x))
         network.train()
@@ -156,51 +145,35 @@ def todo_3_3(networks: ModuleType) -> Answers:
 
 def todo_4_1(networks: ModuleType) -> Answers:
     """A design of the student's own: what it must do, not how."""
-    for channels in (3, 1):
-        stn = networks.STN(channels)
-        x = F.interpolate(noise(16, channels, 8, 8), 32, mode="bilinear")
-        said = f"STN({channels})"
-        features = stn.localization_conv(x)
-        theta = stn.localization_fc(features.flatten(1))
-        yield (
-            f"{said}: shape of localization_fc(localization_conv(x).flatten(1))",
-            list(theta.shape),
-        )
-        yield f"{said}(x): shape", list(stn(x).shape)
-    stn, x = networks.STN(3), F.interpolate(noise(16, 3, 8, 8), 32, mode="bilinear")
+    for channels in (1, 3):
+        stn, x = networks.STN(channels), F.interpolate(noise(16, channels, 8, 8), 32)
+        theta = stn.localization_fc(stn.localization_conv(x).flatten(1))
+        label = f"STN({channels}): shape of localization_fc(localization_conv(x).flatten(1))"
+        yield label, list(theta.shape)
+        yield f"STN({channels})(x): shape", list(stn(x).shape)
     with torch.no_grad():  # as after the first steps of training
         for value in stn.parameters():
             value.add_(noise(*value.shape, seed=1), alpha=0.02)
-    yield (
-        "weights of STN(3) that get no gradient",
-        grads(stn, (stn(x) - x.roll(2, 3)).square().mean()),
-    )
-    stn = networks.STN(3)
-    moved = x.roll(3, 3)
-    optimizer = torch.optim.Adam(stn.parameters(), 2e-3)
-    losses = []
+    loss = (stn(x) - x.roll(2, 3)).square().mean()
+    yield "weights of STN(3) that get no gradient", grads(stn, loss)
+    stn, x = networks.STN(3), F.interpolate(noise(16, 3, 8, 8), 32, mode="bilinear")
+    optimizer, losses = torch.optim.Adam(stn.parameters(), 2e-3), []
     for _ in range(25):
-        loss = (stn(moved) - x).square().mean()
+        loss = (stn(x.roll(3, 3)) - x).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
-    yield (
-        "25 steps of Adam bring the loss of STN(3) below 0.8 of what it was",
-        min(losses) < 0.8 * losses[0],
-    )
+        losses.append(loss.item())
+    falls = min(losses) < 0.8 * losses[0]
+    yield "25 steps of Adam bring the loss of STN(3) below 0.8 of what it was", falls
 
 
 def todo_4_2(networks: ModuleType) -> Answers:
-    stn = networks.STN(3).eval()
-    x = noise(4, 3, 32, 32)
-    theta = stn.localization_fc(stn.localization_conv(x).flatten(1))
-    yield "STN(3): theta, untrained", theta.view(-1, 2, 3)
-    yield "STN(3)(x), untrained", stn(x)
-    fill(stn.localization_conv)
-    yield (
-        "STN(3): theta, untrained, of other features",
-        stn.localization_fc(stn.localization_conv(x).flatten(1)).view(-1, 2, 3),
-    )
+    stn, x = networks.STN(3).eval(), noise(4, 3, 32, 32)
+    for note in ("", ", of other features"):
+        theta = stn.localization_fc(stn.localization_conv(x).flatten(1))
+        yield f"STN(3): theta, untrained{note}", theta.view(-1, 2, 3)
+        yield f"STN(3)(x), untrained{note}", stn(x)
+        fill(stn.localization_conv)
     last = [one for one in stn.modules() if isinstance(one, nn.Linear)][-1]
     yield "STN(3): its last layer is trained", all(one.requires_grad for one in last.parameters())

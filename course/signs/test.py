@@ -1,7 +1,5 @@
-"""
-en: Test a trained classifier: python test.py --ckpt_path checkpoints/bn --epoch 10
-zh: 测试训练好的分类器：python test.py --ckpt_path checkpoints/bn --epoch 10
-"""
+# en: Test a trained classifier: python test.py --ckpt_path checkpoints/bn --epoch 10
+# zh: 测试训练好的分类器：python test.py --ckpt_path checkpoints/bn --epoch 10
 
 import argparse
 import os
@@ -16,10 +14,8 @@ CONFIGS = ("in_channels", "num_classes", "use_batch_norm", "use_stn", "dropout_p
 
 
 def load_model(folder, epoch, device):
-    """
-    en: Return the network of a checkpoint, ready for evaluation.
-    zh: 返回检查点中的网络，已处于评估模式。
-    """
+    # en: Return the network of a checkpoint, ready for evaluation.
+    # zh: 返回检查点中的网络，已处于评估模式。
     path = os.path.join(folder, f"ckpt_epoch_{epoch}.pth")
     state = torch.load(path, map_location=device)
     model = Classifier(**{name: state["configs"][name] for name in CONFIGS})

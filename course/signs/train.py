@@ -1,7 +1,5 @@
-"""
-en: Train a classifier of traffic signs: python train.py --ckpt_path checkpoints/bn --bn
-zh: 训练交通标志分类器：python train.py --ckpt_path checkpoints/bn --bn
-"""
+# en: Train a classifier of traffic signs: python train.py --ckpt_path checkpoints/bn --bn
+# zh: 训练交通标志分类器：python train.py --ckpt_path checkpoints/bn --bn
 
 import argparse
 import os

@@ -1,7 +1,5 @@
-"""
-en: Try what you have written: python unit_test.py data_loader, python unit_test.py stn
-zh: 检查你写的代码：python unit_test.py data_loader，python unit_test.py stn
-"""
+# en: Try what you have written: python unit_test.py data_loader, python unit_test.py stn
+# zh: 检查你写的代码：python unit_test.py data_loader，python unit_test.py stn
 
 import os
 import sys

@@ -1,7 +1,5 @@
-"""
-en: Look into a network: python visualize.py --type filter --ckpt_path checkpoints/bn
-zh: 查看网络内部：python visualize.py --type filter --ckpt_path checkpoints/bn
-"""
+# en: Look into a network: python visualize.py --type filter --ckpt_path checkpoints/bn
+# zh: 查看网络内部：python visualize.py --type filter --ckpt_path checkpoints/bn
 
 import argparse
 import os
@@ -17,10 +15,8 @@ from test import load_model
 
 
 def show_grid(images, path, columns=8):
-    """
-    en: Show images (N, C, H, W), each stretched to [0, 1], and save them.
-    zh: 显示并保存图像 (N, C, H, W)，每张各自拉伸到 [0, 1]。
-    """
+    # en: Show images (N, C, H, W), each stretched to [0, 1], and save them.
+    # zh: 显示并保存图像 (N, C, H, W)，每张各自拉伸到 [0, 1]。
     os.makedirs(os.path.dirname(path), exist_ok=True)
     grid = make_grid(images, columns, normalize=True, scale_each=True)
     plt.figure(figsize=(8, 8))

@@ -1,7 +1,5 @@
-"""
-en: Attention over space and time, and saliency maps: fill in TODO 3.1 to 7.2.
-zh: 时空自注意力与显著性图：请完成 TODO 3.1 到 7.2。
-"""
+# en: Attention over space and time, and saliency maps: fill in TODO 3.1 to 7.2.
+# zh: 时空自注意力与显著性图：请完成 TODO 3.1 到 7.2。
 
 import sys
 
@@ -49,10 +47,8 @@ class NonLocalBlock(nn.Module):
 
 
 def saliency_map(model, X):
-    """
-    en: Return the saliency (1, H, W) of an image (1, 3, H, W) for its likeliest class.
-    zh: 返回图像 (1, 3, H, W) 对其最可能类别的显著性图 (1, H, W)。
-    """
+    # en: Return the saliency (1, H, W) of an image (1, 3, H, W) for its likeliest class.
+    # zh: 返回图像 (1, 3, H, W) 对其最可能类别的显著性图 (1, H, W)。
     X = X.clone().requires_grad_()
     output = model(X)
     score_max = output[0, output.argmax()]
