@@ -288,13 +288,12 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     Shape: (N, P, D), (N, P', D), (N, P', E) to (N, P, E).
     """
-    channels = value.shape[2]
-    width = -(-max(query.shape[2], channels) // 8) * 8
+    width = -(-max(query.shape[2], channels := value.shape[2]) // 8) * 8
     padded = [F.pad(x, (0, width - x.shape[2])).contiguous() for x in (query, key, value)]
     query, key, value = padded
     # On a CPU the backward pass has one thread for each head of each image. Queries need nothing of
-    # each other, so they are dealt out to as many heads as keep the threads busy.
-    # A graph that is exported is for any number of images.
+    # each other, so they are dealt out to as many heads as keep the threads busy; not in a graph
+    # that is exported, which is for any number of images.
     heads = 1
     if query.device.type == "cpu" and not torch.compiler.is_exporting():
         while heads * len(query) < torch.get_num_threads() and query.shape[1] % (2 * heads) == 0:
