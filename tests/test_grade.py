@@ -138,12 +138,13 @@ RIGHT = (
 )  # fmt: skip
 
 
+def tearDownModule():
+    GraderCase.sandbox.close()
+
+
 class GraderCase(ScriptCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.sandbox = Sandbox(*ASSIGNMENTS)
-        cls.addClassCleanup(cls.sandbox.close)
-        cls.references = {name: Reference(one) for name, one in ASSIGNMENTS.items()}
+    sandbox = Sandbox(*ASSIGNMENTS)  # one process, and what it has answered, for all
+    references = {name: Reference(one) for name, one in ASSIGNMENTS.items()}
 
     def submission(self, name: str, bodies: dict[str, str]) -> Submission:
         """Return the solved assignment with other code in some blanks."""
