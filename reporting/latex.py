@@ -72,6 +72,7 @@ PACKAGES = r"""\usepackage[margin=2.4cm]{geometry}
 \emergencystretch=3em
 """
 LEVELS = {2: "section", 3: "subsection", 4: "subsubsection"}
+DEEPEST = 4  # lists in one another
 LONG_TABLE = 20  # rows; one of more goes over several pages
 
 
@@ -143,7 +144,7 @@ def _long_table(table: Table) -> str:
     return "\n".join([r"{\small", _inside("longtable", *lines, options=f"{{{kinds}}}"), "}"])
 
 
-def _block(block: Block) -> str:
+def _block(block: Block, depth: int = 0) -> str:
     match block:
         case Heading(text, level):
             return rf"\{LEVELS.get(level, 'paragraph')}{{{_text(text)}}}"
@@ -151,9 +152,9 @@ def _block(block: Block) -> str:
             return _text(text)
         case Bullets(items, start):
             marks = ["" if start is None else f"[{start + k}.]" for k in range(len(items))]
-            texts = ("\n\n".join(map(_block, item)) for item in items)
+            texts = ("\n\n".join(_block(inner, depth + 1) for inner in item) for item in items)
             lines = (rf"  \item{mark} {text}" for mark, text in zip(marks, texts, strict=True))
-            return _inside("itemize", *lines)
+            return _inside("itemize" if depth < DEEPEST else "quote", *lines)
         case Words(_, blocks):
             return "\n\n".join(map(_block, blocks))
         case Code(text):

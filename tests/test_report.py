@@ -622,6 +622,13 @@ class BlockTest(unittest.TestCase):
         text = latex.to_latex([Heading("T", 1), *lists], "en")
         self.assertIn("\\item[3.] seven\n\neight\n  \\item[4.] nine", text)
 
+    def test_latex_of_lists_in_lists(self):
+        """LaTeX has four of them in one another: what is deeper has no mark."""
+        text = "".join("  " * depth + f"- word{depth}\n" for depth in range(6))
+        text = latex.to_latex([Heading("T", 1), *markdown.read(text)], "en")
+        self.assertEqual(text.count(r"\begin{itemize}"), 4)
+        self.assertEqual(text.count("word"), 6)
+
     def test_tables_as_others_write_them(self):
         """Rows of other lengths, no mark at the end; a line with marks alone is text."""
         (table,) = markdown.read("| a | b\n|---|:-:\n| c \\| d\n| e | f | g |\n")
@@ -792,6 +799,15 @@ class NotesTest(ReportCase):
         self.assertEqual(html_text.count('alt="w2'), 2)
         self.assertIn("学习率", tex)
         self.assertIn("[scheme=plain]{ctex}", tex)
+
+    def test_a_byte_order_mark(self):
+        """As editors on Windows write it: the first heading is one all the same."""
+        path = self.root / "notes.md"
+        path.write_text("\ufeff## A\n\nMine.\n", encoding="utf-8")
+        blocks = document.with_notes([Blank("A", "?")], path)
+        self.assertEqual(blocks[0], Heading("A", 3))
+        self.assertEqual(blocks[1].blocks, (Paragraph("Mine."),))
+        self.assertEqual(path.read_text("utf-8"), "\ufeff## A\n\nMine.\n")
 
     def test_pictures_are_as_small_as_a_page(self):
         self.test_nothing_is_lost()
