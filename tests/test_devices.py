@@ -249,7 +249,7 @@ class ChoiceTest(unittest.TestCase):
             ("cuda", "CUDA device", "cpu"), ("mps", "Apple GPU", "cpu"),
             ("cuda", "CUDA device", "mps", "mps"), ("mps", "Apple GPU", "cuda", "cuda"),
         ):  # fmt: skip
-            words = f"--device {kind}: no {name} is here; leave the flag out for {best}"
+            words = f"--device {kind}: this machine has no {name}; leave the flag out for {best}"
             with self.there(*others), self.assertRaisesRegex(LabError, words):
                 runtime.start(kind)
         ranks = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
