@@ -220,7 +220,7 @@ class Learner:
         """Go on with what `state` returned; the network holds its `model_state` already.
 
         Raises:
-            LabError: the state is of another optimizer.
+            LabError: the state is of another optimizer, or none.
         """
         resume_optimizer(self.optimizer, state, self.settings)
         if "raw_state" in state:  # then the network came here with the average
@@ -229,8 +229,11 @@ class Learner:
                 self.average.count = state["averaged"]
         if self.runtime.scales and "scaler" in state:
             own = dict(state["scaler"])
-            self.skipped.fill_(own.pop("skipped"))
-            self.scaler.load_state_dict(own)
+            try:
+                self.skipped.fill_(own.pop("skipped"))
+                self.scaler.load_state_dict(own)
+            except (LookupError, TypeError, RuntimeError) as error:
+                raise LabError("the checkpoint holds no state of fp16's scale") from error
 
     def finish(self) -> None:
         """Leave the network with the weights that are tested."""
@@ -573,8 +576,8 @@ def _epoch_line(row: dict[str, Any], ranks_by: str, epochs: int) -> str:
         if name.startswith("also_") and name.endswith(f"_{ranks_by}"):
             whence = name.removeprefix("also_").removesuffix(f"_{ranks_by}")
             measured += f", {whence} {as_text(value)}"
-    if row.get("skipped_steps"):
-        measured += f", {row['skipped_steps']} steps skipped (fp16)"
+    if skipped := row.get("skipped_steps"):
+        measured += f", {counted(skipped, 'steps')} skipped (fp16)"
     minutes, seconds = divmod(round(row["seconds"] * (epochs - row["epoch"])), 60)
     return (
         f"Epoch {row['epoch']:2d}/{epochs}: loss {row['loss']:.4f}{measured}, "

@@ -20,6 +20,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHARE, TIMED, TOGETHER = 2**15, 0.01, 2e-4
 LOOKED = 5.0  # seconds from one look to the next
 _looked = -LOOKED  # when
+NAMES = {"cuda": "CUDA device", "mps": "Apple GPU"}
 AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
 
@@ -122,7 +123,10 @@ def start(device: str | None, precision: str = "auto") -> Runtime:
     rank, world_size = process_rank()
     kind = device or best_device(world_size)
     if kind in AVAILABLE and not AVAILABLE[kind]():
-        raise LabError(f"--device {kind}: this machine has none; leave the flag out for the best")
+        name, best = NAMES[kind], best_device(world_size)
+        raise LabError(
+            f"--device {kind}: this machine has no {name}; leave the flag out for {best}"
+        )
     if kind == "mps" and world_size > 1:
         raise UsageError("--device mps serves one process: leave out torchrun, or the flag")
     local_rank = int(os.environ.get("LOCAL_RANK", 0)) if world_size > 1 else 0

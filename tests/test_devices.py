@@ -245,8 +245,12 @@ class ChoiceTest(unittest.TestCase):
             self.assertEqual(Runtime(torch.device("cpu"), dtype).precision, name)
 
     def test_where_it_is_not_there(self):
-        for kind in ("cuda", "mps"):
-            with self.there(), self.assertRaisesRegex(LabError, f"--device {kind}: .* has none"):
+        for kind, name, best, *others in (
+            ("cuda", "CUDA device", "cpu"), ("mps", "Apple GPU", "cpu"),
+            ("cuda", "CUDA device", "mps", "mps"), ("mps", "Apple GPU", "cuda", "cuda"),
+        ):  # fmt: skip
+            words = f"--device {kind}: this machine has no {name}; leave the flag out for {best}"
+            with self.there(*others), self.assertRaisesRegex(LabError, words):
                 runtime.start(kind)
         ranks = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
         with (

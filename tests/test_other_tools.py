@@ -443,7 +443,7 @@ class SaidBeforeTrainingTest(Folder):
         (self.root / "train" / "b.xml").unlink()
         done = self.train("voc")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("left out 1 boxes: 1 of the unknown class 'dog' (a.png)", done.stdout)
+        self.assertIn("left out 1 box: 1 of the unknown class 'dog' (a.png)", done.stdout)
 
     def test_difficult_boxes_alone(self):
         self.write({"train": ["c", "d"], "val": ["a"]}, difficult=("a",))

@@ -191,11 +191,20 @@ class RunTest(unittest.TestCase):
             rows = [[row["skipped_steps"] for row in state["history"]] for state in (one, other)]
             self.assertEqual(*rows)
             self.assertGreater(rows[0][0], 0)
-            self.assertIn(f", {rows[0][0]} steps skipped (fp16)", said.splitlines()[0])
+            words = f", {rows[0][0]} step{'s' * (rows[0][0] > 1)} skipped (fp16)"
+            self.assertIn(words, said.splitlines()[0])
             table = list(csv.DictReader((straight / "metrics.csv").open()))
             self.assertEqual([int(row["skipped_steps"]) for row in table], rows[0])
             # Measured in fp32 where fp16 cannot hold it.
             self.assertTrue(all(math.isfinite(row["val_loss"]) for row in one["history"]))
+
+    def test_a_scale_that_is_none(self):
+        learner = Learner(ClassificationObjective(), network(), self.settings, FP16)
+        state = learner.state()
+        for damaged in ({}, {"skipped": 0}, {"skipped": "many"}):
+            with self.assertRaisesRegex(LabError, "holds no state of fp16's scale"):
+                learner.load(state | {"scaler": damaged})
+        learner.load({name: value for name, value in state.items() if name != "scaler"})
 
     def test_of_other_precisions_nothing_is_skipped(self):
         learner = Learner(ClassificationObjective(), network(), self.settings, FP16.in_fp32)
