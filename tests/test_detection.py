@@ -678,7 +678,9 @@ class TestScripts(ScriptCase):
             (tested,) = re.findall(told, self.said[network])
             self.assertRegex(said, rf"sign ap50 +{tested}\n")
             self.assertTrue((folder / "precision_recall.jpg").is_file())
-            self.assertEqual(len(list((folder / "results").glob("*.jpg"))), 3)
+            self.assertEqual(len(list((folder / "results").glob("[0-9]*.jpg"))), 3)
+        mistakes = len(list((folder / "results").glob("mistake_*.jpg")))
+        self.assertIn(f"Saved {mistakes} mistakes in", said)
 
     def test_stops_and_goes_on_exactly(self):
         """Stopped within the second epoch, it comes to the same weights, bit by bit."""

@@ -1,5 +1,6 @@
 """From flags to a detector that is to be trained on pictures with boxes."""
 
+from lab.console import counted
 from lab.registry import new_config
 from lab.runtime import Runtime
 from tasks import Job, State, TrainFlags
@@ -33,6 +34,6 @@ def prepare(
 
     coco = (name, "COCO")
     start = start_network(NETWORKS, name, config, flags, resumed, weights, coco, classes)
-    subject = f"pictures, {len(classes)} classes of boxes, from {root}"
+    subject = f"pictures, {counted(len(classes), 'classes')} of boxes, from {root}"
     objective, kept = DetectionObjective(classes), {"freeze": own.freeze}
     return start.job(objective, loaders, subject, own.dataset, root, flags=kept, longest=longest)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lab.console import LabError
+from lab.console import LabError, counted
 from lab.registry import new_config
 from lab.runtime import Runtime
 from tasks import Job, State, TrainFlags
@@ -43,7 +43,7 @@ def prepare(
 
     imagenet = (BODY, "ImageNet")
     start = start_network(NETWORKS, name, config, flags, resumed, weights, imagenet, classes)
-    subject = f"pictures, {len(classes)} classes of pixels, from {root}"
+    subject = f"pictures, {counted(len(classes), 'classes')} of pixels, from {root}"
     objective = SegmentationObjective(classes, of_classes)
     kept = {"class_weights": own.class_weights, "coarse": coarse, "freeze": own.freeze}
     own_facts = {"flags": kept, "class_weights": of_classes, "longest": longest}

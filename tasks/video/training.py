@@ -5,6 +5,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from lab.console import counted
 from lab.image_folder import check_classes
 from lab.registry import new_config
 from lab.runtime import Runtime
@@ -43,6 +44,6 @@ def prepare(
     width = own.width or default_width(name, len(classes), frames)
     config = config_for(num_classes=len(classes), width=width)
     start = start_network(NETWORKS, name, config, flags, resumed, weights, classes=classes)
-    subject = f"clips of {frames} frames, {len(classes)} classes, from {root}"
+    subject = f"clips of {frames} frames, {counted(len(classes), 'classes')}, from {root}"
     kept = {"stride": own.stride, "freeze": own.freeze}
     return start.job(VideoObjective(), loaders, subject, own.dataset, root, flags=kept)
