@@ -316,6 +316,12 @@ class Task:
         """
         return self.room("training").prepare(flags, runtime, resumed, weights)
 
+    def find_rate(self, job: Job, flags: TrainFlags, runtime: Runtime) -> None:
+        """Try rising rates on what is to be trained, and say which one to take."""
+        from lab.range_test import find_rate
+
+        find_rate(job, flags.settings, runtime, flags.ckpt_path)
+
     def publish_curves(self, run: Run, ranks_by: str) -> None:
         """Draw the curves of the epochs of a run that are done."""
         if run.writes and run.history:

@@ -11,11 +11,10 @@ import tasks
 from lab import checkpoint, engine
 from lab.batches import fingerprint
 from lab.checkpoint import finished_epochs, resume_point
-from lab.console import LabError, UsageError, as_text, command, keep_log, say
+from lab.console import LabError, UsageError, as_text, command, keep_log, process_rank, say
 from lab.engine import Learner
 from lab.flags import plain_name
 from lab.folders import located, stored
-from lab.range_test import find_rate
 from lab.run import Run, has_ended
 from lab.runtime import Runtime, start
 from tasks import Job, StartFlags, State, Task, TrainFlags
@@ -105,6 +104,8 @@ def check(task: Task, flags: TrainFlags) -> None:
         raise UsageError(f"--also_validate is of no use to --task {task.name}")
     if flags.find_lr and (flags.overfit_batch or flags.resume):
         raise UsageError("--find_lr begins anew: leave out --overfit_batch and --resume")
+    if flags.find_lr and process_rank()[1] > 1:
+        raise UsageError("--find_lr is for one process: leave out torchrun")
 
 
 def others_beside(
@@ -167,7 +168,7 @@ def train(
             engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
         return None
     if flags.find_lr:
-        find_rate(job, settings, runtime, flags.ckpt_path)
+        task.find_rate(job, flags, runtime)
         return None
     beside, kept = others_beside(task, flags, job, runtime)
     data = {mode: fingerprint(loader.dataset) for mode, loader in job.loaders.items()}
