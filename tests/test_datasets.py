@@ -239,12 +239,15 @@ class SplitTest(TemporaryFolder):
                 for folder in (own, Path("data"), self.root / "link", Path("other/../data")):
                     SOURCES["signs"].prepare(folder)
             self.assertEqual(drawn.call_count, 4)
-            (own / "val").mkdir()
-            with self.assertRaisesRegex(LabError, "holds val but no train/"):
-                SOURCES["signs"].prepare(own)
             (own / "train").mkdir()
             SOURCES["signs"].prepare(own)
             self.assertEqual(drawn.call_count, 4)
+        (own / "train").rename(own / "val")
+        with (
+            mock.patch("world.missing.DATA_ROOT", own),
+            self.assertRaisesRegex(LabError, "holds val but no train/"),
+        ):
+            SOURCES["signs"].prepare(own)
 
     def test_what_a_checkpoint_was_trained_on(self):
         """The test split is found from its own data set's name and folder, or from one given."""
@@ -265,7 +268,7 @@ class SplitTest(TemporaryFolder):
         self.assertEqual(len(loader.dataset), 6)
         for wrong, words in (
             ({"data_root": "gone"}, "no data folder .*gone"),
-            ({"dataset": "video"}, "unknown data set 'video'; there are signs, mnist"),
+            ({"dataset": "video"}, "unknown data set 'video'; there are signs, signs43, mnist"),
             ({"data_root": str(data), "class_names": ["blue"]}, "adds green, red"),
             ({"data_root": str(data), "configs": {"num_classes": 4}}, "has 3 classes"),
         ):
