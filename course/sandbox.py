@@ -90,7 +90,7 @@ def fork_job(job: dict[str, Any], probes: dict[str, ModuleType]) -> dict[str, An
             os._exit(0)
     end, deadline, killed = 0, time.monotonic() + 3 * job["seconds"], False
     while True:
-        done, end = os.waitpid(pid, os.WNOHANG)
+        done, end, used = os.wait4(pid, os.WNOHANG)
         if done:
             break
         if time.monotonic() > deadline and not killed:
@@ -100,7 +100,10 @@ def fork_job(job: dict[str, Any], probes: dict[str, ModuleType]) -> dict[str, An
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # what it has left running
     ended = Path(job["folder"]) / "ended.json"
-    if killed or (os.WIFSIGNALED(end) and os.WTERMSIG(end) == signal.SIGXCPU):
+    # The first process of its own world hears of the limit by its second signal alone.
+    spent = used.ru_utime + used.ru_stime >= job["seconds"]
+    by_limit = os.WIFSIGNALED(end) and os.WTERMSIG(end) in (signal.SIGXCPU, signal.SIGKILL)
+    if killed or (by_limit and spent):
         return {"end": "time"}
     if os.WIFSIGNALED(end):
         return {"end": "killed", "message": signal.Signals(os.WTERMSIG(end)).name}

@@ -110,8 +110,8 @@ class NameTest(unittest.TestCase):
 
     def test_asked_for(self):
         """Those alone that differ from their defaults."""
-        flags = ViewFlags(type="class", target=["no entry", "3"], layer_idx=0, lr=0.5)
-        asked = asked_for(flags, "target", "layer_idx", "lr", "seed")
+        flags = ViewFlags(type="class", target=["no entry", "3"], steps=None, lr=0.5)
+        asked = asked_for(flags, "target", "steps", "lr", "seed")
         self.assertEqual(asked, {"target": ["no entry", "3"], "lr": 0.5})
         self.assertEqual(as_name(asked), "_target_no_entry_3_lr_0.5")
         self.assertEqual(as_words(asked), "--target 'no entry' 3 --lr 0.5")
