@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,7 +158,8 @@ class Sandbox:
 def read_pairs(path: Path) -> list[list[Any]]:
     """Read what a probe has saved; whatever else a submission may have put there is nothing."""
     try:
-        pairs = torch.load(path, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of sparse tensors, which are refused below
+            pairs = torch.load(path, weights_only=True)
         good = all(isinstance(one[0], str) and is_plain(one[1]) for one in pairs)
     except Exception:  # of what is no such file, anything
         return []

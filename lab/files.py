@@ -74,7 +74,7 @@ def alone(folder: Path, what: str, instead: str | None = None) -> Iterator[None]
         lock.release()
 
 
-def read_text(path: Path, errors: str = "strict") -> str:
+def read_text(path: Path, errors: str = "strict", utf16: bool = True) -> str:
     r"""Read a text file, with a byte order mark or without; every line ends in \n.
 
     Notepad and spreadsheets put the mark before UTF-8, PowerShell writes UTF-16. Read as plain
@@ -82,13 +82,14 @@ def read_text(path: Path, errors: str = "strict") -> str:
 
     Args:
         errors: of bytes that are no UTF-8; "surrogateescape" where they may name files.
+        utf16: take such a file as well; not where UTF-8 is added to it.
 
     Raises:
         LabError: it cannot be read, or is no such text.
     """
     with attempt(f"read {path}"):
         body = path.read_bytes()
-    wide = body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    wide = utf16 and body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = body.decode("utf-16") if wide else body.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:

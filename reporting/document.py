@@ -83,7 +83,7 @@ def with_notes(blocks: Sequence[Block], path: Path) -> list[Block]:
     Raises:
         LabError: the file is no text.
     """
-    text = read_text(path) if path.is_file() else ""
+    text = read_text(path, utf16=False) if path.is_file() else ""
     titles = [block.title for block in blocks if isinstance(block, Blank)]
     notes: dict[str, str] = {}
     for title, words in markdown.sections(text, titles):
