@@ -226,7 +226,7 @@ class BadInputTest(ScriptTest):
     def test_device(self):
         if torch.cuda.is_available():
             self.skipTest("this machine has a CUDA device")
-        self.assert_refused(self.train("--device", "cuda"), 1, "--device cuda", "has none")
+        self.assert_refused(self.train("--device", "cuda"), 1, "no CUDA device", "for cpu")
 
     def test_data_folder(self):
         """A missing folder, no train/, an empty class, differing classes."""
