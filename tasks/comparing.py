@@ -119,7 +119,9 @@ def table(runs: Mapping[str, Compared], ranks_by: str) -> list[str]:
     keys = {key: None for run in runs.values() for row in run.history for key in row
             if ranks_by and key.startswith("also_") and key.endswith(f"_{ranks_by}")}  # fmt: skip
     others = [key.removesuffix(f"_{ranks_by}").replace("_", " ") for key in keys]
-    columns = ("best epoch", f"validation {ranks_by}", f"test {ranks_by}", *others)
+    columns = ("epochs", "training loss")
+    if ranks_by:
+        columns = ("best epoch", f"validation {ranks_by}", f"test {ranks_by}", *others)
     rows = []
     for name, run in runs.items():
         last = run.history[-1]
