@@ -264,9 +264,16 @@ def paint(
 
 
 def painter_of(pipeline: StableDiffusionPipeline, kind: type[Guided]) -> Any:
-    """Return what paints with a pipeline's networks."""
-    with warnings.catch_warnings(action="ignore"):
-        return prepared(kind(**pipeline.components, requires_safety_checker=False))
+    """Return what paints with a pipeline's networks.
+
+    Raises:
+        LabError: the library takes them from words alone, say of pictures that are no squares.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return prepared(kind(**pipeline.components, requires_safety_checker=False))
+    except (TypeError, ValueError) as error:
+        raise LabError(f"this model cannot be used so: {error}") from error
 
 
 def with_course(
