@@ -21,7 +21,7 @@ from lab.images import Preprocess
 from lab.pictures import Picture
 from lab.runtime import Runtime
 from looking import insight
-from networks import Classifier, NonLocalBlock, warp
+from networks import STN, Classifier, NonLocalBlock, warp
 from tasks import ViewFlags
 from tasks.classification import TASK, views
 from tasks.classification.subject import Subject
@@ -206,6 +206,17 @@ class ViewTest(unittest.TestCase):
             frame, corner = above.marks
             np.testing.assert_allclose(frame.points, frames[index] + margin, atol=1e-3)
             np.testing.assert_allclose(corner.points, frame.points[:1])
+
+    def test_the_margin_of_frames(self):
+        """As wide as frames reach beyond the image; a pixel at least, half its side at most."""
+        for scale, margin in ((0.5, 1), (1.5, 8), (9.0, 16)):
+            theta = torch.tensor([[scale, 0, 0], [0, scale, 0]])
+            looking = mock.patch.object(
+                STN, "localize", lambda _, x, own=theta: own.expand(len(x), 2, 3)
+            )
+            with looking:
+                (picture,) = self.view("stn")
+            self.assertEqual(picture.parts[0].tiles[0][0].image.shape[:2], (32 + 2 * margin,) * 2)
 
     def shown(self, tiles, side: int) -> list[int]:
         """Return which test images tiles show in their middle."""
