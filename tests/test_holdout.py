@@ -26,6 +26,10 @@ class HeldOutTest(unittest.TestCase):
             [self.indices(held, part) for part in (1, 2)], [[3, 28, 29, 32], [17, 19, 25, 31]]
         )
 
+    def test_as_many_groups_as_labels(self):
+        with self.assertRaises(ValueError):
+            held_out([0] * 3, "ab", 0.5)
+
     def test_one_of_a_class_stays(self):
         self.assertEqual(held_out([0, 0, 1], "aab", 0.9).tolist(), [0, 0, 0])
         self.assertEqual(sum(held_out([0] * 4, range(4), 0.99)), 3)
