@@ -702,8 +702,8 @@ class TestScripts(ScriptCase):
     @mock.patch("tasks.detection.views.TIMED_REGIONS", 4)  # of 2,000, for the sake of time
     def test_views(self):
         for network, kinds in {
-            "tiny_ssd": ("boxes", "anchors", "regions"),
-            "center_net": ("boxes", "regions"),
+            "tiny_ssd": ("boxes", "anchors", "regions", "cam"),
+            "center_net": ("boxes", "regions", "cam"),
         }.items():
             for kind in kinds:
                 with self.subTest(network=network, kind=kind):

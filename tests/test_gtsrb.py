@@ -39,6 +39,7 @@ class GtsrbTest(ScriptCase):
                     name = f"{track:05d}_{frame:05d}.ppm"
                     name = f"{label:05d}_{track:05d}_{frame:05d}.png" if kaggle else name
                     Image.new("RGB", (30, 30), (label, track, frame)).save(folder / name)
+            (folder / f"._{name}").write_bytes(b"of a Mac")
             if not kaggle:
                 (folder / f"GT-{label:05d}.csv").write_text("Filename;ClassId\n")
             name = f"{label:05d}.{'png' if kaggle else 'ppm'}"

@@ -519,7 +519,7 @@ class ScriptTest(ScriptCase):
         self.assertTrue((folder / "labelled_000_photo.jpg").is_file())
 
     def test_views(self):
-        for network, kinds in {"res_unet": ["masks"], "fcn_32s": ["upsampling"]}.items():
+        for network, kinds in {"res_unet": ["masks", "cam"], "fcn_32s": ["upsampling"]}.items():
             for kind in kinds:
                 with self.subTest(network=network, kind=kind):
                     seen = self.base / "seen" / network

@@ -164,9 +164,8 @@ def multibox_detection(
         kept = nms(boxes, confidence, nms_threshold)
         gone = torch.ones_like(kind, dtype=torch.bool)
         gone[kept] = False
-        kind[gone] = NO_BOX
         is_background = confidence < pos_threshold
-        kind[is_background] = NO_BOX
+        kind = kind.masked_fill(gone | is_background, NO_BOX)
         confidence = torch.where(is_background, 1 - confidence, confidence)
         rows = torch.cat((kind[:, None], confidence[:, None], boxes), 1)
         detections.append(rows[torch.cat((kept, gone.nonzero().flatten()))])

@@ -115,7 +115,7 @@ def view_cam(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     classes, network, rows = trained.classes, fold(trained.network).requires_grad_(False), []
     wanted = class_index(flags.target[0], classes) if flags.target else None
     layers = spatial_layers(network)
-    for picture, _, name in chosen_pictures(flags, trained, longest=LONGEST):
+    for picture, _, name in chosen_pictures(flags, trained, otherwise=LONGEST):
         images = as_input(picture).to(trained.runtime.device)
         predicted = network.segment(images)[0].argmax(0)  # (H, W)
         label = int(predicted.flatten().mode().values) if wanted is None else wanted
