@@ -10,12 +10,14 @@ answers come out. It is checked against PyTorch before it is called done.
 """
 
 from lab.console import run
-from lab.flags import parse_flags
-from tasks import ExportFlags
+from lab.flags import Parser, add_flags
+from tasks import ExportFlags, read_run
 
 
 def main() -> None:
-    flags = parse_flags(ExportFlags, __doc__)
+    parser = Parser(__doc__)
+    add_flags(parser, ExportFlags)
+    flags = read_run(parser, ExportFlags)
 
     from tasks.exporting import export
 

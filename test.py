@@ -7,18 +7,15 @@ python test.py --image photo.jpg FOLDER        # what it makes of your own
 python test.py --ckpt_path checkpoints/street --read checkpoints/default    # signs found, then read
 """
 
-import tasks
 from lab.console import run
-from lab.flags import Parser, add_flags, read_flags
-from tasks import TestFlags
+from lab.flags import Parser, add_flags
+from tasks import TestFlags, read_run
 
 
 def main() -> None:
     parser = Parser(__doc__)
     add_flags(parser, TestFlags)
-    task = read_flags(parser.parse_args(), TestFlags).task
-    parser.set_defaults(ckpt_path=tasks.folder_of(task or tasks.DEFAULT))
-    flags = read_flags(parser.parse_args(), TestFlags)
+    flags = read_run(parser, TestFlags)
 
     from lab.drawing import show_figures
     from tasks.testing import test

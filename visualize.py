@@ -19,7 +19,7 @@ that suit any network, and their sources, are in `looking/`.
 
 import tasks
 from lab.console import UsageError, run
-from lab.flags import Parser, add_flags, read_flags
+from lab.flags import Parser, add_flags
 from tasks import ViewFlags
 
 
@@ -37,6 +37,11 @@ def make_parser() -> Parser:
     return parser
 
 
+def task_meant(flags: ViewFlags) -> str:
+    """Return the task that is named, or else the first one that has the view."""
+    return flags.task or next(n for n in tasks.TASKS if flags.type in tasks.load(n).views)
+
+
 def check(flags: ViewFlags) -> None:
     """Raise a UsageError for flags that exclude each other."""
     if flags.model is None and flags.weights is not None:
@@ -49,10 +54,7 @@ def check(flags: ViewFlags) -> None:
 
 def main() -> None:
     parser = make_parser()
-    asked = read_flags(parser.parse_args(), ViewFlags)
-    task = asked.task or next(n for n in tasks.TASKS if asked.type in tasks.load(n).views)
-    parser.set_defaults(ckpt_path=tasks.folder_of(task))
-    flags = read_flags(parser.parse_args(), ViewFlags)
+    flags = tasks.read_run(parser, ViewFlags, task_meant)
     check(flags)
 
     from lab.drawing import show_figures

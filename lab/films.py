@@ -1,7 +1,7 @@
 """Films: videos, decoded by PyAV, and folders of frames; in, and annotated out.
 
 for image in frames_of(Path("drive.mp4")): ...
-annotate(Path("drive.mp4"), Path("out.mp4"), mark, time.perf_counter())
+annotate(Path("drive.mp4"), Path("out.mp4"), mark)
 """
 
 import time
@@ -142,13 +142,14 @@ def length_and_rate(path: Path) -> tuple[int | None, Fraction]:
 
 
 def annotate(
-    path: Path, target: Path, mark: Callable[[np.ndarray, int], np.ndarray], began: float
-) -> int:
+    path: Path, target: Path, mark: Callable[[np.ndarray, int], np.ndarray],
+    began: float | None = None,
+) -> int:  # fmt: skip
     """Write a film whose frames are marked; it appears under its name when it is whole.
 
     Args:
         mark: from a frame, uint8 (H, W, 3), and its number, from 0, to one of the same shape.
-        began: when, by time.perf_counter, the work on it did, for the rate that is said.
+        began: when, by time.perf_counter, the work on it did, for the rate said; now if None.
 
     Returns:
         The number of frames.
@@ -157,7 +158,7 @@ def annotate(
         LabError: it cannot be read or written, or has no frame.
     """
     partial = target.with_name(f".{target.name}.partial.mp4")
-    count = 0
+    began, count = began or time.perf_counter(), 0
     try:
         with attempt(f"write {target}"):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -187,6 +188,11 @@ def annotate(
     seconds = time.perf_counter() - began
     say(f"Saved {target}: {count:,} frames, {count / seconds:.1f} a second")
     return count
+
+
+def film_name(number: int, path: Path) -> str:
+    """Return the name of an annotated film: of two that are called alike, neither is lost."""
+    return f"film_{number:03d}_{path.stem[:60]}.mp4"
 
 
 def films_and_pictures(sources: list[str], folders: bool) -> tuple[list[Path], list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from lab import checkpoint
 from lab.console import LabError
 from lab.files import read_text
+from lab.run import read_sessions
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def read(folder: Path) -> RunFiles | None:
     try:
         rows = _rows(folder / "metrics.csv")
         history = [{name: float(value) for name, value in row.items() if value} for row in rows]
-        sessions = json.loads(read_text(folder / "run.json"))
+        if (sessions := read_sessions(folder)) is None:
+            raise ValueError("run.json does not say how it was made")
         tested = json.loads(read_text(test)) if test.is_file() else None
         rows = _rows(folder / "predictions.csv")
         predictions = [(row["label"], row["prediction"]) for row in rows]
@@ -70,7 +72,5 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def command_of(folder: Path) -> str:
     """Return the command that began a run, also one without a finished epoch; empty if unknown."""
-    try:
-        return json.loads(read_text(folder / "run.json"))[0]["command"]
-    except (LabError, ValueError, KeyError, IndexError, TypeError):
-        return ""
+    sessions = read_sessions(folder)
+    return str(sessions[0].get("command", "")) if sessions else ""

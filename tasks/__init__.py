@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab import flags
 from lab.console import LabError, UsageError
-from lab.flags import flag, natural, positive_float, positive_int
+from lab.flags import Parser, Record, flag, natural, positive_float, positive_int, read_flags
 from lab.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -109,21 +109,24 @@ class TrainFlags:
     own: Any = None
 
 
-def run_task() -> Any:
-    """Declare `--task` of a script that takes the task from the run."""
-    return flag(None, TASKS, "take the run in its folder, checkpoints/TASK (default: the signs')")
+@dataclass(frozen=True)
+class RunFlags:
+    """Which run a script looks at, and which epoch of it."""
+
+    task: str | None = flag(
+        None, TASKS, "take the run in its folder, checkpoints/TASK (default: the signs')"
+    )
+    ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
+    epoch: int | str | None = flags.epoch()
 
 
 @dataclass(frozen=True)
-class TestFlags:
+class TestFlags(RunFlags):
     """What test.py is asked for."""
 
-    task: str | None = run_task()
-    ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
     device: str | None = flags.device()
     data_root: Path | None = flags.data_root(flags.OWN_DATA)
     no_show: bool = flags.no_show()
-    epoch: int | str | None = flags.epoch()
     precision: str | None = flags.precision()
     batch_size: int = flag(256, positive_int, "images a step")
     save: bool = flag(
@@ -148,15 +151,12 @@ class TestFlags:
 
 
 @dataclass(frozen=True)
-class ViewFlags:
+class ViewFlags(RunFlags):
     """What visualize.py is asked for; `type` names the view."""
 
-    task: str | None = run_task()
-    ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
     device: str | None = flags.device()
     data_root: Path | None = flags.data_root(flags.OWN_DATA)
     no_show: bool = flags.no_show()
-    epoch: int | str | None = flags.epoch()
     type: str = "filter"  # its flag names the views of all tasks: see visualize.py
     model: str | None = flag(
         None, str, "a published network instead of --ckpt_path", metavar="NAME"
@@ -193,11 +193,9 @@ class CompareFlags:
 
 
 @dataclass(frozen=True)
-class ExportFlags:
+class ExportFlags(RunFlags):
     """What export.py is asked for."""
 
-    ckpt_path: Path = flags.ckpt_path("folder of the run's checkpoints")
-    epoch: int | str | None = flags.epoch()
     format: str = flag("onnx", ("onnx", "torch"), "onnx, or torch: what torch.export.load reads")
     half: bool = flag(
         False, bool, "weights of 16 bits: half the file; computed with in 32", undone=False
@@ -405,6 +403,21 @@ FLAGS = TrainFlags()
 def folder_of(task: str) -> Path:
     """Return the folder of a task's runs where none is named: they do not train over each other."""
     return flags.CKPT_PATH if task == DEFAULT else flags.CKPT_PATH.with_name(task)
+
+
+def read_run(
+    parser: Parser, record: type[Record], task_of: Callable[[Record], str | None] | None = None
+) -> Record:
+    """Return what the command line says; the folder that is not named is that of the task's runs.
+
+    Args:
+        record: of `RunFlags`.
+        task_of: says of the flags which task is meant; None for what `--task` names.
+    """
+    asked = read_flags(parser.parse_args(), record)
+    task = asked.task if task_of is None else task_of(asked)
+    parser.set_defaults(ckpt_path=folder_of(task or DEFAULT))
+    return read_flags(parser.parse_args(), record)
 
 
 def load(name: str) -> Task:

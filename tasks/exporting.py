@@ -25,14 +25,13 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lab import checkpoint
 from lab.console import LabError, say
 from lab.fetching import given_images
 from lab.files import attempt
 from lab.images import Preprocess
 from lab.run import commit
 from tasks import ExportFlags
-from tasks.trained import Trained, load_trained
+from tasks.trained import Trained, load_run
 
 OPSET = 20
 FORMATS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}  # what each needs
@@ -140,8 +139,7 @@ def export(flags: ExportFlags) -> None:
             f"--format {flags.format} needs {' and '.join(missing)}: pip install "
             f"{' '.join(missing)} (--format torch needs nothing more)"
         )
-    path = checkpoint.find(flags.ckpt_path, flags.epoch)
-    trained = load_trained(path, "cpu", "fp32")
+    trained = load_run(flags, "cpu", "fp32", flags.task)
     folder = flags.ckpt_path / "export"
     known = {name: json.dumps(value) for name, value in metadata(trained).items()}
     pictures = list(trial_pictures(flags.image))

@@ -37,34 +37,31 @@ def places(root: Path, mode: str) -> Iterator[tuple[Path, Path]]:
 
     A folder without any split is all train.
     """
-    split, pictures, notes = split_folder(root, mode), _inner(root, PICTURES), _inner(root, NOTES)
+    split, notes = split_folder(root, mode), folders_in(root, NOTES)
     if split is not None:
         yield from _sides(split)
-    for folder in pictures:
+    for folder in folders_in(root, PICTURES):
         if (own := split_folder(folder, mode)) is not None:
             yield from ((own, split_folder(labels, mode) or labels) for labels in notes)
             yield own, own
     if split is not None:
         yield from ((split, split_folder(labels, mode) or labels) for labels in notes)
         beside = [f"{split.name.lower()}{mark}{name}" for mark in ("_", "-") for name in NOTES]
-        yield from ((split, labels) for labels in _inner(root, beside))
+        yield from ((split, labels) for labels in folders_in(root, beside))
     if mode == "train" and not has_splits(root):
         yield from _sides(root)
 
 
 def has_splits(root: Path) -> bool:
     """True where a folder, or one of its folders of pictures, holds that of some split."""
-    return any(split_folder(p, mode) for p in (root, *_inner(root, PICTURES)) for mode in SPLITS)
+    folders = (root, *folders_in(root, PICTURES))
+    return any(split_folder(folder, mode) for folder in folders for mode in SPLITS)
 
 
 def _sides(folder: Path) -> Iterator[tuple[Path, Path]]:
-    for pictures in (*_inner(folder, PICTURES), folder):
-        yield from ((pictures, notes) for notes in _inner(folder, NOTES))
+    for pictures in (*folders_in(folder, PICTURES), folder):
+        yield from ((pictures, notes) for notes in folders_in(folder, NOTES))
         yield pictures, pictures
-
-
-def _inner(folder: Path, names: Sequence[str]) -> list[Path]:
-    return folders_in(folder, names)
 
 
 def every_file(folder: Path, endings: Sequence[str], deep: bool = True) -> list[Path]:

@@ -20,7 +20,7 @@ def test(flags: TestFlags) -> None:
     Raises:
         UsageError: a flag has no use for the checkpoint's task.
     """
-    trained = load_run(flags, flags.precision, flags.task)
+    trained = load_run(flags, flags.device, flags.precision, flags.task)
     path, task, runtime = trained.path, trained.task, trained.runtime
     if flags.read is not None and not task.reads:
         raise UsageError(f"--read is for another task than that of {path}")

@@ -12,7 +12,7 @@ from lab.console import LabError, UsageError, command
 from lab.objective import Objective
 from lab.run import read_sessions
 from lab.runtime import Runtime, place, start_as
-from tasks import DEFAULT, Task, TestFlags, ViewFlags, task_of
+from tasks import DEFAULT, RunFlags, Task, task_of
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class Trained:
         return tuple(map(str, names or range(self.state["configs"]["num_classes"])))
 
 
-def load_run(flags: TestFlags | ViewFlags, precision: str | None, task: str | None) -> Trained:
-    """Load the network that flags name, in a precision as of `load_trained`.
+def load_run(
+    flags: RunFlags, device: str | None, precision: str | None, task: str | None
+) -> Trained:
+    """Load the network that flags name; device and precision as of `load_trained`.
 
     Args:
         task: of the run that is meant; None for any.
@@ -53,7 +55,7 @@ def load_run(flags: TestFlags | ViewFlags, precision: str | None, task: str | No
     folder = flags.ckpt_path
     if not checkpoint.epochs(folder):
         raise LabError(f"no checkpoints in {folder}; {another_run(task, folder)}")
-    trained = load_trained(checkpoint.find(folder, flags.epoch), flags.device, precision)
+    trained = load_trained(checkpoint.find(folder, flags.epoch), device, precision)
     if flags.task not in (None, trained.task.name):
         kind = f"{trained.path} is of --task {trained.task.name}"
         raise UsageError(f"{kind}; {another_run(flags.task, folder)}")

@@ -24,7 +24,7 @@ def view(flags: ViewFlags) -> None:
     trained, task = None, tasks.load(tasks.DEFAULT)
     owner = next(name for name in tasks.TASKS if flags.type in tasks.load(name).views)
     if flags.model is None:
-        trained = load_run(flags, "fp32", flags.task or owner)
+        trained = load_run(flags, flags.device, "fp32", flags.task or owner)
         task = trained.task
     elif flags.type not in task.views:  # a published network of another task, or of torchvision's
         every = map(tasks.load, tasks.TASKS)

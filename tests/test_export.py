@@ -247,6 +247,19 @@ class FileTest(RunCase):
             done = script_here("export.py", "--ckpt_path", self.folder / "none")
         self.assert_refused(done, 1, "pip install onnx onnxscript onnxruntime", "--format torch")
 
+    def test_a_run_of_another_kind(self):
+        """The run that there is is named, as by the other scripts; nothing is written."""
+        run = save_run(self.folder, "classification", "classifier")
+        there = "is of --task classification; train one: python train.py --task video"
+        for flags, code, words in (
+            (("--task", "video", "--ckpt_path", run), 2, there),
+            (("--ckpt_path", run.with_name("none")), 1, "no checkpoints in"),
+            (("--task", "style"), 1, "no checkpoints in checkpoints/style"),
+        ):
+            done = script_here("export.py", *flags, "--format", "torch")
+            self.assert_refused(done, code, words)
+        self.assertFalse((run / "export").exists())
+
     def test_wrong_answers_are_not_kept(self):
         """Neither under its name nor another; what was there before stays."""
         run = save_run(self.folder, "classification", "classifier")

@@ -103,8 +103,8 @@ class FilmTest(unittest.TestCase):
 
     def test_annotated(self):
         """Each frame has the one name that its whole track says, and the box where it is."""
-        annotate_film(self.frames, self.search, ("stop", "go"), self.folder)
-        marked = [np.array(frame) for frame in films.frames_of(self.folder / "film_drive.mp4")]
+        annotate_film(self.frames, self.search, ("stop", "go"), self.folder / "film.mp4")
+        marked = [np.array(frame) for frame in films.frames_of(self.folder / "film.mp4")]
         self.assertEqual(len(marked), 8)
         for t, frame in enumerate(marked):
             edge = frame[30, max(0, 8 * t - 1) : 8 * t + 2].astype(int)

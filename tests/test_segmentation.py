@@ -19,6 +19,7 @@ from sklearn.metrics import f1_score, jaccard_score
 from torch import nn
 
 from lab import checkpoint, engine
+from lab.films import frames_of
 from lab.optimizers import Muon
 from lab.registry import Design, build, new_config
 from lab.runtime import Runtime
@@ -517,6 +518,20 @@ class ScriptTest(ScriptCase):
         said = self.report("--ckpt_path", folder, "--image", path)
         self.assertRegex(said, r"photo\.png  kind \d [\d.]+%")
         self.assertTrue((folder / "labelled_000_photo.jpg").is_file())
+
+    def test_films_called_alike(self):
+        """Folders of frames, each a film of its own, of as many frames and of their size."""
+        folder, places = self.base / "res_unet", [self.base / place / "drive" for place in "ab"]
+        for place, count in zip(places, (2, 3), strict=True):
+            for index in range(count):
+                save(place / f"frame{index}.png", np.full((33, 48, 3), 40 * index))
+        done = script_here("test.py", "--ckpt_path", folder, "--image", *places, "--film")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for number, count in enumerate((2, 3)):
+            path = folder / f"film_{number:03d}_drive.mp4"
+            self.assertIn(f"Saved {path}: {count} frames", done.stdout)
+            frames = list(frames_of(path))
+            self.assertEqual([frame.size for frame in frames], [(48, 34)] * count)
 
     def test_views(self):
         for network, kinds in {"res_unet": ["masks", "cam"], "fcn_32s": ["upsampling"]}.items():

@@ -13,7 +13,7 @@ from lab.console import LabError
 from lab.files import read_text
 from lab.folders import NOTES, PICTURES, SPLITS, folders_in, split_folder
 from tasks.detection.annotations import Annotated, Box, Listing, flag_of, numbers, reading, size_of
-from tasks.layouts import PICTURE_ENDINGS, every_file, kind_of_json, located, names_of
+from tasks.layouts import PICTURE_ENDINGS, every_file, kind_of, located, names_of
 from world.faces import FACES
 
 SIGNS = tuple(FACES)  # in the order of the benchmark's 43 classes
@@ -140,13 +140,13 @@ def find_file(root: Path, mode: str) -> Path | None:
     if len(own) == 1 and own[0].name.lower().startswith(OWN_NAMES):
         return own[0]  # a large file is not read twice
     if 1 < len(own) <= MOST_FILES:
-        own = [path for path in own if _kind(path) == "coco"]
-    elif len(own) > MOST_FILES and _kind(own[0]) != "coco":
+        own = [path for path in own if kind_of(path) == "coco"]
+    elif len(own) > MOST_FILES and kind_of(own[0]) != "coco":
         return None
     if len(own) > 1:
         several = ", ".join(str(path.relative_to(root)) for path in own[:3])
         raise LabError(f"{root} has several files of boxes of {mode}, {several}: leave one there")
-    return own[0] if own and _kind(own[0]) in ("coco", "") else None
+    return own[0] if own and kind_of(own[0]) in ("coco", "") else None
 
 
 def _json_files(root: Path) -> list[Path]:
@@ -162,14 +162,6 @@ def _of_split(path: Path, mode: str) -> bool:
     """True where a path names a split: annotations/instances_val2017.json."""
     words = re.split(r"[^a-z]+", path.with_suffix("").as_posix().lower())
     return any(name in words for name in SPLITS[mode])
-
-
-def _kind(file: Path) -> str:
-    """Return the kind of a JSON file, `damaged` where it cannot be read."""
-    try:
-        return kind_of_json(json.loads(read_text(file)))
-    except ValueError:
-        return ""
 
 
 def picture_folder(root: Path, file: Path, names: Sequence[str]) -> Path:

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from lab.console import say
+from lab.drawing import pillow_font
 from lab.films import annotate, each_frame
 from tasks.detection.detector import Detections
 
@@ -54,13 +56,17 @@ class Track:
         """Share of the votes that say so."""
         return self.votes[self.label] / sum(self.votes.values())
 
+    @property
+    def last(self) -> int:
+        """The last frame that it was seen in; they come in order."""
+        return next(reversed(self.boxes))
+
     def expected(self, frame: int) -> Tensor:
         """Return the box that it will have, as it moved and grew between its last two."""
-        *_, last = self.boxes
-        box = self.boxes[last]
+        box = self.boxes[self.last]
         if len(self.boxes) < 2:
             return box
-        before = list(self.boxes)[-2]
+        last, before = islice(reversed(self.boxes), 2)
         step = (box - self.boxes[before]) / (last - before)
         moved = box + (frame - last) * step
         return moved if bool((moved[2:] > moved[:2]).all()) else box
@@ -80,7 +86,7 @@ class Tracker:
         """Take up what is found in a frame; frames come in order."""
         rows = [k for k, score in enumerate(found["scores"].tolist()) if score >= FAINT]
         boxes, scores, labels = (found[name][rows] for name in ("boxes", "scores", "labels"))
-        alive = [t for t in self.tracks if frame - max(t.boxes) <= PATIENCE]
+        alive = [t for t in self.tracks if frame - t.last <= PATIENCE]
         free = set(range(len(rows)))
         if alive and rows:
             overlaps = box_iou(torch.stack([t.expected(frame) for t in alive]), boxes).numpy()
@@ -107,9 +113,9 @@ def follow(path: Path, search: Callable[[np.ndarray], Detections]) -> Tracker:
 
 
 def annotate_film(
-    path: Path, search: Callable[[np.ndarray], Detections], classes: Sequence[str], folder: Path
+    path: Path, search: Callable[[np.ndarray], Detections], classes: Sequence[str], target: Path
 ) -> None:
-    """Say what is followed through a film, and write it, with that, into a folder.
+    """Say what is followed through a film, and write it with that.
 
     Args:
         search: from a frame, uint8 (H, W, 3), to all that is found with a score of FAINT or more.
@@ -117,7 +123,7 @@ def annotate_film(
     began = time.perf_counter()
     tracks = follow(path, search).shown()
     for number, track in enumerate(tracks, 1):
-        first, last = min(track.boxes) + 1, max(track.boxes) + 1
+        first, last = next(iter(track.boxes)) + 1, track.last + 1
         share = f"{track.certainty:.0%} of what they say"
         say(f"{path.name}  {number}: {classes[track.label]}, frames {first} to {last}, {share}")
     if not tracks:
@@ -131,9 +137,9 @@ def annotate_film(
                 box = track.boxes[number].tolist()
                 pen.rectangle(box, outline="cyan", width=2)
                 text = f"{identity} {classes[track.label]}"
-                place = box[0], max(0, box[1] - 12)
-                pen.rectangle(pen.textbbox(place, text), fill="black")
-                pen.text(place, text, fill="cyan")
+                place, font = (box[0], max(0, box[1] - 12)), pillow_font(text)
+                pen.rectangle(pen.textbbox(place, text, font), fill="black")
+                pen.text(place, text, fill="cyan", font=font)
         return np.array(image)
 
-    annotate(path, folder / f"film_{path.stem[:60]}.mp4", mark, began)
+    annotate(path, target, mark, began)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from lab.console import progress, say
 from lab.drawing import draw, pillow_font, publish
 from lab.fetching import given_images
-from lab.films import films_and_pictures
+from lab.films import film_name, films_and_pictures
 from lab.images import as_input
 from lab.pictures import Curves, Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
@@ -146,8 +146,9 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         return detections if reader is None else as_read(reader, picture, detections)
 
     given, pictures = films_and_pictures(flags.image, flags.film)
-    for path in given:
-        annotate_film(path, partial(search, threshold=FAINT), classes, flags.ckpt_path)
+    for number, path in enumerate(given):
+        target = flags.ckpt_path / film_name(number, path)
+        annotate_film(path, partial(search, threshold=FAINT), classes, target)
     for number, (path, image) in enumerate(given_images(pictures) if pictures else ()):
         picture = np.array(image.convert("RGB"))
         rows = shown_of(search(picture))

@@ -1,6 +1,5 @@
 """What test.py prints, draws and saves of labelled pixels, and what it says of one's own."""
 
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from lab.console import say
 from lab.drawing import draw, publish
 from lab.fetching import given_images
-from lab.films import annotate, films_and_pictures
+from lab.films import annotate, film_name, films_and_pictures
 from lab.images import as_input
 from lab.pictures import Confusion, Grid, Legend, Picture, Tile, shorten
 from lab.runtime import to_device
@@ -107,7 +106,7 @@ def legend(classes: Sequence[str], *labels: np.ndarray) -> Legend:
 
 def read_pictures(trained: Trained, flags: TestFlags) -> None:
     """Print what pictures show, and draw it over each, and over films, into the run's folder."""
-    classes, began = trained.classes, time.perf_counter()
+    classes = trained.classes
     fold(trained.network)
     colours, longest = colours_of(classes), seen_size(trained, LONGEST)
 
@@ -116,8 +115,8 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         return overlay(frame, label_picture(trained, frame), colours)
 
     given, pictures = films_and_pictures(flags.image, flags.film)
-    for path in given:
-        annotate(path, flags.ckpt_path / f"film_{path.stem[:60]}.mp4", mark, began)
+    for number, path in enumerate(given):
+        annotate(path, flags.ckpt_path / film_name(number, path), mark)
     for number, (path, image) in enumerate(given_images(pictures) if pictures else ()):
         picture = shrink(image, longest)
         predicted = label_picture(trained, picture)
