@@ -32,6 +32,7 @@ from tasks.detection import torchvision_detectors
 from tasks.starting import outputs_of
 from tasks.trained import load_trained
 from tests.support import PROJECT, environment
+from tests.test_networks import scramble
 
 # Beside `__init__`.
 ROOMS = ("data", "networks", "objective", "training", "results", "views", "export")
@@ -486,19 +487,6 @@ def inputs_of(task: str, name: str, config: Any) -> tuple[Any, ...]:
         side = getattr(config, "image_size", 64)
         return (torch.randn(2, getattr(config, "in_channels", 3), side, side),)
     return (torch.randn(2, 3, 128, 128).clamp(-1, 1),)
-
-
-def scramble(network: nn.Module) -> nn.Module:
-    """Give a network values that no default hides: weights, shifts and running statistics."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.02)
-        for name, buffer in network.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(0, 0.1)
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 2)
-    return network
 
 
 def tensors_of(output: Any) -> list[Tensor]:

@@ -26,7 +26,8 @@ from tasks.detection.export import suppress
 from tasks.segmentation.results import label_picture
 from tasks.trained import load_trained
 from tests.support import ScriptCase, script, script_here
-from tests.test_anatomy import CLASSES, config_of, designs_of, scramble
+from tests.test_anatomy import CLASSES, config_of, designs_of
+from tests.test_networks import scramble
 
 ONNX = exporting.FORMATS["onnx"]
 RUNS_ONNX = all(find_spec(name) is not None for name in ONNX)
