@@ -25,6 +25,7 @@ from torchvision.ops import box_iou, generalized_box_iou
 import tasks.detection
 from lab import checkpoint, engine
 from lab.console import LabError
+from lab.images import as_input
 from lab.registry import Design, build
 from lab.runtime import Runtime
 from lab.settings import TrainSettings
@@ -68,6 +69,7 @@ from tasks.detection.torchvision_detectors import (
 )
 from tasks.detection.windows import Windows
 from tasks.sign_reader import SignReader
+from tasks.trained import load_trained
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from world.faces import FACES
 
@@ -721,14 +723,28 @@ class TestScripts(ScriptCase):
             mock.patch("tasks.viewing.draw", lambda picture: shown.update({picture.path: picture})),
             mock.patch("tasks.viewing.publish", lambda *_: None),
         ):
-            for kind in ("boxes", "anchors"):
-                script_here("visualize.py", "--type", kind, "--ckpt_path", self.base / "tiny_ssd",
+            for kind, network in {"boxes": "tiny_ssd", "anchors": "tiny_ssd",
+                                  "cam": "center_net"}.items():  # fmt: skip
+                script_here("visualize.py", "--type", kind, "--ckpt_path", self.base / network,
                             "--epoch", "last", "--no_show")  # fmt: skip
         (boxes,) = shown["boxes/boxes.jpg"].parts
         names = [row[0].note for row in boxes.tiles]
         self.assertTrue(names and all(name.endswith(".png") for name in names), names)
         (anchors,) = shown["anchors/anchors.jpg"].parts
         self.assertEqual([len(row) for row in anchors.tiles], [2, 2, 1])
+        path = checkpoint.find(self.base / "center_net", "last")
+        network = folded(load_trained(path, "cpu", "fp32").network)
+        for picture, *maps in shown["cam/cam.jpg"].parts[0].tiles:
+            with torch.no_grad():
+                (found,) = network.detect(as_input(picture.image))
+            left, top, right, bottom = found["boxes"][0].tolist()  # the likeliest
+            corners = {(left, top), (right, top), (right, bottom), (left, bottom)}
+            for tile in (picture, *maps):
+                points = {tuple(point) for point in (tile.marks[0].points + 0.5).tolist()}  # edges
+                self.assertEqual(points, corners)
+            kinds = [tile.caption.partition(",")[0] for tile in maps]
+            self.assertEqual(kinds, ["LayerCAM", "Grad-CAM", "saliency"])
+            self.assertGreater(len({tile.image.tobytes() for tile in maps}), 1)
 
     def test_refusals(self):
         done = script_here("train.py", *self.flags, "--network", "tiny_sdd")
