@@ -200,17 +200,18 @@ class ImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def pixels(self, indices: Sequence[int]) -> Tensor:
+    def pixels(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the images at `indices` at the network's size, uint8 (n, H, W, C)."""
         if self.images is None:
             read = [self.preprocess.fit(open_image(self.split.paths[index])) for index in indices]
             return upload(torch.from_numpy(np.stack(read)), self.labels.device)
-        pixels = self.images[upload(torch.as_tensor(indices), self.images.device)]
+        pixels = self.images[torch.as_tensor(indices)]
         fits = pixels.shape[1:] == self.preprocess.shape
         return pixels if fits else self.preprocess.fit_batch(pixels)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        pixels = self.pixels(indices)
+        chosen = upload(torch.as_tensor(indices), self.labels.device)
+        pixels = self.pixels(chosen)
         if self.augment is None:
             images = self.preprocess.normalize(pixels)
         else:
@@ -219,7 +220,7 @@ class ImageDataset(Dataset):
             if self.preprocess != self.centred:
                 black, white = self.preprocess.bounds(images.device)
                 images = torch.lerp(black, white, self.centred.denormalize(images))
-        return images, self.labels[upload(torch.as_tensor(indices), self.labels.device)]
+        return images, self.labels[chosen]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         images, labels = self.__getitems__([index])

@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from lab.console import LabError, as_text, command, counted, progress, say
+from lab.graphs import Graphed, Passes
 from lab.objective import Meter, Objective, Sums, loss_and_figures
 from lab.optimizers import Average, make_optimizer, make_schedule, resume_optimizer
 from lab.run import Run, best_epoch
@@ -86,6 +87,7 @@ class Learner:
     ):
         self.objective, self.settings, self.runtime = objective, settings, runtime
         self.network = self.trained = place(network, runtime)
+        self.passes: Passes = self._passes
         parameters = parameters or list(network.parameters())
         self.optimizer = make_optimizer(parameters, settings, runtime.device.type)
         self.average = Average(self.network, settings.ema) if settings.ema else None
@@ -122,6 +124,8 @@ class Learner:
                 self.trained = DistributedDataParallel(self.network, broadcast_buffers=False)
         if self.settings.compile:
             self.trained = torch.compile(self.trained)
+        if self.settings.graph and self.runtime.device.type == "cuda":
+            self.passes = Graphed(self._passes, self.network.parameters())
         return self
 
     def train(self) -> None:
@@ -129,17 +133,15 @@ class Learner:
         self.trained.train(not self.has_frozen_body)
 
     def step(
-        self, inputs: Any, targets: Any, share: Tensor | float = 1.0
+        self, inputs: Any, targets: Any, share: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Learn from a batch on the device; return the loss before, and the figures beside it.
 
-        `share` weights this process's gradient.
+        `share` weights this process's gradient, among several.
         """
         buffers = self._buffers()
-        with self.runtime.autocast():
-            loss, figures = loss_and_figures(self.objective.loss(self.trained, inputs, targets))
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss * share).backward()
+        passes = self.passes if share is None else partial(self._passes, share=share)
+        loss, figures = passes(inputs, targets)
         if self.settings.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip_norm)
@@ -147,7 +149,17 @@ class Learner:
         self.schedule.step()
         if self.average is not None:
             self.average.update(self.network)
-        return loss.detach(), figures
+        return loss, figures
+
+    def _passes(
+        self, inputs: Any, targets: Any, share: Tensor | float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Go forward, and back to the gradients; return what `step` does."""
+        with self.runtime.autocast():
+            loss, figures = loss_and_figures(self.objective.loss(self.trained, inputs, targets))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss * share).backward()
+        return loss.detach(), {name: value.detach() for name, value in figures.items()}
 
     def _buffers(self) -> list[Tensor]:
         """Return, where a step may come to nothing, a copy of what it changes besides weights."""
@@ -374,7 +386,7 @@ def train_one_epoch(
     for step, batch in enumerate(bar, 1):
         runtime.take_free_threads()
         inputs, targets = to_device(batch, runtime)
-        count, share = len(inputs), 1.0
+        count, share = len(inputs), None
         if runtime.world_size > 1:
             # DDP averages the processes' gradients; weighting each by its share of the batch
             # makes that the gradient of the whole batch's mean.

@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -109,17 +110,17 @@ class Preprocess:
 
         The result shares its memory's order with the pixels: it is in channels_last layout.
         """
-        scale, shift = self._per_channel(pixels.device)
+        scale, shift = per_channel(self, pixels.device)
         return pixels.permute(0, 3, 1, 2).float().div_(255 * scale).sub_(shift)
 
     def denormalize(self, images: Tensor) -> Tensor:
         """Turn network input, (N, C, H, W), into pixels in [0, 1] of the same shape."""
-        scale, shift = self._per_channel(images.device)
+        scale, shift = per_channel(self, images.device)
         return (images + shift) * scale
 
     def bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return what black and white become, each (C, 1, 1): the range of network input."""
-        scale, shift = self._per_channel(device)
+        scale, shift = per_channel(self, device)
         return -shift, 1 / scale - shift
 
     def _margins(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -127,9 +128,13 @@ class Preprocess:
         top, left = (round((old - new) / 2) for old, new in zip(size, self.size, strict=True))
         return top, left
 
-    def _per_channel(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        mean = torch.tensor(self.mean).view(-1, 1, 1)
-        std = torch.tensor(self.std).view(-1, 1, 1)
+
+@cache  # to bring them to a GPU takes longer than all that is done with them there
+def per_channel(preprocess: Preprocess, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return deviation, and mean over deviation, of each channel, (C, 1, 1)."""
+    with torch.inference_mode(False):  # whoever asks first, others may need gradients
+        mean = torch.tensor(preprocess.mean).view(-1, 1, 1)
+        std = torch.tensor(preprocess.std).view(-1, 1, 1)
         return upload(std, device), upload(mean / std, device)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -245,22 +246,31 @@ def upload(values: Tensor, device: str | torch.device) -> Tensor:
     return values.to(device) if waits else values.pin_memory().to(device, non_blocking=True)
 
 
+def map_tensors(function: Callable[[Tensor], Any], batch: Any) -> Any:
+    """Return a batch with its tensors replaced; a list, tuple or dict of what it is made of."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, dict):
+        return {name: map_tensors(function, value) for name, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(map_tensors(function, value) for value in batch)
+    return batch
+
+
 def to_device(batch: Any, runtime: Runtime) -> Any:
     """Bring a batch to the device: a tensor, or a list, tuple or dict of what a batch is made of.
 
     Images (N, C, H, W) and clips (N, C, T, H, W) of floats come in the layout that convolutions
     are fastest in.
     """
-    if isinstance(batch, Tensor):
+
+    def bring(value: Tensor) -> Tensor:
         layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-        known = layouts if batch.is_floating_point() else {}
-        layout = known.get(batch.dim(), torch.preserve_format)
-        return upload(batch, runtime.device).to(memory_format=layout)
-    if isinstance(batch, dict):
-        return {name: to_device(value, runtime) for name, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, runtime) for value in batch)
-    return batch
+        known = layouts if value.is_floating_point() else {}
+        layout = known.get(value.dim(), torch.preserve_format)
+        return upload(value, runtime.device).to(memory_format=layout)
+
+    return map_tensors(bring, batch)
 
 
 def place(model: nn.Module, runtime: Runtime) -> nn.Module:

@@ -45,6 +45,9 @@ class TrainSettings:
     max_ckpt_save_num: int = setting(10, positive_int, "checkpoints kept")
     precision: str = setting("auto", PRECISIONS, "auto: the fastest of the device that is safe")
     compile: bool = setting(False, bool, "have torch.compile make kernels of the network's own")
+    graph: bool = setting(
+        True, bool, "on a CUDA GPU, launch a step's kernels all at once; not to debug a network"
+    )
     val_share: float = setting(0.1, share, "held out of train as val where there is no val")
     seed: int = setting(0, seed, "of weights, order, augmentation, dropout")
     num_workers: int = setting(0, natural, "loader processes, for images too many for memory")

@@ -16,6 +16,7 @@ import unittest
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,6 +29,7 @@ from torchvision.models import squeezenet1_1
 import tasks
 from lab import checkpoint
 from lab.engine import EpochState, Tally, train_one_epoch
+from lab.graphs import WATCHED
 from lab.objective import loss_and_figures
 from lab.runtime import PRECISIONS, Runtime, best_precision, place, start, to_device
 from speed import cases
@@ -178,7 +180,7 @@ class PaceTest(FolderCase):
             for precision in ("fp16", best_precision(KIND)) if task not in WAIT else ():
                 with self.subTest(task, case=name, precision=precision):
                     steps = self.learn(task, own, precision)
-                    for _ in range(3):  # in which memory is taken and kernels are chosen
+                    for _ in range(WATCHED + 2):  # memory is taken, the step recorded
                         next(steps)
                     torch.cuda.set_sync_debug_mode("error")
                     try:
@@ -186,6 +188,25 @@ class PaceTest(FolderCase):
                             next(steps)
                     finally:
                         torch.cuda.set_sync_debug_mode("default")
+
+    def test_a_graph_does_what_its_kernels_do(self):
+        """Recorded, steps go where they go one kernel at a time; none is recorded that waits."""
+        for (task, name), own in cases_of(self.root).items():
+            with self.subTest(task, case=name):
+                losses = {}
+                for graph in (False, True):
+                    runtime = on_device()
+                    case = self.prepare(task, own, runtime, graph=graph)
+                    learner, losses[graph] = case.learner(runtime), []
+                    learner.train()
+                    batch = to_device(next(iter(case.job.loaders["train"])), runtime)
+                    torch.manual_seed(0)
+                    for _ in range(WATCHED + 4):
+                        losses[graph].append(learner.step(*batch)[0].item())
+                self.assertEqual(learner.passes.graph is None, task in WAIT)
+                for one, other in zip(losses[False], losses[True], strict=True):
+                    self.assertAlmostEqual(other / one, 1, delta=NEAR)
+                self.assertNotEqual(losses[True][-2], losses[True][-1])
 
     def test_memory_does_not_grow(self):
         for (task, name), own in cases_of(self.root).items():
@@ -313,6 +334,8 @@ class ScriptTest(FolderCase):
                 for view in self.views(task, name):
                     self.succeeds("visualize.py", "--type", view, *run, *where, "--save_dir",
                                   self.root / "seen")  # fmt: skip
+                if find_spec("onnxscript") and name != "captions":  # its ways are `export`'s
+                    self.succeeds("export.py", *run, on_cpu=True)
                 self.assertEqual(identity["task"], task)
         painted = ("--model", self.root / "run_captions", "--steps", 2)
         self.succeeds("diffuse.py", "--prompt", "a stop sign", *painted, "--save_dir",
@@ -335,8 +358,9 @@ class ScriptTest(FolderCase):
                       "--epoch", 1, "--ckpt_path", run)  # fmt: skip
         self.succeeds("test.py", "--ckpt_path", run, "--image", painting)
 
-    def succeeds(self, script: str, *flags: object) -> None:
-        done = script_here(script, *flags, "--device", KIND, "--no_show")
+    def succeeds(self, script: str, *flags: object, on_cpu: bool = False) -> None:
+        device = () if on_cpu else ("--device", KIND, "--no_show")
+        done = script_here(script, *flags, *device)
         said = f"{script} {flags}\n{done.stdout}{done.stderr}"
         self.assertEqual(done.returncode, 0, said)
 
