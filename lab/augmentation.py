@@ -8,10 +8,8 @@ drawn by a generator of the CPU.
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,16 +41,14 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
     Clips, (N, 3, T, H, W), can be given as well: all frames of one are lit and blurred alike.
     """
     count, device = len(images), images.device
-    draw = partial(uniform, count, generator)
-
-    def per_image(values: Tensor) -> Tensor:
-        return upload(values, device).view(-1, 1, 1)
+    saturation, contrast, exposure = uniform(count, generator, SATURATION, CONTRAST, EXPOSURE)
+    blur = torch.rand(count, generator=generator) / BLUR_SHARE
+    # All of them go to the device at once: each way there takes as long as what is done there.
+    light = torch.stack((1 + saturation, 1 + contrast, exposure.exp(), blur.where(blur < 1, 0)))
+    saturation, contrast, exposure, strength = upload(light, device)[:, :, None, None]
 
     # Saturation mixes with the grey image, contrast stretches about the image's mean, exposure
     # scales the light, i.e. (x + 1): together, per image, one affine map of its colours.
-    saturation = per_image(1 + draw(SATURATION))
-    contrast = per_image(1 + draw(CONTRAST))
-    exposure = per_image(draw(EXPOSURE).exp())
     colours = images.flatten(2)  # (N, 3, H * W)
     grey = torch.full((3, 3), 1 / 3, device=device)
     mix = torch.lerp(grey, torch.eye(3, device=device), saturation)  # (N, 3, 3)
@@ -60,14 +56,14 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
     shift = (mean - contrast * mean + 1) * exposure - 1
     images = torch.baddbmm(shift, contrast * exposure * mix, colours).view(images.shape)
 
-    # A blend with the 3x3 mean is a blur of the blend's strength.
-    blur = torch.rand(count, generator=generator) / BLUR_SHARE
-    blurred = upload((blur < 1).nonzero()[:, 0], device)
-    if len(blurred):
+    # A blend with the 3x3 mean is a blur of the blend's strength. To choose what is blurred takes a
+    # CPU less than to blur all, another device more.
+    blurred = (blur < 1).nonzero()[:, 0] if device.type == "cpu" else slice(None)
+    if blur.min() < 1:
         sharp = images[blurred]
-        strength = upload(blur, device)[blurred].view(-1, *(1,) * (images.dim() - 1))
         frames = sharp.flatten(1, -3)  # a clip's as channels: nothing mixes those
         soft = F.avg_pool2d(frames, 3, 1, 1, count_include_pad=False).view(sharp.shape)
+        strength = strength[blurred].view(-1, *(1,) * (images.dim() - 1))
         images[blurred] = torch.lerp(sharp, soft, strength)
     return images.clamp_(-1, 1)
 
@@ -95,22 +91,24 @@ class Window(NamedTuple):
     height: int
 
 
-def cut(picture: np.ndarray, window: Window, size: tuple[int, int]) -> Tensor:
-    """Cut a window out of a picture, (H, W, 3) uint8, and resize it: (3, *size) uint8.
+def cut(picture: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
+    """Cut a window out of a picture, uint8 (H, W, 3), and resize it: (3, *size) uint8.
 
     Beyond the picture, it is grey.
     """
     left, top, width, height = window
-    part = torch.from_numpy(picture[max(0, top) : top + height, max(0, left) : left + width])
+    part = picture[max(0, top) : top + height, max(0, left) : left + width]
     right, below = left + width - picture.shape[1], top + height - picture.shape[0]
     border = [max(0, beyond) for beyond in (-left, right, -top, below)]
     if any(border):
         part = F.pad(part, (0, 0, *border), value=GREY)
-    # In channels_last memory, bytes are resized several times faster than floats.
+    # In channels_last memory, a CPU resizes bytes several times faster than floats; a GPU knows no
+    # other than floats.
     part = part.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
     if (height, width) != size:
+        part = part if part.device.type == "cpu" else part.float()
         part = F.interpolate(part, size, mode="bilinear", antialias=True)
-    return part[0]
+    return part[0] if part.dtype == torch.uint8 else part[0].round_().byte()
 
 
 def augment_digits(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -158,13 +156,14 @@ def move(
         shift, scale: of the image's side, along each axis.
         shear: of the height.
     """
-    draw = partial(uniform, len(images), generator)
-    angle, slant = draw(rotation), draw(shear)
-    zoom_x, zoom_y = 1 + draw(scale), 1 + draw(scale)
+    angle, slant, zoom_x, zoom_y, right, down = uniform(
+        len(images), generator, rotation, shear, scale, scale, 2 * shift, 2 * shift
+    )
+    zoom_x, zoom_y = 1 + zoom_x, 1 + zoom_y
     # theta takes output positions to input positions (as in the STN): rotation, shear, scale.
     rows = (
-        (zoom_x * angle.cos(), zoom_x * (slant - angle.sin()), 2 * draw(shift)),
-        (zoom_y * angle.sin(), zoom_y * angle.cos(), 2 * draw(shift)),
+        (zoom_x * angle.cos(), zoom_x * (slant - angle.sin()), right),
+        (zoom_y * angle.sin(), zoom_y * angle.cos(), down),
     )
     theta = torch.stack([torch.stack(row, 1) for row in rows], 1)  # (N, 2, 3)
     theta = upload(theta, images.device)
@@ -185,6 +184,7 @@ def within_border(grid: Tensor, images: Tensor) -> Tensor:
     return torch.stack((x.clamp(-most_x, most_x), y.clamp(-most_y, most_y)), -1)
 
 
-def uniform(count: int, generator: torch.Generator, extent: float) -> Tensor:
-    """Draw from [-extent, extent], (count,)."""
-    return (torch.rand(count, generator=generator) * 2 - 1) * extent
+def uniform(count: int, generator: torch.Generator, *extents: float) -> Tensor:
+    """Draw `count` numbers from each [-extent, extent], (extents, count)."""
+    numbers = torch.rand(len(extents), count, generator=generator)
+    return (numbers * 2 - 1) * torch.tensor(extents)[:, None]

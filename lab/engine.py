@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from lab.console import LabError, as_text, command, counted, progress, say
 from lab.graphs import Graphed, Passes
-from lab.objective import Meter, Objective, Sums, loss_and_figures
+from lab.objective import Meter, Objective, loss_and_figures
 from lab.optimizers import Average, make_optimizer, make_schedule, resume_optimizer
 from lab.run import Run, best_epoch
 from lab.runtime import (
@@ -317,26 +317,41 @@ class EpochState:
 
 
 class Tally:
-    """What the steps of an epoch add up to, kept on the device: no step waits for it."""
+    """What the steps of an epoch add up to; until somebody asks, no step waits for it.
+
+    Sums are of float64, which a device may not know (mps): values stay there as they come, and are
+    added up on the CPU.
+
+    Attributes:
+        bad_step: the first step of this process whose loss is not finite.
+    """
 
     def __init__(self, runtime: Runtime):
-        self.runtime, self.names, self.inputs = runtime, ("loss",), 0  # inputs of this process
-        self.sums = Sums()
-        self.bad_step = torch.full((), NEVER, device=runtime.device)
+        self.runtime, self.names, self.bad_step = runtime, ("loss",), NEVER
+        self.inputs = self.counted = 0  # of this process; those whose loss is finite
+        self.sums: list[float] = []
+        self._kept: list[tuple[int, int, Tensor]] = []
 
     def add(self, step: int, count: int, loss: Tensor, figures: dict[str, Tensor]) -> None:
-        """Add the means over a step's inputs; of fp16, only of a loss that it can hold."""
-        self.names, finite = ("loss", *figures), loss.isfinite()
-        means = torch.stack([loss, *figures.values(), torch.ones_like(loss)]).detach()
-        if self.runtime.scales:
-            means = means.where(finite, 0)
-        self.sums.add(means, count)
-        self.inputs += count
-        self.note(step, finite)
+        """Add the means over a step's inputs."""
+        self.names = ("loss", *figures)
+        self._kept.append((step, count, torch.stack([loss, *figures.values()])))
 
-    def note(self, step: int, finite: Tensor) -> None:
-        """Note whether a step has left things finite."""
-        self.bad_step = torch.where(finite, self.bad_step, self.bad_step.clamp(max=step))
+    def _read(self) -> None:
+        """Add up what is still on the device; of fp16, only of a loss that it can hold."""
+        if not self._kept:
+            return
+        rows = torch.stack([means for *_, means in self._kept]).cpu().tolist()
+        for (step, count, _), row in zip(self._kept, rows, strict=True):
+            self.inputs += count
+            if not math.isfinite(row[0]):
+                self.bad_step = min(self.bad_step, step)
+                if self.runtime.scales:
+                    continue
+            self.counted += count
+            before = self.sums or [0.0] * len(row)
+            self.sums = [s + count * mean for s, mean in zip(before, row, strict=True)]
+        self._kept = []
 
     def check(self, label: str, can_go_on: Callable[[], bool] | None = None) -> None:
         """Raise Diverged once the loss of a step, in any process, was not finite.
@@ -344,14 +359,18 @@ class Tally:
         Args:
             can_go_on: asked whether it was fp16 alone that could not hold the loss.
         """
-        if (step := int(self.runtime.least(self.bad_step))) < NEVER:
+        self._read()
+        bad_step = torch.tensor(self.bad_step, device=self.runtime.device)
+        if (step := int(self.runtime.least(bad_step))) < NEVER:
             if not self.runtime.scales or can_go_on is None or not can_go_on():
                 raise Diverged(f"the loss is no longer finite since step {step} of {label}")
-            self.bad_step.fill_(NEVER)
+            self.bad_step = NEVER
 
     def totals(self) -> tuple[dict[str, float], int]:
         """Return sums over the inputs of all processes, and their number."""
-        *sums, counted, inputs = self.runtime.totals(*self.sums.now(), self.inputs)
+        self._read()
+        sums = self.sums or [0.0] * len(self.names)
+        *sums, counted, inputs = self.runtime.totals(*sums, self.counted, self.inputs)
         every = inputs / counted if counted else math.nan  # of fp16, some were not added
         sums = [total * every for total in sums]
         return dict(zip(self.names, sums, strict=True)), int(inputs)
@@ -408,7 +427,8 @@ def train_one_epoch(
             break
     tally.check(label, partial(learner.all_can_go_on, inputs, targets))
     if not stopped:
-        tally.note(step, learner.loss_is_finite(inputs, targets))
+        if not learner.loss_is_finite(inputs, targets):
+            tally.bad_step = step
         tally.check(label)
     state.add(*tally.totals())
     state.seconds = time.perf_counter() - began

@@ -246,6 +246,12 @@ def upload(values: Tensor, device: str | torch.device) -> Tensor:
     return values.to(device) if waits else values.pin_memory().to(device, non_blocking=True)
 
 
+def has_room(device: str | torch.device, size: int) -> bool:
+    """True on a CUDA device that can spare so many bytes for data: a third of what is free."""
+    device = torch.device(device)
+    return device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 3
+
+
 def map_tensors(function: Callable[[Tensor], Any], batch: Any) -> Any:
     """Return a batch with its tensors replaced; a list, tuple or dict of what it is made of."""
     if isinstance(batch, Tensor):

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lab.batches import load_batches
 from lab.images import as_input, centred, open_image
-from lab.runtime import upload
+from lab.runtime import has_room, upload
 from tasks.annotated import shrink
 
 
@@ -32,11 +32,16 @@ class WindowDataset(Dataset):
             each, or None where they are read from disk.
         windows: cut training windows so; None for whole pictures.
         device: where batches are made.
+
+    Attributes:
+        cut_on: where windows are cut: the device, if the pictures have room there.
     """
 
     def __init__(self, split: Any, windows: Any = None, device: str | torch.device = "cpu"):
         self.split, self.windows, self.device = split, windows, device
         self.classes = split.classes
+        self._held = self.hold(split.pictures)
+        self.cut_on = "cpu" if self._held is None else device
 
     @classmethod
     def loader(
@@ -70,6 +75,18 @@ class WindowDataset(Dataset):
             return self.split.pictures[index]
         path = self.split.paths[index]
         return shrink(open_image(path, path not in self.split.as_stored), self.split.longest)
+
+    def pixels(self, index: int) -> Tensor:
+        """Return a picture that windows are cut out of, where that is done: uint8 (H, W, 3)."""
+        return torch.from_numpy(self.picture(index)) if self._held is None else self._held[index]
+
+    def hold(self, arrays: Sequence[np.ndarray] | None) -> list[Tensor] | None:
+        """Return arrays on the device, where windows are cut and there is room; else None."""
+        if self.windows is None or arrays is None:
+            return None
+        if not has_room(self.device, sum(array.nbytes for array in arrays)):
+            return None
+        return [upload(torch.from_numpy(array), self.device) for array in arrays]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Any]:
         if self.windows is None:

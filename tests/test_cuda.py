@@ -38,9 +38,11 @@ from tests.test_devices import DRAWN, WAIT, cases_of
 
 KIND = "cuda"
 CPU = Runtime(torch.device("cpu"))
-# Of the loss, and of the gradients' norm: by how much devices may differ in fp32. A detector looks
-# again at the likeliest boxes, of which rounding decides some.
-NEAR, NEAR_DETECTED = 0.005, 0.05
+# Of the loss, and of the gradients' norm: by how much devices may differ in fp32. Batch norm of so
+# few images enlarges what is rounded; a detector looks again at the likeliest boxes, of which
+# rounding decides some.
+NEAR, NEAR_DETECTED = (0.005, 0.1), (0.05, 0.2)
+DRAWS = ("single_frame",)  # on the CPU, which frame
 HALF = {"bf16": 0.05, "fp16": 0.02}  # of the loss, by which a precision may differ from fp32
 STEPS = 10
 needs_gpu = unittest.skipUnless(torch.cuda.is_available(), "no CUDA device")
@@ -52,7 +54,7 @@ def on_device(precision: str = "fp32") -> Runtime:
 
 @contextlib.contextmanager
 def same_draws() -> Iterator[None]:
-    """Draw on the CPU, whatever the device: noise is then the same on all."""
+    """Draw on the CPU, whatever the device: noise is then the same on all. Nothing drops out."""
 
     def elsewhere(make: Any) -> Any:
         def drawn(*arguments: Any, device: Any = None, **options: Any) -> Tensor:
@@ -68,7 +70,8 @@ def same_draws() -> Iterator[None]:
         mock.patch("torch.rand", elsewhere(torch.rand)),
         mock.patch("torch.randint", elsewhere(torch.randint)),
         mock.patch("torch.randn_like", like),
-        mock.patch("diffusers.utils.torch_utils.randn_tensor", elsewhere(torch.randn)),
+        mock.patch("diffusers.models.autoencoders.vae.randn_tensor", elsewhere(torch.randn)),
+        mock.patch("torch.nn.functional.dropout", lambda values, *_: values),
     ):
         yield
 
@@ -123,14 +126,14 @@ class StepTest(FolderCase):
     def test_steps_are_the_cpus(self):
         """Loss and gradients of every task, in fp32; the loss of the other precisions."""
         for (task, name), own in cases_of(self.root).items():
-            near = NEAR_DETECTED if task == "detection" else NEAR
+            near, near_gradient = NEAR_DETECTED if task == "detection" else NEAR
             with self.subTest(task, case=name), same_draws():
                 batch = next(iter(self.prepare(task, own, CPU).job.loaders["train"]))
                 loss, gradient = self.step(task, own, CPU, batch)
                 other, other_gradient = self.step(task, own, on_device(), batch)
                 self.assertAlmostEqual(other / loss, 1, delta=near)
                 apart = (other_gradient - gradient).norm() / gradient.norm()
-                self.assertLess(apart, 4 * near)
+                self.assertLess(apart, near_gradient)
                 for precision, most in HALF.items():
                     with self.subTest(precision):
                         half, _ = self.step(task, own, on_device(precision), batch)
@@ -177,7 +180,9 @@ class PaceTest(FolderCase):
     def test_nothing_waits_within_a_step(self):
         """From the loader to the figures; but where boxes are told apart by masks."""
         for (task, name), own in cases_of(self.root).items():
-            for precision in ("fp16", best_precision(KIND)) if task not in WAIT else ():
+            # A scaler asks whether Muon's step is one.
+            half = ("fp16",) * (tasks.load(task).defaults.get("optim_type") != "muon")
+            for precision in (*half, best_precision(KIND)) if task not in WAIT else ():
                 with self.subTest(task, case=name, precision=precision):
                     steps = self.learn(task, own, precision)
                     for _ in range(WATCHED + 2):  # memory is taken, the step recorded
@@ -190,7 +195,7 @@ class PaceTest(FolderCase):
                         torch.cuda.set_sync_debug_mode("default")
 
     def test_a_graph_does_what_its_kernels_do(self):
-        """Recorded, steps go where they go one kernel at a time; none is recorded that waits."""
+        """Recorded, steps go where they go one kernel at a time; none is that needs the CPU."""
         for (task, name), own in cases_of(self.root).items():
             with self.subTest(task, case=name):
                 losses = {}
@@ -203,9 +208,9 @@ class PaceTest(FolderCase):
                     torch.manual_seed(0)
                     for _ in range(WATCHED + 4):
                         losses[graph].append(learner.step(*batch)[0].item())
-                self.assertEqual(learner.passes.graph is None, task in WAIT)
+                self.assertEqual(learner.passes.graph is None, task in WAIT or name in DRAWS)
                 for one, other in zip(losses[False], losses[True], strict=True):
-                    self.assertAlmostEqual(other / one, 1, delta=NEAR)
+                    self.assertAlmostEqual(other / one, 1, delta=NEAR[0])
                 self.assertNotEqual(losses[True][-2], losses[True][-1])
 
     def test_memory_does_not_grow(self):
@@ -334,7 +339,7 @@ class ScriptTest(FolderCase):
                 for view in self.views(task, name):
                     self.succeeds("visualize.py", "--type", view, *run, *where, "--save_dir",
                                   self.root / "seen")  # fmt: skip
-                if find_spec("onnxscript") and name != "captions":  # its ways are `export`'s
+                if find_spec("onnxscript") and name == "signs":  # all others: suite `export`
                     self.succeeds("export.py", *run, on_cpu=True)
                 self.assertEqual(identity["task"], task)
         painted = ("--model", self.root / "run_captions", "--steps", 2)

@@ -596,6 +596,7 @@ class WindowTest(unittest.TestCase):
             bottom, right = np.minimum(corner + rng.integers(8, 50, 2), size)
             mask = np.zeros((*size, 3), np.uint8)
             mask[top:bottom, left:right] = 255
+            mask = torch.from_numpy(mask)
             boxes = np.array([[left, top, right, bottom]], float)
             window = choose_window(tuple(size), boxes, windows, rng.random(DRAWS))
             moved, share = move_boxes(boxes, window, 64)
@@ -673,7 +674,7 @@ class WindowTest(unittest.TestCase):
     def test_beyond_the_picture_is_grey(self):
         """The picture comes whole and unchanged, its boxes with it; what is around it is grey."""
         pixels = np.random.default_rng(0).integers(0, 256, (20, 50, 3)).astype(np.uint8)
-        seen = cut(pixels, Window(-5, -30, 64, 64), (64, 64))
+        seen = cut(torch.from_numpy(pixels), Window(-5, -30, 64, 64), (64, 64))
         inside = seen[:, 30:50, 5:55].permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(inside, pixels)
         seen[:, 30:50, 5:55] = 127

@@ -44,7 +44,7 @@ from world.street import streets_of
 CPU, FAR = Runtime(torch.device("cpu")), Runtime(torch.device(Far.name))
 # Boxes are told apart by masks, whose size the CPU has to know.
 WAIT = ("detection",)
-WINDOWS = ("detection", "segmentation")  # cut out of pictures on the CPU
+WINDOWS = ("detection", "segmentation")  # cut out of pictures
 INPUTS = ("images", "clips", "pixels", "latents")  # names of them, in data sets
 DRAWN = {
     "signs": partial(signs.draw_dataset, splits={"train": 1, "val": 1, "test": 1}),
@@ -381,10 +381,14 @@ class TaskTest(unittest.TestCase):
     def prepare(self, task: str, root: Path, **own: Any):
         """Return what train.py trains, on the device."""
         augment = {"augment": True} if task != "style" else {}
-        job = cases.prepare(task, root, FAR, augment | {"batch_size": 4}, **own).job
+        there = mock.patch("tasks.windows.has_room", lambda device, size: device == FAR.device)
+        with there:
+            job = cases.prepare(task, root, FAR, augment | {"batch_size": 4}, **own).job
         job.network.to(Far.name)
         dataset = job.loaders["train"].dataset
-        if task not in WINDOWS:  # of the others, all inputs live on the device
+        if task in WINDOWS:
+            self.assertIsInstance(dataset.pixels(0), FarTensor)
+        else:  # of the others, all inputs live on the device
             (values,) = (own for own in map(vars(dataset).get, INPUTS) if own is not None)
             self.assertIsInstance(values, FarTensor)
         return job

@@ -550,7 +550,9 @@ class WindowTest(unittest.TestCase):
         for draws in self.draws(60):
             chosen = choose_window(labels.shape, self.windows, draws)
             mirrored += chosen.mirrored
-            pixels, moved = cut_window(picture, labels, chosen, self.windows.size)
+            pixels, moved = cut_window(
+                *map(torch.from_numpy, (picture, labels)), chosen, self.windows.size
+            )
             self.assertEqual((pixels.shape, moved.shape), ((3, 64, 96), (64, 96)))
             self.assertTrue(set(moved.unique().tolist()) <= {0, 1, 2, IGNORED})
             known = moved != IGNORED
@@ -562,16 +564,16 @@ class WindowTest(unittest.TestCase):
         labels = RNG.integers(0, 5, (37, 53)).astype(np.uint8)
         picture = np.zeros((37, 53, 3), np.uint8)
         chosen = Cut(Window(3, 5, 41, 22), (30, 60), (0, 0), False)
-        _, moved = cut_window(picture, labels, chosen, (30, 60))
+        _, moved = cut_window(*map(torch.from_numpy, (picture, labels)), chosen, (30, 60))
         for y in range(30):
             for x in range(60):
                 row, column = 5 + int((y + 0.5) * 22 / 30), 3 + int((x + 0.5) * 41 / 60)
-                self.assertEqual(moved[y, x], labels[row, column])
+                self.assertEqual(int(moved[y, x]), labels[row, column])
 
     def test_beyond_the_picture_nothing_is_asked(self):
         labels, picture = np.ones((10, 12), np.uint8), np.full((10, 12, 3), 200, np.uint8)
         chosen = choose_window((10, 12), replace(self.windows, vary=False), [0.5] * DRAWS)
-        pixels, moved = cut_window(picture, labels, chosen, (64, 96))
+        pixels, moved = cut_window(*map(torch.from_numpy, (picture, labels)), chosen, (64, 96))
         self.assertEqual(int((moved == 1).sum()), 120)
         self.assertEqual(int((moved == IGNORED).sum()), 64 * 96 - 120)
         self.assertEqual(pixels[:, moved == 1].unique().tolist(), [200])
@@ -582,7 +584,7 @@ class WindowTest(unittest.TestCase):
         labels = RNG.integers(0, 5, (100, 120)).astype(np.uint8)
         for draws in self.draws(10):
             chosen = choose_window((100, 120), replace(self.windows, vary=False), draws)
-            pixels, moved = cut_window(picture, labels, chosen, (64, 96))
+            pixels, moved = cut_window(*map(torch.from_numpy, (picture, labels)), chosen, (64, 96))
             left, top, width, height = chosen.region
             part = slice(top, top + height), slice(left, left + width)
             np.testing.assert_array_equal(pixels.permute(1, 2, 0), picture[part])

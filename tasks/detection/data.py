@@ -279,27 +279,26 @@ class DetectionDataset(WindowDataset):
         self, indices: Sequence[int], windows: Windows, generator: torch.Generator
     ) -> tuple[Tensor, list[Target]]:
         split = self.split
-        pixels = torch.empty(len(indices), 3, windows.size, windows.size, dtype=torch.uint8)
+        size = (windows.size, windows.size)
+        pixels = torch.empty(len(indices), 3, *size, dtype=torch.uint8, device=self.cut_on)
         targets = []
         draws = torch.rand(len(indices), DRAWS, generator=generator).tolist()
         for k, (index, own) in enumerate(zip(indices, draws, strict=True)):
             boxes, ignored = split.boxes[index], split.ignored[index]
             window = choose_window(split.sizes[index], boxes[~ignored], windows, own)
-            pixels[k] = cut(self.picture(index), window, (windows.size, windows.size))
+            pixels[k] = cut(self.pixels(index), window, size)
             moved, share = move_boxes(boxes, window, windows.size)
             here = share > 0
             sides = moved[:, 2:] - moved[:, :2]
             unclear = ignored | (share < SEEN_SHARE) | (sides.max(1, initial=0) < SMALLEST)
-            target = target_of(moved[here], split.labels[index][here], unclear[here])
-            targets.append(self._on_device(target))
-        return pixels, targets
+            targets.append(target_of(moved[here], split.labels[index][here], unclear[here]))
+        return pixels, self._on_device(targets)
 
     def vary(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return vary_windows(images, generator)
 
     def whole(self, indices: Sequence[int]) -> tuple[Tensor, list[Target]]:
-        targets = [self._on_device(self.truth(index)) for index in indices]
-        return self.whole_images(indices), targets
+        return self.whole_images(indices), self._on_device(list(map(self.truth, indices)))
 
     def truth(self, index: int) -> Target:
         split = self.split
@@ -308,8 +307,15 @@ class DetectionDataset(WindowDataset):
     def shows(self, index: int) -> int:
         return len(self.split.boxes[index])
 
-    def _on_device(self, target: Target) -> Target:
-        return {name: upload(value, self.device) for name, value in target.items()}
+    def _on_device(self, targets: list[Target]) -> list[Target]:
+        """Bring all of them there in one piece, since each way takes its time."""
+        counts = [len(target["labels"]) for target in targets]
+        joined = {
+            name: upload(torch.cat([target[name] for target in targets]), self.device)
+            for name in targets[0]
+        }
+        each = zip(*(values.split(counts) for values in joined.values()), strict=True)
+        return [dict(zip(joined, own, strict=True)) for own in each]
 
 
 def target_of(boxes: np.ndarray, labels: np.ndarray, ignored: np.ndarray) -> Target:

@@ -218,6 +218,12 @@ def absent_classes(split: Split) -> list[str]:
 class SegmentationDataset(WindowDataset):
     """Pictures with the class of every pixel."""
 
+    def __init__(
+        self, split: Split, windows: Windows | None = None, device: str | torch.device = "cpu"
+    ):
+        super().__init__(split, windows, device)
+        self._held_labels = None if self._held is None else self.hold(split.labels)
+
     def windows_in(self, epoch: int) -> Windows:
         windows = self.windows
         return windows.halved() if windows.vary and epoch <= windows.coarse else windows
@@ -225,15 +231,20 @@ class SegmentationDataset(WindowDataset):
     def cut_windows(
         self, indices: Sequence[int], windows: Windows, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        size = windows.size
-        pixels = torch.empty(len(indices), 3, *size, dtype=torch.uint8)
-        labels = torch.empty(len(indices), *size, dtype=torch.uint8)
+        own = {"dtype": torch.uint8, "device": self.cut_on}
+        pixels = torch.empty(len(indices), 3, *windows.size, **own)
+        labels = torch.empty(len(indices), *windows.size, **own)
         draws = torch.rand(len(indices), DRAWS, generator=generator).tolist()
-        for k, (index, own) in enumerate(zip(indices, draws, strict=True)):
-            known = self.split.labels[index]
-            chosen = choose_window(known.shape, windows, own)
-            pixels[k], labels[k] = cut_window(self.picture(index), known, chosen, size)
+        for k, (index, drawn) in enumerate(zip(indices, draws, strict=True)):
+            known = self.labels(index)
+            chosen = choose_window(known.shape, windows, drawn)
+            pixels[k], labels[k] = cut_window(self.pixels(index), known, chosen, windows.size)
         return pixels, upload(labels, self.device).long()
+
+    def labels(self, index: int) -> Tensor:
+        """Return a picture's labels, uint8 (H, W), where its `pixels` are."""
+        held = self._held_labels
+        return torch.from_numpy(self.split.labels[index]) if held is None else held[index]
 
     def vary(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return vary_camera(images, generator)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -105,7 +104,7 @@ def choose_window(size: tuple[int, int], windows: Windows, draws: Sequence[float
 
 
 def cut_window(
-    picture: np.ndarray, labels: np.ndarray, chosen: Cut, size: tuple[int, int]
+    picture: Tensor, labels: Tensor, chosen: Cut, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Cut a window out of a picture and its labels alike.
 
@@ -118,17 +117,20 @@ def cut_window(
     """
     (left, top, width, height), (tall, wide) = chosen.region, chosen.size
     pixels = cut(picture, chosen.region, chosen.size)
-    # The pixel under the middle of each new one.
-    rows = top + ((np.arange(tall) + 0.5) * (height / tall)).astype(np.intp)
-    columns = left + ((np.arange(wide) + 0.5) * (width / wide)).astype(np.intp)
-    kept = torch.from_numpy(labels[rows[:, None], columns])
+
+    def middles(start: int, length: int, count: int) -> Tensor:
+        """Return the pixel under the middle of each new one: of (k + 1/2) length / count."""
+        odd = 2 * torch.arange(count, device=labels.device) + 1
+        return start + odd * length // (2 * count)
+
+    kept = labels[middles(top, height, tall)[:, None], middles(left, width, wide)]
     if chosen.mirrored:
         pixels, kept = pixels.flip(2), kept.flip(1)
     if chosen.size == size:
         return pixels, kept
     down, right = chosen.corner
-    whole = torch.full((3, *size), GREY, dtype=torch.uint8)
-    marked = torch.full(size, IGNORED, dtype=torch.uint8)
+    whole = pixels.new_full((3, *size), GREY)
+    marked = labels.new_full(size, IGNORED)
     whole[:, down : down + tall, right : right + wide] = pixels
     marked[down : down + tall, right : right + wide] = kept
     return whole, marked
