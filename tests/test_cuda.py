@@ -109,7 +109,10 @@ class FolderCase(ScriptCase):
 @needs_gpu
 class StepTest(FolderCase):
     def test_batches_are_the_cpus(self):
-        """Made and varied on the device, from the same draws; to rounding of a pixel's place."""
+        """Made and varied on the device, from the same draws; pixels to rounding, on average.
+
+        What is resized there, as floats, is within a level of 255 of what bytes become.
+        """
         for (task, name), own in cases_of(self.root).items():
             with self.subTest(task, case=name):
                 vary = {"augment": True} if task != "style" else {}
@@ -119,7 +122,7 @@ class StepTest(FolderCase):
                     inputs, targets = next(iter(job.loaders["train"]))
                     batches.append((inputs.float().cpu(), tensors_of(targets)))
                 (inputs, targets), (others, other_targets) = batches
-                self.assertLess((inputs - others).abs().mean(), 1e-3)
+                self.assertLess((inputs - others).abs().mean(), 0.5 / 127.5)
                 for one, other in zip(targets, other_targets, strict=True):
                     torch.testing.assert_close(one, other)
 
@@ -337,7 +340,8 @@ class ScriptTest(FolderCase):
                     self.succeeds("test.py", *run, "--image", painting)
                 identity = checkpoint.load(self.root / f"run_{name}" / "ckpt_epoch_1.pth")
                 for view in self.views(task, name):
-                    self.succeeds("visualize.py", "--type", view, *run, *where, "--save_dir",
+                    few = ("--steps", 5) if view in ("class", "invert") else ()
+                    self.succeeds("visualize.py", "--type", view, *run, *where, *few, "--save_dir",
                                   self.root / "seen")  # fmt: skip
                 if find_spec("onnxscript") and name == "signs":  # all others: suite `export`
                     self.succeeds("export.py", *run, on_cpu=True)
