@@ -65,9 +65,11 @@ class SegmentationObjective:
             scores: (N, C, H, W).
             labels: (N, H, W).
         """
-        weights = None if self.weights is None else upload(self.weights, scores.device)
+        if self.weights is not None:  # they stay where they were needed once
+            with torch.inference_mode(False):  # by training or by a test
+                self.weights = upload(self.weights, scores.device)
         losses = F.cross_entropy(
-            at_least_float32(scores), labels, weights, ignore_index=IGNORED, reduction="none"
+            at_least_float32(scores), labels, self.weights, ignore_index=IGNORED, reduction="none"
         )
         return (losses.sum((1, 2)) / (labels != IGNORED).sum((1, 2)).clamp(min=1)).mean()
 
