@@ -107,7 +107,9 @@ class CpuWatch(TorchDispatchMode):
         super().__exit__(*error)
         torch.cuda.set_sync_debug_mode(self._mode)
         self._warnings.__exit__(*error)
-        self.seen |= any("called a synchronizing" in str(warning.message) for warning in self._caught)
+        self.seen |= any(
+            "called a synchronizing" in str(warning.message) for warning in self._caught
+        )
         self.seen |= self._drawn != states()
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None):

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lab.console import LabError, progress, say
 from lab.drawing import publish
-from lab.engine import Learner
+from lab.learner import Learner
 from lab.runtime import Runtime, to_device
 from lab.settings import TrainSettings
 

@@ -23,7 +23,7 @@ from torchvision.models import squeezenet1_1
 
 import tasks
 from datasets import SOURCES
-from lab.engine import Learner
+from lab.learner import Learner
 from lab.runtime import Runtime
 from lab.settings import TrainSettings
 from tasks import Job, TrainFlags

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lab.engine import EpochState, Learner, train_one_epoch
+from lab.engine import EpochState, train_one_epoch
+from lab.learner import Learner
 from lab.runtime import Runtime, to_device
 from speed.cases import AUGMENTED, BARE, KINDS, OWN, PLAIN, cases_of
 from speed.turns import Figures, Turn, rate, ratio, table, timed

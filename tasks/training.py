@@ -12,9 +12,9 @@ from lab import checkpoint, engine
 from lab.batches import fingerprint
 from lab.checkpoint import finished_epochs, resume_point
 from lab.console import LabError, UsageError, as_text, command, keep_log, process_rank, say
-from lab.engine import Learner
 from lab.flags import plain_name
 from lab.folders import located, stored
+from lab.learner import Learner, compiling
 from lab.run import Run, has_ended
 from lab.runtime import Runtime, start
 from tasks import Job, StartFlags, State, Task, TrainFlags
@@ -164,7 +164,7 @@ def train(
     train_and_val = job.loaders["train"], job.loaders.get("val")
     if flags.overfit_batch:
         batch = next(iter(train_and_val[0]))
-        with engine.compiling(settings):
+        with compiling(settings):
             engine.overfit(job.objective, job.network, batch, settings, runtime, job.parameters)
         return None
     if flags.find_lr:
@@ -187,7 +187,7 @@ def train(
                 learner.finish()
             else:
                 identity = {"task": task.name, "data": data, **job.identity, **kept}
-                with engine.compiling(settings):
+                with compiling(settings):
                     engine.fit(learner, *train_and_val, folder, identity, resumed, beside)
         except (KeyboardInterrupt, engine.Diverged):  # which every process ends with
             task.publish_curves(folder, job.objective.ranks_by)

@@ -32,8 +32,8 @@ import networks
 import tests.test_theory as theory
 from datasets import SOURCES
 from datasets import get_data_loader as our_loader
-from lab.engine import Learner
 from lab.images import Preprocess
+from lab.learner import Learner
 from lab.runtime import Runtime
 from lab.settings import TrainSettings
 from looking import insight

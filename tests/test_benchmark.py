@@ -31,7 +31,7 @@ import speed
 import tasks.diffusion.networks
 import tasks.segmentation.data
 from datasets import SOURCES, get_data_loader
-from lab.engine import Learner
+from lab.learner import Learner
 from lab.runtime import Runtime
 from looking.insight import saliency_maps
 from networks import Classifier, MnistCNN

@@ -27,8 +27,9 @@ from torchvision.models import squeezenet1_1
 from lab import engine, runtime
 from lab.augmentation import within_border
 from lab.console import LabError, UsageError
-from lab.engine import Learner, Tally
+from lab.engine import Tally
 from lab.flags import plain_name
+from lab.learner import Learner, compiling
 from lab.objective import loss_and_figures
 from lab.run import OWN
 from lab.runtime import Runtime, to_device
@@ -208,10 +209,10 @@ class CompileTest(unittest.TestCase):
         with mock.patch("torch.compile", partial(torch.compile, backend=unknown)):
             settings = TrainSettings(compile=True)
             refused = self.assertRaisesRegex(LabError, r"^--compile: .*; leave it out$")
-            with refused, engine.compiling(settings):
+            with refused, compiling(settings):
                 self.steps(True)
         for settings in (TrainSettings(), TrainSettings(compile=True)):
-            with self.assertRaises(ZeroDivisionError), engine.compiling(settings):
+            with self.assertRaises(ZeroDivisionError), compiling(settings):
                 1 / 0  # noqa: B018
 
 

@@ -19,7 +19,7 @@ from lab.console import LabError
 from lab.graphs import WATCHED, CpuWatch, Graphed
 
 SYNC = "called a synchronizing CUDA operation (Triggered internally)"
-REMARK = "Synchronization debug mode is a prototype and does not detect all synchronizing operations"
+REMARK = "Synchronization debug mode does not yet detect all synchronizing operations"
 
 
 class Replayed:

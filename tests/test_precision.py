@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lab import checkpoint, engine
 from lab.batches import BatchSampler
 from lab.console import LabError
-from lab.engine import Learner
+from lab.learner import Learner
 from lab.run import Run
 from lab.runtime import Runtime
 from lab.settings import OPTIMIZERS, TrainSettings

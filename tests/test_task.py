@@ -18,8 +18,8 @@ import tasks
 from lab import checkpoint, engine
 from lab.batches import BatchSampler
 from lab.console import LabError, say
-from lab.engine import Learner
 from lab.flags import flag, positive_int
+from lab.learner import Learner
 from lab.run import Run
 from lab.runtime import Runtime, to_device
 from lab.settings import TrainSettings

@@ -24,7 +24,7 @@ import train as train_script
 from lab import batches, checkpoint, engine
 from lab.batches import BatchSampler
 from lab.console import LabError, as_text
-from lab.engine import Learner
+from lab.learner import Learner
 from lab.optimizers import make_optimizer, make_schedule, resume_optimizer
 from lab.run import best_epoch, contenders
 from lab.runtime import Runtime, place, seed_epoch, start_as
