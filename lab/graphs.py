@@ -34,7 +34,7 @@ class Graphed:
     """
 
     def __init__(self, passes: Passes, weights: Iterable[nn.Parameter]):
-        self.passes, self.weights = passes, [weight for weight in weights if weight.requires_grad]
+        self.passes, self.weights = passes, list(weights)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.shapes, self.seen, self.needs_cpu = None, 0, False
 

@@ -25,7 +25,7 @@ from torch import nn
 from torchvision.models import squeezenet1_1
 
 from lab import engine, runtime
-from lab.augmentation import within_border
+from lab.augmentation import augment_batch, within_border
 from lab.console import LabError, UsageError
 from lab.engine import Tally
 from lab.flags import plain_name
@@ -147,6 +147,19 @@ class LearnerTest(unittest.TestCase):
             for weight, old in zip(learner.network.parameters(), before, strict=True):
                 self.assertFalse(torch.equal(weight.cpu(), old))
             self.assertEqual(learner.state()["averaged"], 2)
+
+
+class AugmentationTest(unittest.TestCase):
+    def test_batches_are_the_cpus(self):
+        """Where all images are blurred, most of them by nothing, as where some are chosen."""
+        images = torch.rand(40, 3, 9, 7, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        varied = augment_batch(images, torch.Generator().manual_seed(1))
+        with torch.no_grad(), device_there((torch.float64,)) as device:
+            there = images.to(Far.name)
+            device.waits.clear()
+            other = augment_batch(there, torch.Generator().manual_seed(1))
+            self.assertEqual(dict(device.waits), {})
+            torch.testing.assert_close(other.cpu(), varied, rtol=0, atol=1e-5)
 
 
 class AppleTest(unittest.TestCase):

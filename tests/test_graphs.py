@@ -71,7 +71,7 @@ class GraphedTest(unittest.TestCase):
         self.layer, self.came, self.draws, course = nn.Linear(3, 1), [], draws, []
         learn = Graphed(self.passes, self.layer.parameters()) if graphed else self.passes
         self.graph = Replayed()
-        self.graph.graphed = learn
+        self.graph.graphed, gone = learn, []
         generator = torch.Generator().manual_seed(1)
         for count in counts:
             inputs = torch.randn(count, 3, generator=generator)
@@ -87,9 +87,11 @@ class GraphedTest(unittest.TestCase):
                     self.graph.batch = learn.fed[0], {"value": learn.fed[1]}
                 loss, figures = learn(inputs, targets)
             course.append([loss.item(), figures["largest"].item()])
+            gone.append(inputs.fill_(torch.nan))  # the loader's own, which it may use again
             with torch.no_grad():
                 for weight in self.layer.parameters():
                     weight -= 0.1 * weight.grad
+        self.assertTrue(all(inputs.isnan().all() for inputs in gone))
         return [course, *(weight.tolist() for weight in self.layer.parameters())]
 
     def test_it_goes_where_the_passes_go(self):

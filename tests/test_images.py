@@ -112,6 +112,15 @@ class PreprocessTest(unittest.TestCase):
                 assert_close(low, black)
                 assert_close(high, white)
 
+    def test_a_gradient_after_a_look_without(self):
+        """Whoever asked first for mean and deviation, as a test does, a gradient goes through."""
+        preprocess, pixels = Preprocess((2, 3), std=(0.5, 0.25, 0.125)), torch.ones(1, 2, 3, 3)
+        with torch.inference_mode():
+            preprocess.normalize(pixels.byte())
+        images = torch.ones(1, 3, 2, 3, requires_grad=True)
+        preprocess.denormalize(images).sum().backward()
+        self.assertEqual(images.grad.sum((0, 2, 3)).tolist(), [3.0, 1.5, 0.75])
+
     def test_files(self):
         """A batch of files of any shape, in as many channels as the network takes."""
         with tempfile.TemporaryDirectory() as folder:
