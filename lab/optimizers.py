@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+from collections import defaultdict
 from itertools import chain
 from typing import Any
 
@@ -78,40 +79,47 @@ class Muon(uncompiled(torch.optim.AdamW)):
     def step(self, closure: None = None) -> None:
         """Take a step, which uses up the gradients of the matrices."""
         for group in self.param_groups:
+            alike = defaultdict(list)
             for weight in group["params"]:
                 if weight.dim() > 1 and weight.grad is not None:
-                    self._turn(weight, group["lr"], group["weight_decay"])
-                    weight.grad = None  # AdamW's step passes over it
+                    alike[weight.shape].append(weight)
+            for weights in alike.values():
+                self._turn(weights, group["lr"], group["weight_decay"])
         super().step(closure)
 
-    def _turn(self, weight: Tensor, lr: float, weight_decay: float) -> None:
-        """Take a step of one weight."""
-        state, gradient = self.state[weight], weight.grad
-        if not state:
-            # AdamW, which loads all states, expects a count of steps in each.
-            state |= {"step": torch.zeros(()), "momentum_buffer": torch.zeros_like(gradient)}
-        state["step"] += 1
-        mean = state["momentum_buffer"].lerp_(gradient, 1 - self.momentum)
-        ahead = gradient.lerp(mean, self.momentum).movedim(1, -1)  # Nesterov's; channels last
-        matrix = ahead.flatten(1)
-        turned = orthogonal(matrix.to(self.dtype)).to(weight.dtype)
-        weight.mul_(1 - lr * weight_decay)
-        length = 0.2 * math.sqrt(max(matrix.shape))  # AdamW's is 0.2 in the mean, whatever the size
-        weight.sub_(turned.view(ahead.shape).movedim(-1, 1), alpha=lr * length)
+    def _turn(self, weights: list[Tensor], lr: float, weight_decay: float) -> None:
+        """Take a step of weights of one shape: together, since a GPU has soon done with each."""
+        gradients = [weight.grad for weight in weights]
+        for weight in weights:
+            if not (state := self.state[weight]):
+                # AdamW, which loads all states, expects a count of steps in each.
+                state |= {"step": torch.zeros(()), "momentum_buffer": torch.zeros_like(weight)}
+            state["step"] += 1
+            weight.grad = None  # AdamW's step passes over it
+        means = [self.state[weight]["momentum_buffer"] for weight in weights]
+        torch._foreach_lerp_(means, gradients, 1 - self.momentum)
+        ahead = torch._foreach_lerp(gradients, means, self.momentum)  # Nesterov's
+        last = [own.movedim(1, -1) for own in ahead]  # channels
+        matrices = torch.stack([own.flatten(1) for own in last])
+        turned = orthogonal(matrices.to(self.dtype)).to(matrices.dtype).unbind()
+        length = 0.2 * math.sqrt(max(matrices.shape[1:]))  # AdamW's is 0.2 in the mean, of any size
+        torch._foreach_mul_(weights, 1 - lr * weight_decay)
+        ways = [own.view(last[0].shape).movedim(-1, 1) for own in turned]
+        torch._foreach_sub_(weights, ways, alpha=lr * length)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Return nearly U V^T of a matrix U S V^T: its singular values become 0.7 to 1.2.
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Return nearly U V^T of each matrix U S V^T, (K, M, N): its singular values become 0.7 to 1.2.
 
     Five steps of Newton and Schulz, by a polynomial that rises steeply at 0 (Jordan et al. 2024).
     """
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.mT if tall else matrix
-    x = x / x.norm().clamp(min=1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         gram = x @ x.mT
-        change = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        x = torch.addmm(x, change, x, beta=3.4445)
+        change = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, change, x, beta=3.4445)
     return x.mT if tall else x
 
 

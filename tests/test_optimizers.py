@@ -88,14 +88,15 @@ class OptimizersTest(unittest.TestCase):
             torch.testing.assert_close(end, ends[0], atol=1e-5, rtol=1e-5)
 
     def test_orthogonal_keeps_directions(self):
-        """U and V of U S V^T stay; of S, each value comes near 1."""
-        for shape in ((8, 20), (20, 8)):
-            matrix = torch.randn(shape, dtype=torch.double)
-            u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-            values = u.mT @ orthogonal(matrix) @ vh.mT
-            torch.testing.assert_close(values, values.diagonal().diag(), atol=1e-9, rtol=0)
-            self.assertGreater(values.diagonal().min(), 0.4)
-            self.assertLess(values.diagonal().max(), 1.3)
+        """U and V of each U S V^T stay; of S, each value comes near 1, whatever stands beside."""
+        for shape in ((3, 8, 20), (3, 20, 8)):
+            matrices = torch.randn(shape, dtype=torch.double)
+            matrices[1] *= 100
+            u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+            for values in u.mT @ orthogonal(matrices) @ vh.mT:
+                torch.testing.assert_close(values, values.diagonal().diag(), atol=1e-9, rtol=0)
+                self.assertGreater(values.diagonal().min(), 0.4)
+                self.assertLess(values.diagonal().max(), 1.3)
 
     def test_the_compiler_is_not_imported(self):
         """It takes as long as torch itself; all that training asks of an optimizer is called."""
