@@ -4,7 +4,7 @@ import unittest
 from itertools import combinations
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from world import faces
 
@@ -117,6 +117,19 @@ class Faces(unittest.TestCase):
                 middle = np.arange(16, 80)
                 falling, rising = face[middle, middle], face[95 - middle, middle]
                 self.assertLess(rising.mean(), falling.mean() - 40, (name, variant))
+
+    def test_mark_of_caution_stands_clear_of_the_border(self):
+        """White lies between it and the red, as in the streets.
+
+        A mark that touches the border reads as the arrow of a priority crossing.
+        """
+        for variant in range(faces.num_variants("general_caution")):
+            face = on_grey(faces.draw_face("general_caution", 384, variant))
+            black = face.max(2) < 60
+            red = Image.fromarray(face[..., 0] > face[..., 1] + 80).convert("L")
+            near = np.asarray(red.filter(ImageFilter.MaxFilter(9))) > 0
+            self.assertFalse((black & near).any(), variant)
+            self.assertGreater(np.ptp(np.flatnonzero(black.any(1))), 384 / 3, variant)
 
     def test_red_car_on_the_left_black_on_the_right(self):
         face = on_grey(faces.draw_face("no_overtaking", 96))

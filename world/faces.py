@@ -267,12 +267,12 @@ def no_entry(pen: Pen, look: Look, alt: int) -> None:  # 267
 
 
 def general_caution(pen: Pen, look: Look, alt: int) -> None:  # 101
-    k = 1.15 if alt else 1.0
+    k, y = (0.86, 0.27) if alt else (0.94, 0.25)
     top, low = 0.085 * k * look.weight, 0.045 * k * look.weight
-    bar = [(-top, -0.28), (top, -0.28), (low, 0.3), (-low, 0.3)]
-    pen.polygon([(x, 0.2 + k * (y - 0.2)) for x, y in bar], BLACK)
-    pen.disc(0, 0.2 - 0.48 * k, top, BLACK)
-    pen.disc(0, 0.2 + 0.27 * k, 0.09 * k * look.weight, BLACK)
+    bar = [(-top, -0.48), (top, -0.48), (low, 0.1), (-low, 0.1)]
+    pen.polygon([(x, y + k * along) for x, along in bar], BLACK)
+    pen.disc(0, y - 0.48 * k, top, BLACK)
+    pen.disc(0, y + 0.27 * k, 0.09 * k * look.weight, BLACK)
 
 
 def curve(pen: Pen, look: Look, alt: int, side: int) -> None:  # 103-10 left, 103-20 right
