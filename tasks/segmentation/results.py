@@ -76,6 +76,7 @@ def draw_labels(
 @torch.inference_mode()
 def label_picture(trained: Trained, picture: np.ndarray) -> np.ndarray:
     """Return the labels that a network gives a picture, uint8 (H, W)."""
+    trained.runtime.take_free_threads()
     with trained.runtime.autocast():
         scores = trained.network.segment(to_device(as_input(picture), trained.runtime))
     return scores[0].max(0).indices.byte().cpu().numpy()  # in up to a quarter of argmax's time
