@@ -25,7 +25,8 @@ VIDEOS = (
 )  # fmt: skip
 ANIMATED = (".webp", ".apng")  # may hold one picture or many, which PyAV does not tell
 RATE = Fraction(25)  # frames a second, of what says no rate
-CODECS = ("libx264", "mpeg4")  # the first one that this PyAV has
+# The first one that this PyAV has, with its options: half the time of x264's own, no larger a file.
+CODECS = {"libx264": {"preset": "veryfast"}, "mpeg4": {}}
 
 
 def is_animated(path: Path) -> bool:
@@ -165,7 +166,7 @@ def annotate(
             _, rate = length_and_rate(path)
             codec = next(name for name in CODECS if name in av.codecs_available)
             with av.open(str(partial), "w") as container:
-                stream = container.add_stream(codec, rate=rate)
+                stream = container.add_stream(codec, rate=rate, options=CODECS[codec])
                 for frame in each_frame(path, f"annotating {path.name}"):
                     marked = mark(frame, count)
                     if count == 0:

@@ -273,6 +273,20 @@ class FileTest(RunCase):
         self.assertEqual([path.name for path in (run / "export").iterdir()], ["classifier.pt2"])
         self.assertEqual((run / "export/classifier.pt2").read_text(), "earlier")
 
+    def test_a_box_instead_of_another(self):
+        """Where one box of many is another, what both happen to share is no difference."""
+        boxes = 100 * torch.rand(1, 60, 4, generator=torch.Generator().manual_seed(0))
+        scores = torch.linspace(1, 0.1, 60).view(1, -1)
+        own = nn.Module()
+        own.forward = lambda pictures: (boxes, scores)
+        exported = exporting.Exported("d", own, {}, ("boxes", "scores"), in_order=False)
+        others = boxes.clone()
+        others[0, 7] += torch.tensor([0.5, 0.05, 0, 0])  # a tie, of which rounding chose the other
+        others[0, 9] += 1e-4
+        answers = [others.numpy(), scores.numpy()]
+        difference = exporting.check(exported, lambda *inputs: answers, own, [torch.zeros(1)])
+        self.assertAlmostEqual(difference, 1e-4 / float(boxes.amax((0, 1)).min()), places=7)
+
     def test_a_later_run_sets_it_aside(self):
         run = save_run(self.folder, "classification", "classifier")
         (run / "export").mkdir()

@@ -3,16 +3,23 @@
 import tempfile
 import time
 import unittest
+from argparse import Namespace
+from contextlib import redirect_stdout
+from dataclasses import replace
 from fractions import Fraction
+from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
 
-from lab import films
+from lab import films, runtime
 from lab.console import LabError
 from tasks.detection.films import PATIENCE, Tracker, annotate_film
+from tasks.trained import load_trained
+from tests.test_export import save_run
 
 
 def found(*rows):
@@ -109,6 +116,23 @@ class FilmTest(unittest.TestCase):
         for t, frame in enumerate(marked):
             edge = frame[30, max(0, 8 * t - 1) : 8 * t + 2].astype(int)
             self.assertLess(int(edge[:, 0].min()), 130, t)  # cyan has no red
+
+    def test_others_begin_to_keep_cores_busy(self):
+        """In the middle of a film; threads that wait for one another are ten times as slow."""
+        self.addCleanup(torch.set_num_threads, torch.get_num_threads())
+        for task, network in (("detection", "center_net"), ("segmentation", "res_unet")):
+            path = save_run(self.folder / task, task, network) / "ckpt_epoch_1.pth"
+            trained = load_trained(path, "cpu", "fp32")
+            trained = replace(trained, runtime=replace(trained.runtime, threads=2))
+            flags = Namespace(image=[str(self.frames)], film=True, ckpt_path=path.parent, read=None)
+            torch.set_num_threads(2)
+            with (
+                mock.patch.object(runtime, "LOOKED", 0),
+                mock.patch.object(runtime, "seconds_together", lambda count: 1.0),
+                redirect_stdout(StringIO()),
+            ):
+                trained.task.read_pictures(trained, flags)
+            self.assertEqual(torch.get_num_threads(), 1, task)
 
     def test_what_is_no_film(self):
         empty = self.folder / "empty"

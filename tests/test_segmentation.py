@@ -298,6 +298,15 @@ class ResultsTest(unittest.TestCase):
         self.assertEqual(shown[0, 1].tolist(), [160, 40, 100])
         self.assertEqual(shown[0, 2].tolist(), [0, 0, 0])
 
+    def test_overlay_of_any_colours(self):
+        """60 % of a class's colour over 40 % of the mean of the three, to the nearest level."""
+        generator = np.random.default_rng(0)
+        picture = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        labels, colours = generator.integers(0, 3, (40, 50)), generator.integers(0, 256, (3, 3))
+        shown = overlay(picture, labels, [tuple(map(int, colour)) for colour in colours])
+        exact = 0.6 * colours[labels] + 0.4 * picture.mean(2, keepdims=True)
+        self.assertLess(float(np.abs(shown - exact).max()), 0.501)
+
     def test_mark_wrong(self):
         found = np.array([[0, 0, 0], [1, 1, 1]], np.uint8)
         wrong = mark_wrong(self.picture, self.labels, found)

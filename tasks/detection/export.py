@@ -91,7 +91,7 @@ def exported(trained: Trained) -> list[Exported]:
     network = folded(trained.network)
     if type(network) not in CANDIDATES_OF:
         raise LabError(
-            f"{trained.state['network']} is torchvision's, which exports its detectors itself; "
+            f"{trained.state['network']} is torchvision's, which torch.export does not take; "
             "of ours there are tiny_ssd and center_net"
         )
     outputs = ("boxes", "scores", "labels")

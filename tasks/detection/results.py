@@ -137,6 +137,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     reader = SignReader(flags, classes) if flags.read is not None else None
 
     def search(picture: np.ndarray, threshold: float = LEAST_SCORE) -> Detections:
+        runtime.take_free_threads()
         seen = shrink(Image.fromarray(picture), seen_size(trained))
         with torch.inference_mode(), runtime.autocast():
             (detections,) = network.detect(as_input(seen).to(runtime.device), threshold)
