@@ -227,6 +227,7 @@ def evaluate(
     """Show a meter a network, in evaluation mode, and a split; return the figures."""
     network.eval()
     for inputs, targets in progress(loader, label=label):
+        runtime.take_free_threads()
         with runtime.autocast():
             meter.update(network, to_device(inputs, runtime), to_device(targets, runtime))
     return meter.compute(runtime)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from lab import checkpoint
 from lab.console import LabError
 from lab.features import inputs_of
-from lab.images import Preprocess
 from tasks import DEFAULT, TestFlags
-from tasks.trained import another_run, load_trained
+from tasks.trained import another_run, load_trained, preprocess_of_run
 
 TOGETHER = 256  # pictures at a time
 
@@ -47,7 +46,7 @@ class SignReader:
         self.labels = torch.tensor([list(classes).index(name) for name in known])
         trained = load_trained(path, flags.device, flags.precision)
         self.network, self.runtime = trained.network, trained.runtime
-        self.preprocess = Preprocess(**state.get("preprocess", {}))
+        self.preprocess = preprocess_of_run(state)
 
     @torch.inference_mode()
     def read(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:

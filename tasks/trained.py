@@ -1,17 +1,21 @@
 """A trained network with all that was loaded with it: made once by a script, then handed on."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from datasets import SOURCES
 from lab import checkpoint
 from lab.console import LabError, UsageError, command
+from lab.images import Preprocess
 from lab.objective import Objective
 from lab.run import read_sessions
 from lab.runtime import Runtime, place, start_as
+from networks import NETWORKS
 from tasks import DEFAULT, RunFlags, Task, task_of
 
 
@@ -104,3 +108,17 @@ def load_trained(path: Path, device: str | None, precision: str | None = None) -
     objective, network = task.restore(state)
     runtime = start_as(state, device, precision)
     return Trained(task, path, state, place(network.eval(), runtime), objective, runtime)
+
+
+def preprocess_of_run(state: Mapping[str, Any]) -> Preprocess:
+    """Return how pictures become the input of a run's network.
+
+    Of one that does not say, as a checkpoint of the course's scaffold, it is that of the data set
+    that the network was made for.
+    """
+    if "preprocess" in state:
+        return Preprocess(**state["preprocess"])
+    name = state.get("network", "classifier")
+    source = SOURCES["mnist" if name == "mnist_cnn" else "signs"]
+    size = NETWORKS[name].config.image_size if name in NETWORKS else Preprocess.size[0]
+    return Preprocess((size, size), source.mean, source.std)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import unittest
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,8 +18,10 @@ from torch.testing import assert_close
 
 from lab import checkpoint
 from lab.console import LabError
+from lab.images import Preprocess
 from lab.registry import build
 from networks import NETWORKS, Classifier
+from tasks.trained import preprocess_of_run
 from tests.support import PROJECT, environment, network_of
 
 PLAIN = {"model_state": {"weight": torch.arange(6.0).view(2, 3)}, "configs": {"in_channels": 3}}
@@ -627,6 +630,15 @@ class ScaffoldClassifier(nn.Module):
 
 
 class ScaffoldCheckpoints(TemporaryFolder):
+    def test_how_pictures_come_in_where_none_says(self):
+        """As in the data set that a network was made for; else as the checkpoint says."""
+        self.assertEqual(preprocess_of_run({"configs": {}}), Preprocess((32, 32)))
+        digits = preprocess_of_run({"network": "mnist_cnn"})
+        self.assertEqual(digits, Preprocess((28, 28), (0.1307,), (0.3081,)))
+        own = Preprocess((48, 40), resize=56)
+        known = {"network": "resnet18", "preprocess": asdict(own)}
+        self.assertEqual(preprocess_of_run(known), own)
+
     def test_a_scaffold_checkpoint_computes_the_same_here(self):
         """Its three keys alone suffice, and the other way round our weights fit its network."""
         torch.manual_seed(0)

@@ -547,6 +547,8 @@ class TestScriptTest(ScriptTest):
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"error: no readable image in .*broken\.png\n$")
         self.assert_refused(script_here(*test, folder / "absent.png"), 1, "absent.png")
+        film = script_here(*test, folder / "drive.MP4")
+        self.assert_refused(film, 2, "is a film", "--task detection", f"--read {self.run_folder}")
 
     def test_a_sheet_of_mistakes_is_full(self):
         """Of more than it can hold, from the first to the last."""

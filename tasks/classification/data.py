@@ -14,7 +14,7 @@ from lab.imagenet import preprocess_of
 from lab.images import Preprocess
 from networks import NETWORKS as OWN
 from tasks.loaders import root_of
-from tasks.trained import Trained
+from tasks.trained import Trained, preprocess_of_run
 
 
 def preprocess_for(
@@ -28,7 +28,7 @@ def preprocess_for(
         state: a checkpoint that it starts from, which knows; or a bare state dict.
     """
     if state is not None and "configs" in state:
-        preprocess = Preprocess(**state.get("preprocess", {}))
+        preprocess = preprocess_of_run(state)
     elif network in OWN:
         size = OWN[network].config.image_size
         preprocess = Preprocess((size, size), source.mean, source.std)
@@ -52,7 +52,7 @@ def test_loader(trained: Trained, data_root: Path | None, batch_size: int) -> Da
     root, source = find_data(dataset, root_of(trained, data_root)), SOURCES[dataset]
     if source.prepare is not None:
         source.prepare(root)
-    preprocess = Preprocess(**state.get("preprocess", {}))  # the scaffold's say none: the default
+    preprocess = preprocess_of_run(state)
     split = source.read(root, "test", preprocess)
     where, known = root / "test" if split.paths else dataset, len(trained.classes)
     if "class_names" in state:

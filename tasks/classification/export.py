@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from lab.images import Preprocess
 from tasks.exporting import PICTURES, Exported, as_images
-from tasks.trained import Trained
+from tasks.trained import Trained, preprocess_of_run
 
 
 class PictureClassifier(nn.Module):
@@ -19,6 +19,6 @@ class PictureClassifier(nn.Module):
 
 
 def exported(trained: Trained) -> list[Exported]:
-    preprocess = Preprocess(**trained.state.get("preprocess", {}))  # the scaffold's say none
+    preprocess = preprocess_of_run(trained.state)
     network = PictureClassifier(trained.network, preprocess)
     return [Exported("classifier", network, PICTURES, ("probabilities",))]

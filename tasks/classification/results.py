@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets import ImageDataset
-from lab.console import counted, say
+from lab.console import UsageError, counted, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images, name_of
 from lab.files import write_whole
-from lab.images import Preprocess, to_arrays
+from lab.films import VIDEOS
+from lab.images import to_arrays
 from lab.pictures import Grid, Picture, confusion, sheet, shorten
 from lab.run import as_csv
 from tasks import TestFlags
 from tasks.classification.objective import ClassificationMeter
 from tasks.testing import save_results
-from tasks.trained import Trained
+from tasks.trained import Trained, preprocess_of_run
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LIKELIEST = 5  # classes named of each picture of one's own
@@ -113,7 +115,13 @@ def file_part(name: str) -> str:
 
 def read_pictures(trained: Trained, flags: TestFlags) -> None:
     """Print the likeliest classes of pictures, and draw them on a sheet."""
-    preprocess = Preprocess(**trained.state.get("preprocess", {}))
+    for name in flags.image:
+        if Path(name).suffix.lower() in set(VIDEOS) - {".gif"}:
+            raise UsageError(
+                f"{name} is a film: a run of --task detection annotates those, and with "
+                f"--read {flags.ckpt_path} its signs are read"
+            )
+    preprocess = preprocess_of_run(trained.state)
     runtime = trained.runtime
     captions, pixels, rows = [], [], []
     fitted = ((path, preprocess.fit(image)) for path, image in given_images(flags.image))

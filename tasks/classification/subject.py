@@ -25,7 +25,7 @@ from looking.choice import check_index, class_index, examples
 from looking.insight import conv_layers
 from tasks import ViewFlags
 from tasks.classification.data import test_loader
-from tasks.trained import Trained
+from tasks.trained import Trained, preprocess_of_run
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def load_subject(flags: ViewFlags, trained: Trained | None) -> Subject:
         preprocess, classes = published.preprocess, published.classes
     else:
         network, runtime, classes = trained.network, trained.runtime, trained.classes
-        preprocess = Preprocess(**trained.state.get("preprocess", {}))  # the scaffold's say none
+        preprocess = preprocess_of_run(trained.state)
     if not all(weights.isfinite().all() for weights in network.parameters()):
         raise LabError(
             f"{flags.weights or flags.ckpt_path} has weights that are no finite numbers: its "

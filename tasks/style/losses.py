@@ -18,7 +18,7 @@ from lab.features import outputs_of, total_variation
 from lab.imagenet import load_pretrained
 from lab.images import Preprocess, read_image, whole_picture
 from tasks.style import MOST_VARIED, PRESETS, RECIPES, Flags, Recipe
-from tasks.trained import Trained
+from tasks.trained import Trained, preprocess_of_run
 
 
 def content_loss(content_weight: float, current: Tensor, original: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def compared_network(trained: Trained) -> tuple[str, nn.Module, Preprocess]:
             f"{trained.path} holds a {name}, and no recipe says which of its layers to compare; "
             f"take one of {', '.join(known)}"
         )
-    preprocess = Preprocess(**trained.state.get("preprocess", {}))
+    preprocess = preprocess_of_run(trained.state)
     if len(preprocess.mean) != 3:
         raise LabError(f"{trained.path} looks at grey pictures; take a network for colour")
     # Of a classifier of ours, the rest takes pictures of one size alone.
