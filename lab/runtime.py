@@ -19,10 +19,28 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Numbers that torch gives a thread at least; seconds that threads are timed, each time; seconds
 # that they take at the most to begin and end together, where nobody else is at their cores.
 SHARE, TIMED, TOGETHER = 2**15, 0.01, 2e-4
-LOOKED = 5.0  # seconds from one look to the next
-_looked = -LOOKED  # when
+SOON, LATE = 0.3, 5.0  # seconds from one look to the next: after a change, and at the most
 NAMES = {"cuda": "CUDA device", "mps": "Apple GPU"}
 AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+
+
+@dataclass
+class Looks:
+    """When threads are looked at."""
+
+    last: float = -LATE  # when, by the monotonic clock
+    pause: float = SOON  # until the next one
+
+    def due(self) -> bool:
+        return time.monotonic() >= self.last + self.pause
+
+    def note(self, changed: bool) -> None:
+        """Note that one has just been had, and whether it has changed something."""
+        self.last = time.monotonic()
+        self.pause = SOON if changed else min(LATE, 2 * self.pause)
+
+
+_looks = Looks()
 
 
 @dataclass(frozen=True)
@@ -58,13 +76,14 @@ class Runtime:
     def take_free_threads(self) -> None:
         """Compute with as many threads as do not wait for cores that other processes are at.
 
-        Called as often as one likes, it looks every few seconds.
+        Called as often as one likes, it looks soon after a change, and the longer nothing changes
+        the less often.
         """
-        global _looked
-        if self.threads == 1 or time.monotonic() < _looked + LOOKED:
+        if self.threads == 1 or not _looks.due():
             return
-        before, _looked = torch.get_num_threads(), time.monotonic()
-        if (count := free_threads(self.threads)) != before:
+        before, count = torch.get_num_threads(), free_threads(self.threads)
+        _looks.note(count != before)
+        if count != before:
             busy = "; others keep cores busy" if count < self.threads else ""
             say(f"Computing with {count} of {self.threads} threads{busy}")
 

@@ -127,7 +127,7 @@ class FilmTest(unittest.TestCase):
             flags = Namespace(image=[str(self.frames)], film=True, ckpt_path=path.parent, read=None)
             torch.set_num_threads(2)
             with (
-                mock.patch.object(runtime, "LOOKED", 0),
+                mock.patch.object(runtime.Looks, "due", return_value=True),
                 mock.patch.object(runtime, "seconds_together", lambda count: 1.0),
                 redirect_stdout(StringIO()),
             ):

@@ -60,7 +60,7 @@ class ThreadTest(unittest.TestCase):
 
     def take(self, most: int, slow: tuple[int, ...]) -> tuple[int, str]:
         """Return the threads that are taken where so many have to wait, and what is said."""
-        runtime._looked = -runtime.LOOKED
+        runtime._looks = runtime.Looks()
         timed = mock.patch.object(runtime, "seconds_together", lambda count: float(count in slow))
         with timed, redirect_stdout(io.StringIO()) as said:
             Runtime(torch.device("cpu"), threads=most).take_free_threads()
@@ -77,18 +77,26 @@ class ThreadTest(unittest.TestCase):
         self.assertEqual(self.take(4, ()), (4, "Computing with 4 of 4 threads\n"))
 
     def test_it_looks_now_and_then(self):
-        """Not at every step; and again in the middle of an epoch that takes long."""
-        most = Runtime(torch.device("cpu"), threads=2)
+        """Soon after a change, ever less often while nothing changes, but again and again."""
+        most, own = Runtime(torch.device("cpu"), threads=2), torch.get_num_threads()
+        clock, looked = [100.0], []
+
+        def look(most: int) -> int:
+            looked.append(clock[0])
+            return own + (7 < len(looked) < 9)  # the eighth look changes something
+
+        runtime._looks = runtime.Looks()
         with (
-            mock.patch.object(
-                runtime, "free_threads", return_value=torch.get_num_threads()
-            ) as look,
-            mock.patch("time.monotonic", side_effect=itertools.count(1000, 0.5)),
+            mock.patch.object(runtime, "free_threads", look),
+            mock.patch("time.monotonic", lambda: clock[0]),
+            redirect_stdout(io.StringIO()),
         ):
-            runtime._looked = -runtime.LOOKED
-            for _ in range(30):  # of half a second, and a look of another one
+            for _ in range(400):
                 most.take_free_threads()
-        self.assertEqual(look.call_count, 3)
+                clock[0] += 0.1
+        pauses = [later - sooner for sooner, later in itertools.pairwise(looked)]
+        for pause, expected in zip(pauses, (0.6, 1.2, 2.4, 4.8, 5, 5, 5, 0.3, 0.6), strict=False):
+            self.assertAlmostEqual(pause, expected, delta=0.11)
 
     def test_a_number_that_is_given_stays(self):
         for environment, most in (({"OMP_NUM_THREADS": "2"}, 1), ({}, torch.get_num_threads())):
