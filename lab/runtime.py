@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,8 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # that they take at the most to begin and end together, where nobody else is at their cores.
 SHARE, TIMED, TOGETHER = 2**15, 0.01, 2e-4
 SOON, LATE = 0.3, 5.0  # seconds from one look to the next: after a change, and at the most
+TICK = 0.01  # seconds, in which /proc/stat counts (USER_HZ)
+SPARE = 0.25  # of a core that others may use before it counts as theirs
 NAMES = {"cuda": "CUDA device", "mps": "Apple GPU"}
 AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
@@ -30,6 +33,16 @@ class Looks:
 
     last: float = -LATE  # when, by the monotonic clock
     pause: float = SOON  # until the next one
+    taken: tuple[float, float] | None = None  # `seconds_taken` then
+
+    def others(self) -> float | None:
+        """Return how many cores others have kept busy since the last look; None if unknown."""
+        before, self.taken = self.taken, seconds_taken()
+        if before is None or self.taken is None:
+            return None
+        (all_before, own_before), (all_now, own_now) = before, self.taken
+        others = (all_now - all_before) - (own_now - own_before)
+        return max(0.0, others) / (time.monotonic() - self.last)
 
     def due(self) -> bool:
         return time.monotonic() >= self.last + self.pause
@@ -81,7 +94,12 @@ class Runtime:
         """
         if self.threads == 1 or not _looks.due():
             return
-        before, count = torch.get_num_threads(), free_threads(self.threads)
+        before, others = torch.get_num_threads(), _looks.others()
+        if others is None:
+            count = free_threads(self.threads)
+        else:
+            count = max(1, min(self.threads, int((os.cpu_count() or 1) - others + SPARE)))
+            torch.set_num_threads(count)
         _looks.note(count != before)
         if count != before:
             busy = "; others keep cores busy" if count < self.threads else ""
@@ -227,6 +245,20 @@ def free_threads(most: int) -> int:
         if count <= 1 or seconds_together(count) < TOGETHER:
             break
     return torch.get_num_threads()
+
+
+def seconds_taken() -> tuple[float, float] | None:
+    """Return the seconds that cores have computed so far, for all and for this process.
+
+    None where the system does not say, as Linux does.
+    """
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text("ascii").split()[1:9]]
+    except OSError:
+        return None
+    user, nice, system, _, _, *interrupts_and_stolen = ticks
+    busy = user + nice + system + sum(interrupts_and_stolen)
+    return busy * TICK, time.process_time()
 
 
 def seconds_together(count: int) -> float:

@@ -6,8 +6,10 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import unittest
 from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
 from unittest import mock
 
 import torch
@@ -62,7 +64,8 @@ class ThreadTest(unittest.TestCase):
         """Return the threads that are taken where so many have to wait, and what is said."""
         runtime._looks = runtime.Looks()
         timed = mock.patch.object(runtime, "seconds_together", lambda count: float(count in slow))
-        with timed, redirect_stdout(io.StringIO()) as said:
+        unknown = mock.patch.object(runtime, "seconds_taken", return_value=None)
+        with timed, unknown, redirect_stdout(io.StringIO()) as said:
             Runtime(torch.device("cpu"), threads=most).take_free_threads()
         return torch.get_num_threads(), said.getvalue()
 
@@ -88,6 +91,7 @@ class ThreadTest(unittest.TestCase):
         runtime._looks = runtime.Looks()
         with (
             mock.patch.object(runtime, "free_threads", look),
+            mock.patch.object(runtime, "seconds_taken", return_value=None),
             mock.patch("time.monotonic", lambda: clock[0]),
             redirect_stdout(io.StringIO()),
         ):
@@ -98,6 +102,35 @@ class ThreadTest(unittest.TestCase):
         for pause, expected in zip(pauses, (0.6, 1.2, 2.4, 4.8, 5, 5, 5, 0.3, 0.6), strict=False):
             self.assertAlmostEqual(pause, expected, delta=0.11)
 
+    def test_what_others_leave(self):
+        """Of four cores: what all have computed in two seconds, but for what is our own."""
+        torch.set_num_threads(4)
+        most = Runtime(torch.device("cpu"), threads=4)
+        known = (7.8, 7.6, 4), (7.8, 7.2, 3), (8.0, 4.0, 2), (8.0, 0.5, 1), (9.9, 0.0, 1)
+        for all_taken, own_taken, expected in (*known, (2.0, 2.1, 4)):
+            runtime._looks = runtime.Looks(last=50.0, taken=(1000.0, 30.0))
+            now = mock.patch("time.monotonic", return_value=52.0)
+            taken = 1000 + all_taken, 30 + own_taken
+            with (
+                now, mock.patch.object(runtime, "seconds_taken", return_value=taken),
+                mock.patch("os.cpu_count", return_value=4), redirect_stdout(io.StringIO()),
+            ):  # fmt: skip
+                most.take_free_threads()
+            self.assertEqual(torch.get_num_threads(), expected)
+
+    @unittest.skipUnless(Path("/proc/stat").exists(), "what Linux says of its cores")
+    def test_others_are_seen(self):
+        """A busy process for half a second, beside a busy thread of ours."""
+        looks = runtime.Looks()
+        looks.others()
+        looks.note(False)
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+            end = time.monotonic() + 0.7
+            while time.monotonic() < end:
+                pass
+            self.assertGreater(looks.others(), 0.2)
+            busy.kill()
+
     def test_a_number_that_is_given_stays(self):
         for environment, most in (({"OMP_NUM_THREADS": "2"}, 1), ({}, torch.get_num_threads())):
             with ExitStack() as stack:
@@ -107,6 +140,7 @@ class ThreadTest(unittest.TestCase):
                 stack.enter_context(mock.patch.object(runtime, "seconds_together", return_value=0))
                 self.assertEqual(runtime.start("cpu").threads, most)
 
+    @unittest.skipUnless(Path("/proc/stat").exists(), "what Linux says of its cores")
     def test_beside_busy_processes(self):
         """Two threads of ours where all cores are taken twice over: one computes alone."""
         busy = [
@@ -114,7 +148,12 @@ class ThreadTest(unittest.TestCase):
             for _ in range(2 * os.cpu_count())
         ]
         try:
-            self.assertEqual(runtime.free_threads(2), 1)
+            runtime._looks = runtime.Looks()
+            for _ in range(2):
+                with redirect_stdout(io.StringIO()):
+                    Runtime(torch.device("cpu"), threads=2).take_free_threads()
+                time.sleep(2 * runtime.SOON)
+            self.assertEqual(torch.get_num_threads(), 1)
         finally:
             for process in busy:
                 process.kill()
