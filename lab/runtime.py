@@ -253,7 +253,7 @@ def seconds_taken() -> tuple[float, float] | None:
     None where the system does not say, as Linux does.
     """
     try:
-        ticks = [int(word) for word in Path("/proc/stat").read_text("ascii").split()[1:9]]
+        ticks = [int(word) for word in Path("/proc/stat").read_bytes().split()[1:9]]
     except OSError:
         return None
     user, nice, system, _, _, *interrupts_and_stolen = ticks
