@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from lab.console import LabError, as_text, command, counted, progress, say
 from lab.learner import Learner
-from lab.objective import Meter, Objective
+from lab.objective import Meter, Objective, Sums
 from lab.run import Run, best_epoch
 from lab.runtime import (
     Runtime,
@@ -101,17 +101,15 @@ class EpochState:
 class Tally:
     """What the steps of an epoch add up to; until somebody asks, no step waits for it.
 
-    Sums are of float64, which a device may not know (mps): values stay there as they come, and are
-    added up on the CPU.
-
     Attributes:
+        sums: over the inputs of this process; of fp16, only of losses that it can hold.
+        counted: those inputs, of `inputs` in all.
         bad_step: the first step of this process whose loss is not finite.
     """
 
     def __init__(self, runtime: Runtime):
         self.runtime, self.names, self.bad_step = runtime, ("loss",), NEVER
-        self.inputs = self.counted = 0  # of this process; those whose loss is finite
-        self.sums: list[float] = []
+        self.sums, self.inputs, self.counted = Sums(), 0, 0
         self._kept: list[tuple[int, int, Tensor]] = []
 
     def add(self, step: int, count: int, loss: Tensor, figures: dict[str, Tensor]) -> None:
@@ -120,10 +118,9 @@ class Tally:
         self._kept.append((step, count, torch.stack([loss, *figures.values()])))
 
     def _read(self) -> None:
-        """Add up what is still on the device; of fp16, only of a loss that it can hold."""
-        if not self._kept:
-            return
-        rows = torch.stack([means for *_, means in self._kept]).cpu().tolist()
+        """Add up what is still on the device."""
+        means = [means for *_, means in self._kept]
+        rows = torch.stack(means).cpu().tolist() if means else []
         for (step, count, _), row in zip(self._kept, rows, strict=True):
             self.inputs += count
             if not math.isfinite(row[0]):
@@ -131,8 +128,7 @@ class Tally:
                 if self.runtime.scales:
                     continue
             self.counted += count
-            before = self.sums or [0.0] * len(row)
-            self.sums = [s + count * mean for s, mean in zip(before, row, strict=True)]
+            self.sums.add_row(row, count)
         self._kept = []
 
     def check(self, label: str, can_go_on: Callable[[], bool] | None = None) -> None:
@@ -151,7 +147,7 @@ class Tally:
     def totals(self) -> tuple[dict[str, float], int]:
         """Return sums over the inputs of all processes, and their number."""
         self._read()
-        sums = self.sums or [0.0] * len(self.names)
+        sums = self.sums.now() or [0.0] * len(self.names)
         *sums, counted, inputs = self.runtime.totals(*sums, self.counted, self.inputs)
         every = inputs / counted if counted else math.nan  # of fp16, some were not added
         sums = [total * every for total in sums]

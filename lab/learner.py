@@ -91,7 +91,8 @@ class Learner:
                 self.trained = DistributedDataParallel(self.network, broadcast_buffers=False)
         if self.settings.compile:
             self.trained = torch.compile(self.trained)
-        if self.settings.graph and self.runtime.device.type == "cuda":
+        alone = self.runtime.world_size == 1
+        if self.settings.graph and alone and self.runtime.device.type == "cuda":
             self.passes = Graphed(self._passes, self.network.parameters())
         return self
 

@@ -75,10 +75,14 @@ class Sums:
         if self._kept:
             rows = torch.stack([values for values, _ in self._kept]).cpu().tolist()
             for row, (_, weight) in zip(rows, self._kept, strict=True):
-                before = self._sums or [0.0] * len(row)
-                self._sums = [s + weight * value for s, value in zip(before, row, strict=True)]
+                self.add_row(row, weight)
             self._kept = []
         return self._sums
+
+    def add_row(self, row: list[float], weight: float) -> None:
+        """Add values that have come from the device."""
+        before = self._sums or [0.0] * len(row)
+        self._sums = [s + weight * value for s, value in zip(before, row, strict=True)]
 
 
 def loss_and_figures(result: Loss) -> tuple[Tensor, dict[str, Tensor]]:

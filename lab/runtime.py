@@ -5,7 +5,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +17,6 @@ from torch import Tensor, nn
 from lab.console import LabError, UsageError, process_rank, say
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Numbers that torch gives a thread at least; seconds that threads are timed, each time; seconds
-# that they take at the most to begin and end together, where nobody else is at their cores.
-SHARE, TIMED, TOGETHER = 2**15, 0.01, 2e-4
 SOON, LATE = 0.3, 5.0  # seconds from one look to the next: after a change, and at the most
 TICK = 0.01  # seconds, in which /proc/stat counts (USER_HZ)
 SPARE = 0.25  # of a core that others may use before it counts as theirs
@@ -27,29 +24,41 @@ NAMES = {"cuda": "CUDA device", "mps": "Apple GPU"}
 AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
 
+def seconds_taken() -> tuple[float, float] | None:
+    """Return the seconds that cores have computed so far, for all and for this process.
+
+    None where the system does not say, as Linux does.
+    """
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_bytes().split()[1:9]]
+    except OSError:
+        return None
+    user, nice, system, _, _, *interrupts_and_stolen = ticks
+    busy = user + nice + system + sum(interrupts_and_stolen)
+    return busy * TICK, time.process_time()
+
+
 @dataclass
 class Looks:
-    """When threads are looked at."""
+    """How many cores others keep busy, looked at now and then."""
 
-    last: float = -LATE  # when, by the monotonic clock
+    last: float = field(default_factory=time.monotonic)
+    taken: tuple[float, float] | None = field(default_factory=seconds_taken)  # then
     pause: float = SOON  # until the next one
-    taken: tuple[float, float] | None = None  # `seconds_taken` then
-
-    def others(self) -> float | None:
-        """Return how many cores others have kept busy since the last look; None if unknown."""
-        before, self.taken = self.taken, seconds_taken()
-        if before is None or self.taken is None:
-            return None
-        (all_before, own_before), (all_now, own_now) = before, self.taken
-        others = (all_now - all_before) - (own_now - own_before)
-        return max(0.0, others) / (time.monotonic() - self.last)
 
     def due(self) -> bool:
-        return time.monotonic() >= self.last + self.pause
+        return self.taken is not None and time.monotonic() >= self.last + self.pause
+
+    def others(self) -> float:
+        """Return how many cores others have kept busy since the last look."""
+        (all_before, own_before), before = self.taken, self.last
+        self.taken, self.last = seconds_taken(), time.monotonic()
+        all_now, own_now = self.taken
+        others = (all_now - all_before) - (own_now - own_before)
+        return max(0.0, others) / (self.last - before)
 
     def note(self, changed: bool) -> None:
-        """Note that one has just been had, and whether it has changed something."""
-        self.last = time.monotonic()
+        """Note whether what the last look showed has changed something."""
         self.pause = SOON if changed else min(LATE, 2 * self.pause)
 
 
@@ -87,19 +96,18 @@ class Runtime:
         return torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled)
 
     def take_free_threads(self) -> None:
-        """Compute with as many threads as do not wait for cores that other processes are at.
+        """Compute with as many threads as others leave cores to.
 
-        Called as often as one likes, it looks soon after a change, and the longer nothing changes
-        the less often.
+        Threads that compute together wait for the last of them: where another process is at one's
+        core, for all of its time slice, at every operation. Two were then ten times as slow as one.
+        Called as often as one likes, this looks soon after a change, and the longer nothing changes
+        the less often; where the system does not say who is at its cores, never.
         """
         if self.threads == 1 or not _looks.due():
             return
-        before, others = torch.get_num_threads(), _looks.others()
-        if others is None:
-            count = free_threads(self.threads)
-        else:
-            count = max(1, min(self.threads, int((os.cpu_count() or 1) - others + SPARE)))
-            torch.set_num_threads(count)
+        before, free = torch.get_num_threads(), (os.cpu_count() or 1) - _looks.others()
+        count = max(1, min(self.threads, int(free + SPARE)))
+        torch.set_num_threads(count)
         _looks.note(count != before)
         if count != before:
             busy = "; others keep cores busy" if count < self.threads else ""
@@ -231,43 +239,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(mmap_threshold, 2**30)
         mallopt(trim_threshold, 2**31 - 1)
-
-
-def free_threads(most: int) -> int:
-    """Have torch compute with as many threads as can without waiting; return their number.
-
-    Threads that compute together wait for the last of them: where another process is at one's
-    core, for all of its time slice, at every operation. Two of them were then ten times as slow as
-    one.
-    """
-    for count in dict.fromkeys((most, most - 1, most // 2, 1)):
-        torch.set_num_threads(max(1, count))
-        if count <= 1 or seconds_together(count) < TOGETHER:
-            break
-    return torch.get_num_threads()
-
-
-def seconds_taken() -> tuple[float, float] | None:
-    """Return the seconds that cores have computed so far, for all and for this process.
-
-    None where the system does not say, as Linux does.
-    """
-    try:
-        ticks = [int(word) for word in Path("/proc/stat").read_bytes().split()[1:9]]
-    except OSError:
-        return None
-    user, nice, system, _, _, *interrupts_and_stolen = ticks
-    busy = user + nice + system + sum(interrupts_and_stolen)
-    return busy * TICK, time.process_time()
-
-
-def seconds_together(count: int) -> float:
-    """Return how long torch's threads, so many, take for next to nothing."""
-    values, began, done = torch.ones(SHARE * count), time.perf_counter(), 0
-    while (taken := time.perf_counter() - began) < TIMED or not done:
-        values.add_(1)
-        done += 1
-    return taken / done
 
 
 def start_as(state: dict[str, Any], device: str | None, precision: str | None) -> Runtime:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from datasets import SOURCES
+from datasets import SOURCES, Source
 from lab import checkpoint
 from lab.console import LabError, UsageError, command
 from lab.images import Preprocess
@@ -119,6 +119,12 @@ def preprocess_of_run(state: Mapping[str, Any]) -> Preprocess:
     if "preprocess" in state:
         return Preprocess(**state["preprocess"])
     name = state.get("network", "classifier")
-    source = SOURCES["mnist" if name == "mnist_cnn" else "signs"]
-    size = NETWORKS[name].config.image_size if name in NETWORKS else Preprocess.size[0]
+    if name not in NETWORKS:
+        return Preprocess()
+    return made_for(name, SOURCES["mnist" if name == "mnist_cnn" else "signs"])
+
+
+def made_for(network: str, source: Source) -> Preprocess:
+    """Return how the pictures of a data set become the input of a network of ours."""
+    size = NETWORKS[network].config.image_size
     return Preprocess((size, size), source.mean, source.std)

@@ -32,16 +32,12 @@ class WindowDataset(Dataset):
             each, or None where they are read from disk.
         windows: cut training windows so; None for whole pictures.
         device: where batches are made.
-
-    Attributes:
-        cut_on: where windows are cut: the device, if the pictures have room there.
     """
 
     def __init__(self, split: Any, windows: Any = None, device: str | torch.device = "cpu"):
         self.split, self.windows, self.device = split, windows, device
         self.classes = split.classes
         self._held = self.hold(split.pictures)
-        self.cut_on = "cpu" if self._held is None else device
 
     @classmethod
     def loader(
@@ -75,6 +71,11 @@ class WindowDataset(Dataset):
             return self.split.pictures[index]
         path = self.split.paths[index]
         return shrink(open_image(path, path not in self.split.as_stored), self.split.longest)
+
+    @property
+    def cut_on(self) -> str | torch.device:
+        """Where windows are cut: the device, if the pictures have room there."""
+        return "cpu" if self._held is None else self.device
 
     def pixels(self, index: int) -> Tensor:
         """Return a picture that windows are cut out of, where that is done: uint8 (H, W, 3)."""

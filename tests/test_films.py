@@ -128,8 +128,7 @@ class FilmTest(unittest.TestCase):
             torch.set_num_threads(2)
             with (
                 mock.patch.object(runtime.Looks, "due", return_value=True),
-                mock.patch.object(runtime, "seconds_taken", return_value=None),
-                mock.patch.object(runtime, "seconds_together", lambda count: 1.0),
+                mock.patch.object(runtime.Looks, "others", return_value=9.0),
                 redirect_stdout(StringIO()),
             ):
                 trained.task.read_pictures(trained, flags)

@@ -60,46 +60,26 @@ class ThreadTest(unittest.TestCase):
     def setUp(self):
         self.addCleanup(torch.set_num_threads, torch.get_num_threads())
 
-    def take(self, most: int, slow: tuple[int, ...]) -> tuple[int, str]:
-        """Return the threads that are taken where so many have to wait, and what is said."""
-        runtime._looks = runtime.Looks()
-        timed = mock.patch.object(runtime, "seconds_together", lambda count: float(count in slow))
-        unknown = mock.patch.object(runtime, "seconds_taken", return_value=None)
-        with timed, unknown, redirect_stdout(io.StringIO()) as said:
-            Runtime(torch.device("cpu"), threads=most).take_free_threads()
-        return torch.get_num_threads(), said.getvalue()
-
-    def test_as_many_as_do_not_wait(self):
-        torch.set_num_threads(4)
-        self.assertEqual(self.take(4, ()), (4, ""))
-        words = "Computing with {} of 4 threads; others keep cores busy\n"
-        self.assertEqual(self.take(4, (4,)), (3, words.format(3)))
-        self.assertEqual(self.take(4, (4, 3)), (2, words.format(2)))
-        self.assertEqual(self.take(4, (4, 3, 2)), (1, words.format(1)))
-        self.assertEqual(self.take(4, (4, 3, 2)), (1, ""))
-        self.assertEqual(self.take(4, ()), (4, "Computing with 4 of 4 threads\n"))
-
     def test_it_looks_now_and_then(self):
         """Soon after a change, ever less often while nothing changes, but again and again."""
-        most, own = Runtime(torch.device("cpu"), threads=2), torch.get_num_threads()
-        clock, looked = [100.0], []
+        most, clock, looked = Runtime(torch.device("cpu"), threads=2), [100.0], []
 
-        def look(most: int) -> int:
-            looked.append(clock[0])
-            return own + (7 < len(looked) < 9)  # the eighth look changes something
+        def taken() -> tuple[float, float]:
+            looked.append(clock[0])  # others: one of three cores, once many
+            return clock[0] + 50 * (len(looked) >= 9), 0.0
 
-        runtime._looks = runtime.Looks()
+        torch.set_num_threads(2)
         with (
-            mock.patch.object(runtime, "free_threads", look),
-            mock.patch.object(runtime, "seconds_taken", return_value=None),
+            mock.patch.object(runtime, "seconds_taken", taken),
             mock.patch("time.monotonic", lambda: clock[0]),
-            redirect_stdout(io.StringIO()),
-        ):
+            mock.patch("os.cpu_count", return_value=3), redirect_stdout(io.StringIO()),
+        ):  # fmt: skip
+            runtime._looks = runtime.Looks(last=clock[0], taken=taken())
             for _ in range(400):
                 most.take_free_threads()
                 clock[0] += 0.1
         pauses = [later - sooner for sooner, later in itertools.pairwise(looked)]
-        for pause, expected in zip(pauses, (0.6, 1.2, 2.4, 4.8, 5, 5, 5, 0.3, 0.6), strict=False):
+        for pause, expected in zip(pauses, (0.3, 0.6, 1.2, 2.4, 4.8, 5, 5, 5, 0.3), strict=False):
             self.assertAlmostEqual(pause, expected, delta=0.11)
 
     def test_what_others_leave(self):
@@ -109,21 +89,30 @@ class ThreadTest(unittest.TestCase):
         known = (7.8, 7.6, 4), (7.8, 7.2, 3), (8.0, 4.0, 2), (8.0, 0.5, 1), (9.9, 0.0, 1)
         for all_taken, own_taken, expected in (*known, (2.0, 2.1, 4)):
             runtime._looks = runtime.Looks(last=50.0, taken=(1000.0, 30.0))
-            now = mock.patch("time.monotonic", return_value=52.0)
             taken = 1000 + all_taken, 30 + own_taken
+            before = torch.get_num_threads()
             with (
-                now, mock.patch.object(runtime, "seconds_taken", return_value=taken),
-                mock.patch("os.cpu_count", return_value=4), redirect_stdout(io.StringIO()),
+                mock.patch("time.monotonic", return_value=52.0),
+                mock.patch.object(runtime, "seconds_taken", return_value=taken),
+                mock.patch("os.cpu_count", return_value=4), redirect_stdout(io.StringIO()) as said,
             ):  # fmt: skip
                 most.take_free_threads()
             self.assertEqual(torch.get_num_threads(), expected)
+            words = f"Computing with {expected} of 4 threads"
+            words += "; others keep cores busy\n" if expected < 4 else "\n"
+            self.assertEqual(said.getvalue(), words if before != expected else "")
+
+    def test_where_nobody_says(self):
+        """Another system: as many as there are."""
+        runtime._looks = runtime.Looks(last=-100.0, taken=None)
+        torch.set_num_threads(2)
+        Runtime(torch.device("cpu"), threads=2).take_free_threads()
+        self.assertEqual(torch.get_num_threads(), 2)
 
     @unittest.skipUnless(Path("/proc/stat").exists(), "what Linux says of its cores")
     def test_others_are_seen(self):
         """A busy process for half a second, beside a busy thread of ours."""
         looks = runtime.Looks()
-        looks.others()
-        looks.note(False)
         with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
             end = time.monotonic() + 0.7
             while time.monotonic() < end:
@@ -137,7 +126,6 @@ class ThreadTest(unittest.TestCase):
                 stack.enter_context(mock.patch.dict(os.environ, environment))
                 if not environment:
                     os.environ.pop("OMP_NUM_THREADS", None)
-                stack.enter_context(mock.patch.object(runtime, "seconds_together", return_value=0))
                 self.assertEqual(runtime.start("cpu").threads, most)
 
     @unittest.skipUnless(Path("/proc/stat").exists(), "what Linux says of its cores")
@@ -149,10 +137,9 @@ class ThreadTest(unittest.TestCase):
         ]
         try:
             runtime._looks = runtime.Looks()
-            for _ in range(2):
-                with redirect_stdout(io.StringIO()):
-                    Runtime(torch.device("cpu"), threads=2).take_free_threads()
-                time.sleep(2 * runtime.SOON)
+            time.sleep(2 * runtime.SOON)
+            with redirect_stdout(io.StringIO()):
+                Runtime(torch.device("cpu"), threads=2).take_free_threads()
             self.assertEqual(torch.get_num_threads(), 1)
         finally:
             for process in busy:

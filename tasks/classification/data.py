@@ -14,7 +14,7 @@ from lab.imagenet import preprocess_of
 from lab.images import Preprocess
 from networks import NETWORKS as OWN
 from tasks.loaders import root_of
-from tasks.trained import Trained, preprocess_of_run
+from tasks.trained import Trained, made_for, preprocess_of_run
 
 
 def preprocess_for(
@@ -30,8 +30,7 @@ def preprocess_for(
     if state is not None and "configs" in state:
         preprocess = preprocess_of_run(state)
     elif network in OWN:
-        size = OWN[network].config.image_size
-        preprocess = Preprocess((size, size), source.mean, source.std)
+        preprocess = made_for(network, source)
     else:
         preprocess = preprocess_of(network)
     if image_size:
