@@ -233,20 +233,21 @@ def no_trucks(pen: Pen, look: Look, alt: int) -> None:  # 253
 
 
 def priority_crossing(pen: Pen, look: Look, alt: int) -> None:  # 301
-    k, w = look.scale, 0.105 * look.weight
-    shoulder = w * (1.7 if alt else 1.25)
+    k, w = look.scale, (0.135 if alt else 0.11) * look.weight
+    shoulder = w * (1.5 if alt else 1.25)
     half = [(shoulder, -0.06), (w, -0.04), (w * 1.25, 0.53), (0, 0.43)]
     outline = [(0, -0.28), *half, *((-x, y) for x, y in half[-2::-1])]
-    pen.polygon([(k * x, 0.15 + k * (y - 0.15)) for x, y in outline], BLACK)
-    pen.stroke([(-0.29 * k, 0.18), (0.29 * k, 0.18)], 0.08 * look.weight, BLACK)
+    pen.polygon([(k * x, 0.19 + k * (y - 0.15)) for x, y in outline], BLACK)
+    pen.stroke([(-0.28 * k, 0.23), (0.28 * k, 0.23)], 0.08 * look.weight, BLACK)
 
 
 def priority_road(pen: Pen, look: Look, alt: int) -> None:  # 306
-    pen.polygon(regular(4, 0.66 - 0.08, 0), BLACK if alt else WHITE, 0.08)
-    pen.polygon(regular(4, 0.64 - 0.08, 0), WHITE, 0.08)
+    border = FADED if alt == 2 else WHITE  # an old one is hardly brighter than what is behind it
+    pen.polygon(regular(4, 0.66 - 0.08, 0), BLACK if alt == 1 else border, 0.08)
+    pen.polygon(regular(4, 0.64 - 0.08, 0), border, 0.08)
     inner = 0.36 * look.scale
     pen.polygon(regular(4, inner, 0), BLACK)
-    pen.polygon(regular(4, inner - 0.015 * (1 + alt), 0), YELLOW)
+    pen.polygon(regular(4, inner - 0.015 * (1 + alt % 2), 0), YELLOW)
 
 
 def give_way(pen: Pen, look: Look, alt: int) -> None:  # 205
@@ -280,7 +281,7 @@ def curve(pen: Pen, look: Look, alt: int, side: int) -> None:  # 103-10 left, 10
     inner = arc(0.06, 0.3, 0.18, 0.22, 275, 180)
     tip = [(0.26, -0.08), (0.4, 0.05), (0.2, 0.12)]
     points = [(-0.3, 0.54), *outer, *tip, *inner, (-0.12, 0.54), (-0.21, 0.5)]
-    k = look.scale * (0.82 if alt else 0.95)
+    k = look.scale * (0.76 if alt else 0.86)
     pen.polygon([(side * k * x, 0.3 + k * (y - 0.25)) for x, y in points], BLACK)
 
 
@@ -301,9 +302,9 @@ def road_narrows(pen: Pen, look: Look, alt: int) -> None:  # 121-10
 
 def traffic_signals(pen: Pen, look: Look, alt: int) -> None:  # 131
     if alt:
-        pen.polygon([(-0.08, -0.12), (0.08, -0.12), (0.08, 0.46), (-0.08, 0.46)], BLACK, 0.04)
+        pen.polygon([(-0.08, -0.15), (0.08, -0.15), (0.08, 0.44), (-0.08, 0.44)], BLACK, 0.04)
     radius = (0.12 if alt else 0.13) * look.scale
-    for y, colour in ((-0.11, RED), (0.17, YELLOW), (0.45, GREEN)):
+    for y, colour in ((-0.14, RED), (0.145, YELLOW), (0.43, GREEN)):
         pen.disc(0, y, radius, colour)
 
 
@@ -397,8 +398,9 @@ class Brush(NamedTuple):
             self.line(at(0, 0.25), elbow, hand, width=0.08 * s)
 
 
-def warning(pen: Pen, look: Look, alt: int) -> Brush:
-    return Brush(pen, look.scale * (0.88 if alt else 0.98), look.weight)
+def warning(pen: Pen, look: Look, alt: int, k: float = 0.98) -> Brush:
+    """A brush for pictograms that keep clear of the border, as printed ones do."""
+    return Brush(pen, look.scale * k * (0.9 if alt else 1.0), look.weight)
 
 
 def double_curve(pen: Pen, look: Look, alt: int) -> None:  # 105-10
@@ -410,28 +412,28 @@ def double_curve(pen: Pen, look: Look, alt: int) -> None:  # 105-10
 
 def slippery_road(pen: Pen, look: Look, alt: int) -> None:  # 114
     brush = warning(pen, look, alt)
-    lean = -12 if alt else -16
 
     def tilted(*points: Point) -> list[Point]:
-        return [(x, y + 0.08) for x, y in turned(points, lean)]
+        return [(x, y + 0.12) for x, y in turned(points, 14 if alt else 9)]
 
-    brush.area(*tilted((-0.22, -0.04), (0.22, -0.04), (0.22, 0.12), (-0.22, 0.12)))
-    brush.area(*tilted((-0.18, -0.04), (-0.12, -0.2), (0.12, -0.2), (0.18, -0.04)))
-    for x in (-0.15, 0.15):
-        brush.line(*tilted((x, 0.1), (x, 0.18)), width=0.09)
-        skid = [(x + 0.07 * math.sin(9 * y) + 0.02, y) for y in np.linspace(0.32, 0.56, 7).tolist()]
-        brush.line(*skid, width=0.06)
+    brush.area(*tilted((-0.27, 0.0), (0.27, 0.0), (0.27, 0.17), (-0.27, 0.17)))
+    brush.line(*tilted((-0.22, 0.0), (-0.14, -0.17), (0.14, -0.17), (0.22, 0.0)), width=0.05)
+    for x in (-0.19, 0.19):
+        brush.line(*tilted((x, 0.12), (x, 0.22)), width=0.1)
+    for x in (-0.26, 0.06):  # a track that swings from side to side
+        sway = [(x + 0.07 * math.sin(5 * k), 0.38 + 0.18 * k) for k in np.linspace(0, 1, 9)]
+        brush.line(*sway, (x + 0.2, 0.57), width=0.045)
 
 
 def road_works(pen: Pen, look: Look, alt: int) -> None:  # 123
     brush = warning(pen, look, alt)
-    brush.disc(-0.1, -0.2, 0.09)
-    brush.area((-0.17, -0.1), (-0.03, -0.1), (-0.16, 0.24), (-0.32, 0.2))
-    brush.line((-0.24, 0.2), (-0.1, 0.34), (-0.14, 0.54), width=0.09)
-    brush.line((-0.26, 0.2), (-0.34, 0.38), (-0.42, 0.54), width=0.09)
-    brush.line((-0.08, -0.04), (0.0, 0.13), (0.1, 0.2), width=0.07)
-    brush.line((-0.14, 0.06), (0.22, 0.38), width=0.045)
-    brush.area((0.0, 0.57), (0.2, 0.36), (0.32, 0.32), (0.52, 0.57))
+    brush.disc(0.07, -0.11, 0.08)
+    brush.line((-0.05, -0.03), (-0.15, 0.06), (-0.2, 0.22), width=0.13)
+    brush.line((-0.2, 0.24), (-0.23, 0.4), (-0.31, 0.56), width=0.085)
+    brush.line((-0.18, 0.24), (-0.08, 0.38), (-0.09, 0.56), width=0.085)
+    brush.line((-0.03, -0.02), (0.02, 0.14), (-0.08, 0.22), width=0.065)
+    brush.line((-0.14, 0.16), (0.14, 0.42), width=0.045)
+    brush.area((0.0, 0.59), (0.15, 0.42), (0.28, 0.36), (0.46, 0.59))
 
 
 def pedestrians(pen: Pen, look: Look, alt: int) -> None:  # 133, an older print with a crossing
@@ -444,12 +446,22 @@ def pedestrians(pen: Pen, look: Look, alt: int) -> None:  # 133, an older print 
 
 def children(pen: Pen, look: Look, alt: int) -> None:  # 136
     brush = warning(pen, look, alt)
-    brush.person(0.13, 0.54, 0.78, 0.26)
-    brush.person(-0.24, 0.54, 0.56, 0.3)
+
+    for x, s in ((0.08, 1.0), (-0.26, 0.66)):  # both run to the left, their feet at y
+
+        def at(px: float, py: float, x: float = x, s: float = s) -> Point:
+            return x + s * px, 0.57 + s * (py - 0.57)
+
+        brush.disc(*at(-0.04, -0.07), 0.08 * s)
+        brush.line(at(-0.02, 0.06), at(0.01, 0.24), width=0.13 * s)
+        brush.line(at(-0.02, 0.04), at(-0.12, 0.1), at(-0.21, 0.15), width=0.06 * s)
+        brush.line(at(-0.02, 0.04), at(0.09, 0.1), at(0.19, 0.09), width=0.06 * s)
+        brush.line(at(0.0, 0.26), at(-0.05, 0.42), at(-0.04, 0.57), width=0.085 * s)
+        brush.line(at(0.01, 0.26), at(0.13, 0.36), at(0.26, 0.41), width=0.08 * s)
 
 
 def bicycles(pen: Pen, look: Look, alt: int) -> None:  # 138
-    brush = warning(pen, look, alt)
+    brush = warning(pen, look, alt, 0.88)
     thin = 0.045 if alt else 0.055
     for x in (-0.26, 0.26):
         brush.line(*arc(x, 0.36, 0.19, 0.19, 0, 360), width=thin)
@@ -462,7 +474,7 @@ def bicycles(pen: Pen, look: Look, alt: int) -> None:  # 138
 
 
 def snow(pen: Pen, look: Look, alt: int) -> None:  # 101-51
-    brush = warning(pen, look, alt)
+    brush = warning(pen, look, alt, 0.92)
     for degrees in range(30, 390, 60):
 
         def at(along: float, across: float, degrees: int = degrees) -> Point:
@@ -475,7 +487,7 @@ def snow(pen: Pen, look: Look, alt: int) -> None:  # 101-51
 
 
 def wild_animals(pen: Pen, look: Look, alt: int) -> None:  # 142-10
-    brush = warning(pen, look, alt)
+    brush = warning(pen, look, alt, 0.85)
     back = (-0.2, 0.02), (0.1, 0.16), (0.3, 0.24), (0.34, 0.34)
     brush.area(*back, (0.2, 0.4), (-0.02, 0.34), (-0.18, 0.26))
     brush.line((-0.16, 0.14), (-0.24, -0.06), (-0.33, -0.02), width=0.1)
@@ -508,7 +520,7 @@ FACES: dict[str, tuple[str, Callable[..., None], int, dict]] = {
     "no_overtaking": ("prohibitory", no_overtaking, 2, {"truck": False}),
     "no_overtaking_by_trucks": ("prohibitory", no_overtaking, 2, {"truck": True}),
     "priority_crossing": ("danger", priority_crossing, 2, {}),
-    "priority_road": ("other", priority_road, 2, {}),
+    "priority_road": ("other", priority_road, 3, {}),
     "give_way": ("other", give_way, 1, {}),
     "stop": ("other", stop, 2, {}),
     "no_vehicles": ("prohibitory", lambda *plain: None, 1, {}),
