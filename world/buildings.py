@@ -130,7 +130,7 @@ def fence(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     if region := canvas.region(placed):
         gaps = Image.new("L", (region[2] - region[0], region[3] - region[1]))
         ImageDraw.Draw(gaps).polygon((placed - region[:2]).ravel().tolist(), 255)
-        canvas.claim(gaps, region, surface, sky_alone=False)
+        canvas.claim(gaps, region, surface)
     rails = [(0, level, 1, level + 0.05) for level in (0.15, 0.55, 0.93)]
     canvas.polygons(patches(wall, rails + posts), lit(STEEL, rng.uniform(0.05, 1.2)), surface)
 

@@ -8,7 +8,7 @@ x points right, y up from the road, z ahead of the camera.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -185,10 +185,13 @@ class Canvas:
         region.putalpha(owners)
         self.image.paste(region, box[:2])
 
-    def claim(self, mask: Image.Image, box: Box, surface: int, sky_alone: bool) -> None:
+    def claim(
+        self, mask: Image.Image, box: Box, surface: int, labels: Container[int] = range(256)
+    ) -> None:
         """Gives what a mask (1 or L) covers to a surface, but leaves what is seen there.
 
-        So one labels a fence with all that shows through it, and a tree with its sky.
+        So one labels a fence with all that shows through it; a tree without leaves with the sky and
+        what has one of these labels.
         """
         label = self.surfaces[surface].label
         if label not in self.seen_through:
@@ -197,7 +200,7 @@ class Canvas:
         region = self.image.crop(box)
         owners = region.getchannel("A")
         heirs = [
-            through if known.sky else number if sky_alone else surface
+            through if known.sky else surface if known.label in labels else number
             for number, known in enumerate(self.surfaces)
         ]
         owners.paste(owners.point(heirs + [0] * (256 - len(heirs))), (0, 0), mask)

@@ -16,8 +16,13 @@ YELLOW_PAINT = (225, 180, 40)
 
 
 def strip(left: float, right: float, z: np.ndarray, level: float = 0.0) -> np.ndarray:
-    """(2 len(z), 3) outline of the ground between two x, bent with the road at each z."""
-    return np.array([(left, level, at) for at in z] + [(right, level, at) for at in z[::-1]])
+    """(len(z) - 1, 4, 3) pieces of the ground between two x, bent with the road at each z.
+
+    One outline of all would have holes where the ground behind a bend or a top lies over itself.
+    """
+    near, far = z[:-1], z[1:]
+    corners = ((left, near), (left, far), (right, far), (right, near))
+    return np.stack([np.stack(np.broadcast_arrays(x, level, at), -1) for x, at in corners], 1)
 
 
 def draw_ground(canvas: Canvas, scene: Scene, rng: Generator) -> None:
@@ -30,7 +35,7 @@ def draw_ground(canvas: Canvas, scene: Scene, rng: Generator) -> None:
         return canvas.surface(label, 0.0, rough, ground=True)
 
     verge = ground(TREE, 0.15, 0.25, rng.uniform(0.2, 0.5))
-    canvas.polygon(strip(-FAR, FAR, z), road.verge, verge)
+    canvas.polygons(strip(-FAR, FAR, z), road.verge, verge)
     if road.pavement:
         slabs = ground(PAVEMENT, 0.1, 0.1, rng.uniform(0.05, 0.25))
         lift = rng.normal(20, 15) + rng.normal(0, 6, 3)
@@ -38,20 +43,20 @@ def draw_ground(canvas: Canvas, scene: Scene, rng: Generator) -> None:
         kerb = lit(colour, rng.uniform(0.5, 1.8))
         for side, edge in ((-1, road.left), (1, road.right)):
             outer = edge + side * (road.pavement + 0.6)
-            canvas.polygon(strip(edge, outer, z), lit(kerb, 0.6), slabs)  # the kerb's side
-            canvas.polygon(strip(edge, outer, z, KERB), colour, slabs)
-            canvas.polygon(strip(edge, edge + side * 0.15, z, KERB), kerb, slabs)
+            canvas.polygons(strip(edge, outer, z), lit(kerb, 0.6), slabs)  # the kerb's side
+            canvas.polygons(strip(edge, outer, z, KERB), colour, slabs)
+            canvas.polygons(strip(edge, edge + side * 0.15, z, KERB), kerb, slabs)
     tar = ground(ROAD, rng.uniform(0, 0.12), rng.uniform(0, 0.08), rng.uniform(0.03, 0.15))
-    canvas.polygon(strip(road.left, road.right, z), road.colour, tar)
+    canvas.polygons(strip(road.left, road.right, z), road.colour, tar)
     for side, at, width in road.mouths:
         edge = road.right if side > 0 else road.left
         mouth = strip(edge - 0.1 * side, edge + 40 * side, np.array([at, at + width]), 0.02)
-        canvas.polygon(mouth, lit(road.colour, 0.95), tar)
+        canvas.polygons(mouth, lit(road.colour, 0.95), tar)
     for _ in range(rng.poisson(2)):  # repairs, covers, oil
         x, near = rng.uniform(road.left, road.right), rng.uniform(3, 30)
         far, right = near + rng.uniform(0.5, 8), x + rng.uniform(0.3, 1.5)
         colour = lit(road.colour, rng.uniform(0.6, 1.4))
-        canvas.polygon(strip(x, right, np.array([near, far])), colour, tar)
+        canvas.polygons(strip(x, right, np.array([near, far])), colour, tar)
     mark(canvas, road, rng, z, ground(ROAD, 0.05, 0.1, 0.1))
 
 
@@ -64,20 +69,21 @@ def mark(canvas: Canvas, road: Road, rng: Generator, z: np.ndarray, surface: int
         for x in road.lanes:
             half = rng.uniform(0.05, 0.1)
             if rng.random() < 0.15:
-                marks.append(strip(x - half, x + half, z))
+                marks += [*strip(x - half, x + half, z)]
                 continue
             length = rng.uniform(2, 6)
             step = length * rng.uniform(1.8, 3.2)
             starts = np.arange(rng.uniform(1, 1 + step), 90, step)
-            marks += [strip(x - half, x + half, np.array([at, at + length])) for at in starts]
+            marks += [strip(x - half, x + half, np.array([at, at + length]))[0] for at in starts]
     if rng.random() < (0.35 if road.pavement else 0.85):
-        marks += [strip(x - 0.08, x + 0.08, z) for x in (road.left + 0.25, road.right - 0.25)]
+        edges = road.left + 0.25, road.right - 0.25
+        marks += [piece for x in edges for piece in strip(x - 0.08, x + 0.08, z)]
     for at in road.crossings:
         if rng.random() < 0.4:
             stripes, depth = np.arange(road.left, road.right - 0.5), np.array([at, at + 3])
-            marks += [strip(x, x + 0.5, depth) for x in stripes]
+            marks += [strip(x, x + 0.5, depth)[0] for x in stripes]
         else:
-            marks.append(strip(road.left, road.right, np.array([at, at + 0.5])))
+            marks += [*strip(road.left, road.right, np.array([at, at + 0.5]))]
     if rng.random() < 0.25:
         x, at = rng.normal(0, 0.4), rng.uniform(5, 25)
         marks.append(np.array([(x + across, 0, at + ahead) for across, ahead in ARROW]))

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from world.camera import GAMMA, LINEAR, textures
 from world.canvas import SIGN, Canvas
@@ -13,7 +13,8 @@ from world.ground import FAR, strip
 from world.scene import Scene, Weather
 
 FLARE = 1.6  # light above it is lost in the lens
-READABLE = (0.045, 1.6)  # light of a white plate in the photograph; beyond nobody can read it
+READABLE = (0.045, 2.2)  # light of a white plate in the photograph; beyond nobody can read it
+GROUNDED = ("car", "van", "lorry", "bus", "person", "cyclist", "box")
 TILE = 256  # pixels; textures repeat after them
 
 
@@ -58,6 +59,7 @@ def shine(
         gain *= 1 + rough[:, k].take(surfaces) * field(rng, shape, low, high)
     ground = ground.take(surfaces)
     gain *= 1 + rng.uniform(0.02, 0.2) * ground * field(rng, shape, 0, 7, stretch=4)
+    gain *= 1 - ground * contact(scene, canvas)
     if weather.shadow:
         gain *= 1 - weather.shadow * ground * shadows(scene, canvas, rng)
     light *= np.clip(gain, 0.08, 3, out=gain)
@@ -135,12 +137,29 @@ def shadows(scene: Scene, canvas: Canvas, rng: Generator) -> np.ndarray:
         half = {"house": 0, "lamp": 0.08, "post": 0.08}.get(thing.kind, thing.width / 2)
         left, right = thing.x - half - scene.weather.sun * thing.height, thing.x + half
         ends = np.array([thing.z, thing.z + max(thing.length, 2 * half)])
-        points = canvas.project(strip(right, left, np.maximum(ends, 1)))
+        points = canvas.project(strip(right, left, np.maximum(ends, 1))[0])
         draw.polygon((points / canvas.SUPERSAMPLE).ravel().tolist(), 255)
     soft = np.asarray(image, np.float32) / 255
     if rng.random() < 0.6:  # leaves let some of it through
         soft = soft * np.clip(0.7 + 0.6 * field(rng, soft.shape, 4, 10), 0, 1)
     return soft
+
+
+def contact(scene: Scene, canvas: Canvas) -> np.ndarray:
+    """(H, W) share of the light that the ground lacks under vehicles and feet, in any weather."""
+    image = Image.new("L", (canvas.window.width, canvas.window.height))
+    draw = ImageDraw.Draw(image)
+    for thing in sorted(scene.things, key=lambda thing: -thing.z):
+        if thing.kind not in GROUNDED or thing.z < 0:
+            continue
+        half, c, s = thing.length / 2, abs(math.cos(thing.turn)), abs(math.sin(thing.turn))
+        across, along = c * thing.width / 2 + s * half, s * thing.width / 2 + c * half
+        middle = thing.z + half
+        ends = np.maximum([middle - along - 0.15, middle + along + 0.15], 1)
+        points = canvas.project(strip(thing.x - across - 0.1, thing.x + across + 0.1, ends)[0])
+        draw.polygon((points / canvas.SUPERSAMPLE).ravel().tolist(), 215)
+    soft = image.filter(ImageFilter.GaussianBlur(canvas.focal / 400))
+    return np.asarray(soft, np.float32) / 255
 
 
 def meter(light: np.ndarray, grey: float) -> float:

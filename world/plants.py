@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from world.buildings import along
 from world.camera import textures
-from world.canvas import TREE, Canvas, upright
+from world.canvas import BUILDING, TREE, Canvas, upright
 from world.colours import lit
 from world.scene import Thing
 
@@ -97,7 +97,7 @@ def stamp_crown(canvas: Canvas, rng: Generator, thing: Thing, low: float, surfac
     inside = levels.point(INSIDE, "1")
     shares = ImageChops.add(levels.point(SHARES), dither().crop((0, 0, *size))).point(FULL, "1")
     if thing.kind == "bare":
-        canvas.claim(inside, box, surface, sky_alone=True)
+        canvas.claim(inside, box, surface, (BUILDING, TREE))
         canvas.image.paste((*thing.colour, surface), box, shares)
     else:
         canvas.image.paste((*lit(thing.colour, 0.5), surface), box, inside)

@@ -113,7 +113,7 @@ def imagine(rng: Generator) -> Scene:
     camera = Camera(
         height=rng.uniform(1.15, 1.6) if rng.random() < 0.9 else rng.uniform(1.6, 2.6),
         focal=rng.uniform(0.75, 1.25),
-        horizon=float(np.clip(rng.normal(0.57, 0.07), 0.38, 0.72)),
+        horizon=float(np.clip(rng.normal(0.54, 0.09), 0.32, 0.75)),
         vanish=float(np.clip(rng.normal(0.5, 0.09), 0.2, 0.8)),
         roll=rng.normal(0, 0.012),
         bend=rng.normal(0, 4e-4 if motorway else 1.2e-3) * (rng.random() < 0.7),
@@ -267,7 +267,7 @@ def barrier(rng: Generator, kind: str, x: float, z: float, length: float) -> Thi
 
 
 def tree(rng: Generator, x: float, z: float, height: float | None = None) -> Thing:
-    kind = choose(rng, ("leafy", "bare", "conifer"), (0.58, 0.27, 0.15))
+    kind = choose(rng, ("leafy", "bare", "conifer"), (0.48, 0.38, 0.14))
     height = height or math.exp(rng.normal(2.0, 0.4))
     width = height * (rng.uniform(0.3, 0.5) if kind == "conifer" else rng.uniform(0.5, 1.0))
     colour = tinted(rng, (60, 48, 40), 8) if kind == "bare" else pick(rng, LEAVES)
@@ -306,10 +306,10 @@ def furnish(rng: Generator, place: str, road: Road, side: int) -> list[Thing]:
     if rng.random() < 0.15:
         x, size = side * (kerb + rng.uniform(1, 5)), (rng.uniform(1, 4), rng.uniform(2, 4))
         things.append(Thing("poster", x, rng.uniform(8, 60), *size, 0, new_seed(rng)))
-    for _ in range(rng.poisson(1.6 if place == "town" else 0.5)):
+    for _ in range(rng.poisson(3.0 if place == "town" else 0.8)):
         x, z = side * (kerb + rng.uniform(0.4, max(1.0, road.pavement))), rng.uniform(5, 60)
         things.append(Thing("person", x, z, 0.5, rng.uniform(1.5, 1.9), 0, new_seed(rng)))
-    if road.pavement and rng.random() < 0.35:  # a row of parked cars
+    if road.pavement and rng.random() < 0.5:  # a row of parked cars
         x, z = side * (kerb - rng.uniform(-1, 1)), rng.uniform(4, 20)
         for _ in range(rng.integers(1, 9)):
             things.append(vehicle(rng, "car", x, z, backwards=rng.random() < 0.3))
@@ -322,6 +322,8 @@ def vehicle(
 ) -> Thing:
     scale = rng.uniform(0.92, 1.1)
     size = [scale * side for side in VEHICLES[kind]]
+    if kind == "car":  # up to those that one climbs into
+        size[1] *= rng.uniform(0.96, 1.22)
     turn += math.pi * backwards + rng.normal(0, 0.04)
     return Thing(kind, x, z, *size, new_seed(rng), pick(rng, CARS), turn)
 
@@ -342,8 +344,8 @@ def traffic(rng: Generator, place: str, road: Road) -> list[Thing]:
         side, z, _ = road.mouths[0]
         x = side * rng.uniform(2, 9)
         things.append(vehicle(rng, "car", x, z + 2, False, side * math.pi / 2))
-    for _ in range(rng.poisson(0.4)):
-        x, z = rng.uniform(road.left, road.right), rng.uniform(6, 50)
+    for _ in range(rng.poisson(0.9)):
+        x, z = rng.uniform(road.left, road.right), rng.uniform(4, 40)
         things.append(Thing("cyclist", x, z, 0.6, 1.75, 1.7, new_seed(rng)))
     if rng.random() < 0.12 and road.pavement:
         x, z = rng.uniform(road.left, road.right), rng.uniform(8, 40)
@@ -378,7 +380,7 @@ def put_up_signs(rng: Generator, camera: Camera, road: Road, built: bool) -> lis
         z = float(np.clip(2 * radius * camera.focal / side, 4, 60))
         posts.append(stand(rng, camera, road, z, plates, built))
         signs += sum(plate.name in FACES for plate in plates)
-    for _ in range(rng.poisson(1.0)):
+    for _ in range(rng.poisson(1.6)):
         name = choose(rng, OTHERS)
         plate = Plate(name, int(rng.integers(3)), 0.0, rng.uniform(0.25, 0.5), 0, 0)
         if "direction" in name:

@@ -70,16 +70,18 @@ def clutter(canvas: Canvas, thing: Thing, rng: Generator) -> None:
 
 def vehicle(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     light = math.exp(rng.normal(0, 0.25))
-    surface = canvas.surface(CAR, thing.z + thing.length / 2, (0.08, 0.12, 0.1), light)
+    rough = tuple(rng.uniform(0.05, 0.25, 3).tolist())
+    surface = canvas.surface(CAR, thing.z + thing.length / 2, rough, light)
     w, h, length = thing.width / 2, thing.height, thing.length
 
     def part(low: Plan, high: Plan, bottom: float, top: float, colour: Colour) -> dict:
         return block(canvas, thing, low, high, (bottom, top), colour, surface)
 
-    whole = (-w, w, 0.0, length)
-    part(whole, whole, 0.0, 0.28, RUBBER)  # its shadow
+    whole, under = (-w, w, 0.0, length), (-0.92 * w, 0.92 * w, 0.1, length - 0.1)
+    part(under, under, 0.16, 0.34, RUBBER)  # what is dark below
+    tyres(canvas, thing, surface)
     if thing.kind == "car":
-        belt = 0.62 * h
+        belt = rng.uniform(0.56, 0.66) * h
         body = part(whole, (-0.96 * w, 0.96 * w, 0.0, length), 0.2, belt, thing.colour)
         rear, front = rng.uniform((0.02, 0.72), (0.16, 0.8)) * length
         roof = (-0.72 * w, 0.72 * w, rear + 0.14 * length, front - 0.17 * length)
@@ -99,14 +101,42 @@ def vehicle(canvas: Canvas, thing: Thing, rng: Generator) -> None:
     else:
         roof = (-0.95 * w, 0.95 * w, 0, length * (0.95 if thing.kind == "van" else 1.0))
         body = cabin = part(whole, roof, 0.25, h, thing.colour)
-    glaze(canvas, thing, cabin, lit(GLASS[rng.integers(4)], 0.8), surface)
+    polish(canvas, rng, thing, body, surface)
+    glaze(canvas, thing, cabin, rng, surface)
     attach(canvas, rng, thing, body, surface)
     if outline := [*body.values(), *cabin.values()]:
         canvas.note(surface, thing.kind, thing.z, outline)
 
 
-def glaze(canvas: Canvas, thing: Thing, walls: Walls, glass: Colour, surface: int) -> None:
+def tyres(canvas: Canvas, thing: Thing, surface: int) -> None:
+    """What stands on the road: from in front and behind, two tyres with light between them."""
+    w, width, tall = thing.width / 2, 0.12 * thing.width, 0.6 * wheel_radius(thing) / 0.32
+    for far in (0.72, 0.1) if math.cos(thing.turn) > 0 else (0.1, 0.72):  # the nearer one last
+        for left in (-0.97 * w, 0.97 * w - width):
+            near = far * thing.length
+            plan = (left, left + width, near, near + 0.16 * thing.length)
+            block(canvas, thing, plan, plan, (0.0, tall), RUBBER, surface)
+
+
+def wheel_radius(thing: Thing) -> float:
+    return 0.32 if thing.kind in ("car", "van") else 0.48
+
+
+def polish(canvas: Canvas, rng: Generator, thing: Thing, walls: Walls, surface: int) -> None:
+    """Paint mirrors: the sky above the bend of a wall, the road below it."""
+    bend, sky, road = rng.uniform(0.55, 0.85), rng.uniform(0.9, 2.2), rng.uniform(0.35, 0.9)
+    for name, wall in walls.items():
+        if name != "top":
+            above, below = (lit(thing.colour, LIGHTS[name] * light) for light in (sky, road))
+            pieces = [((0.0, 0.0, 1.0, 0.45 * bend), below), ((0.0, bend, 1.0, 1.0), above)]
+            canvas.paint(wall, pieces if thing.kind in ("car", "van") else pieces[:1], surface)
+
+
+def glaze(canvas: Canvas, thing: Thing, walls: Walls, rng: Generator, surface: int) -> None:
+    """Windows, dark where one looks in and light where they mirror the sky."""
     ends, sides = WINDOWS[thing.kind]
+    glass, mirrored = lit(GLASS[rng.integers(3)], 0.8), lit(GLASS[rng.integers(5)], 0.9)
+    share = rng.uniform(0, 0.7)
     for name, wall in walls.items():
         if name == "left":  # its corners run from the front to the rear
             panes = [(1 - right, low, 1 - left, high) for left, low, right, high in sides]
@@ -114,12 +144,14 @@ def glaze(canvas: Canvas, thing: Thing, walls: Walls, glass: Colour, surface: in
             panes = sides
         else:
             panes = [] if name == "top" or (name, thing.kind) == ("near", "lorry") else ends
-        canvas.paint(wall, [(pane, glass) for pane in panes], surface)
+        bright = [(a, low + (1 - share) * (high - low), b, high) for a, low, b, high in panes]
+        pieces = [*((pane, glass) for pane in panes), *((pane, mirrored) for pane in bright)]
+        canvas.paint(wall, pieces, surface)
 
 
 def attach(canvas: Canvas, rng: Generator, thing: Thing, walls: Walls, surface: int) -> None:
     """Wheels, lights, bumpers and number plates."""
-    radius = 0.32 if thing.kind in ("car", "van") else 0.48
+    radius = wheel_radius(thing)
     rim = lit((150, 150, 150), rng.uniform(0.1, 1))
     rear = BRAKE if rng.random() < 0.3 else lit(REAR, rng.uniform(0.3, 1))
     bumper = RUBBER if rng.random() < 0.4 else lit(thing.colour, 0.25)
