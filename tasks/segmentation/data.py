@@ -53,8 +53,8 @@ SHOWN = "pixel"  # what a split has of its classes
 draw_street = partial(draw_missing, DRAWN["street"])
 download_voc = partial(download_missing_voc, "VOCSegmentation")
 # A drawn picture is a part of a frame 640 to 1,408 pixels wide. What is learned from it is wanted
-# at its own size, and in photographs of half of it: a window is then just full.
-STREET_WINDOWS, CAMVID_WINDOWS = Windows(zoom=(0.52, 1.4)), Windows(zoom=(0.6, 1.8), each=4)
+# in photographs of a whole street, 480 pixels wide: a window is then just full, or not quite.
+STREET_WINDOWS, CAMVID_WINDOWS = Windows(zoom=(0.48, 1.05)), Windows(zoom=(0.6, 1.8), each=4)
 SOURCES = {
     "street": AnnotatedSource(
         readers.read_street, DATA_ROOT / "street", draw_street, STREET_WINDOWS

@@ -24,6 +24,8 @@ from tasks.segmentation.labels import IGNORED
 
 DRAWS = 7  # random numbers that `choose_window` takes
 CAST = 0.2  # of the light of each channel, in its natural logarithm
+MIXED = 0.15  # of a channel that each other one gives to it or takes, at most
+GREY_SHARE = 0.15  # of the images, which have no colour at all
 CURVE = 0.35  # bend of the tone curve: most that mid-grey moves, in pixels of [-1, 1]
 SHADE_SHARE, SHADE = 0.5, 0.5  # of the images that light falls on unevenly; of its logarithm
 SHADE_GRID = (4, 5)  # places, down and across, where that light is drawn
@@ -139,8 +141,9 @@ def cut_window(
 def vary_camera(images: Tensor, generator: torch.Generator) -> Tensor:
     """Vary all that differs from camera to camera, and from a drawing to a photograph.
 
-    Uneven light, the colour of the light, the tone curve, and what `vary_light` varies; blur and
-    grain. It goes further than cameras do: what is learned must not hang on any of these.
+    Uneven light, the colour of the light, the tone curve, which colours there are, and what
+    `vary_light` varies; blur and grain. It goes further than cameras do: what is learned must not
+    hang on any of these.
 
     Args:
         images: (N, 3, H, W) in [-1, 1]; changed in place.
@@ -161,8 +164,18 @@ def vary_camera(images: Tensor, generator: torch.Generator) -> Tensor:
     # A parabola through black and white, which leaves both where they are: a gamma, but cheaper.
     bend = upload(uniform(count, generator, CURVE).view(-1, 1, 1, 1), device)
     images.add_(images.square().neg_().add_(1).mul_(bend))
-    images = vary_light(images, generator)
+    images = vary_light(mix_channels(images, generator), generator)
     for index in (torch.rand(count, generator=generator) < BLUR_SHARE).nonzero()[:, 0].tolist():
         half = F.interpolate(images[index][None], scale_factor=0.5, mode="bilinear")
         images[index] = F.interpolate(half, images.shape[2:], mode="bilinear")[0]
     return add_grain(images, generator, NOISE_SHARE, NOISE)
+
+
+def mix_channels(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images (N, 3, H, W) of other colours, or of none; what is white stays white."""
+    count = len(images)
+    mix = torch.eye(3) + uniform(9 * count, generator, MIXED).view(count, 3, 3)
+    mix[torch.rand(count, generator=generator) < GREY_SHARE] = 1
+    mix /= mix.sum(2, keepdim=True)
+    mixed = torch.bmm(upload(mix, images.device), images.flatten(2))
+    return mixed.view(images.shape).clamp_(-1, 1)
