@@ -14,7 +14,8 @@ from world.scene import Scene, Weather
 
 FLARE = 1.6  # light above it is lost in the lens
 READABLE = (0.045, 2.2)  # light of a white plate in the photograph; beyond nobody can read it
-GROUNDED = ("car", "van", "lorry", "bus", "person", "cyclist", "box")
+GROUNDED = ("car", "van", "lorry", "bus", "person", "cyclist", "box")  # dark below
+UNLIT = 215  # of 255, of the light: what they take from the ground there
 TILE = 256  # pixels; textures repeat after them
 
 
@@ -149,7 +150,7 @@ def contact(scene: Scene, canvas: Canvas) -> np.ndarray:
     """(H, W) share of the light that the ground lacks under vehicles and feet, in any weather."""
     image = Image.new("L", (canvas.window.width, canvas.window.height))
     draw = ImageDraw.Draw(image)
-    for thing in sorted(scene.things, key=lambda thing: -thing.z):
+    for thing in scene.things:
         if thing.kind not in GROUNDED or thing.z < 0:
             continue
         half, c, s = thing.length / 2, abs(math.cos(thing.turn)), abs(math.sin(thing.turn))
@@ -157,7 +158,7 @@ def contact(scene: Scene, canvas: Canvas) -> np.ndarray:
         middle = thing.z + half
         ends = np.maximum([middle - along - 0.15, middle + along + 0.15], 1)
         points = canvas.project(strip(thing.x - across - 0.1, thing.x + across + 0.1, ends)[0])
-        draw.polygon((points / canvas.SUPERSAMPLE).ravel().tolist(), 215)
+        draw.polygon((points / canvas.SUPERSAMPLE).ravel().tolist(), UNLIT)
     soft = image.filter(ImageFilter.GaussianBlur(canvas.focal / 400))
     return np.asarray(soft, np.float32) / 255
 
