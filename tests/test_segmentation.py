@@ -392,7 +392,7 @@ class ScriptTest(ScriptCase):
         self.assert_same_weights(self.base / "res_unet" / last, folder / last)
 
     def test_starts_coarse(self):
-        """Seven tenths of the epochs, of two, one; none of those that start from weights."""
+        """Three quarters of the epochs, of two, one; none of those that start from weights."""
         sizes = []
 
         def observed(dataset, *arguments):

@@ -38,7 +38,7 @@ class Detection(Task):
     Flags = Flags
     defaults = {
         "epoch": 20, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "optim_type": "adamw",
-        "schedule": "onecycle", "clip_norm": 10.0, "augment": True,
+        "schedule": "onecycle", "clip_norm": 10.0, "val_interval": 5, "augment": True,
     }  # fmt: skip
     views = ("boxes", "anchors", "regions", "cam")
     reads = films = True
