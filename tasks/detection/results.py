@@ -30,7 +30,7 @@ from tasks.sign_reader import SignReader
 from tasks.testing import save_results
 from tasks.trained import Trained
 
-MARGIN = 0.1  # of a sign's sides, around it: what the classifier's photographs have
+MARGIN, LEAST_MARGIN = 0.1, 5  # of a sign's sides, and in pixels: GTSRB's photographs have it
 SHOWN_SCORE = 0.3  # from which a picture shows what is found
 
 
@@ -52,7 +52,7 @@ def as_read(reader: SignReader, picture: np.ndarray, detections: Detections) -> 
 def widened(box: Sequence[float]) -> tuple[int, int, int, int]:
     """Return a box with a margin around it, in whole pixels, as Pillow crops it."""
     left, top, right, bottom = box
-    x, y = MARGIN * (right - left), MARGIN * (bottom - top)
+    x, y = (max(LEAST_MARGIN, MARGIN * side) for side in (right - left, bottom - top))
     return round(left - x), round(top - y), round(right + x), round(bottom + y)
 
 
