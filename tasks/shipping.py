@@ -69,8 +69,10 @@ def ship(name: str, wanted: TrainFlags, flags: ShipFlags) -> None:
     kept = without_training(state) | {"shipped": {"name": name} | made(folder, state)}
     with attempt(f"write {target}"), unfinished(target) as making:
         making.mkdir(parents=True)
-        kept = tested(shipped, kept, making, flags.also or [])
+        kept, mistakes = tested(shipped, kept, making, flags.also or [])
         write(kept, making)
+        if mistakes is not None:
+            mistakes.save(making / MISTAKES, quality=QUALITY)
         write_whole(making / CARD, card(making))
         if target.exists():
             shutil.rmtree(target)
@@ -152,19 +154,26 @@ def made(folder: Path, state: State) -> dict[str, Any]:
 # ---------------------------------------------------------------- the test
 
 
-def tested(shipped: Shipped, state: State, folder: Path, also: Sequence[Path]) -> State:
+def tested(
+    shipped: Shipped, state: State, folder: Path, also: Sequence[Path]
+) -> tuple[State, Image.Image | None]:
     """Return a checkpoint in as few bits as will do, with the figures that it has in these.
 
     Args:
-        folder: takes checkpoints while they are tested, and what is wrong of the test split.
+        folder: takes checkpoints while they are tested.
         also: folders that it is tested on besides.
+
+    Returns:
+        The checkpoint, and a picture of what it gets wrong of the test split, if it does.
     """
+    wrong = written_to(state["shipped"]["name"]) / shipped.failing
+    wrong.unlink(missing_ok=True)
     halved = state | {"model_state": in_half(state["model_state"])}
     with tempfile.TemporaryDirectory() as drawn:
         most = draw_test(shipped, state, None, Path(drawn, "all"))
         exact = measure(shipped, state, folder, Path(drawn, "all"))
         figures = measure(shipped, halved, folder, Path(drawn, "all"), save=True)
-        copy_mistakes(shipped, state["shipped"]["name"], folder)
+        mistakes = small(wrong) if wrong.is_file() else None
         moved = max(abs(figures["figures"][k] - v) for k, v in exact["figures"].items())
         bits = 16 if moved <= MOST_MOVED else 32
         chosen, all_of_it = (halved, figures) if bits == 16 else (state, exact)
@@ -177,7 +186,7 @@ def tested(shipped: Shipped, state: State, folder: Path, also: Sequence[Path]) -
             own = measure(shipped, chosen, folder, place)
             tests.append({"of": f"{own['inputs']:,} of {place.resolve().name}"} | own)
     facts = {"bits": bits, "moved": moved, "tests": tests}
-    return chosen | {"shipped": state["shipped"] | facts}
+    return chosen | {"shipped": state["shipped"] | facts}, mistakes
 
 
 def in_half(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -236,13 +245,11 @@ def write(state: State, folder: Path) -> None:
     checkpoint.save(folder / f"ckpt_epoch_{state['epoch']}.pth", packed, small=True)
 
 
-def copy_mistakes(shipped: Shipped, name: str, folder: Path) -> None:
-    """Write what a test has drawn of a network's mistakes, small, where it has made any."""
-    drawn = written_to(name) / shipped.failing
-    if drawn.is_file():
-        with Image.open(drawn) as image:
-            image.thumbnail((WIDTH, 2 * WIDTH))
-            image.convert("RGB").save(folder / MISTAKES, quality=QUALITY)
+def small(path: Path) -> Image.Image:
+    """Return a picture as a card shows it."""
+    with Image.open(path) as image:
+        image.thumbnail((WIDTH, 2 * WIDTH))
+        return image.convert("RGB")
 
 
 def card(folder: Path) -> str:

@@ -270,6 +270,9 @@ def packed(state: dict[str, Any], folder: Path) -> dict[str, Any]:
     network.to(state["model_state"]["unet.conv_in.weight"].dtype)
     pipeline = make_pipeline(network, restore_tokenizer(state["tokenizer"]))
     save_pipeline(pipeline, state["words"], folder)
+    # Unless told otherwise diffusers loads in 32 bits, transformers as its file says.
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(config.read_text("utf-8").replace("float16", "float32"), "utf-8")
     files = {
         f"{name}.": file.relative_to(folder).as_posix()
         for name in ("vae", "text_encoder", "unet")
