@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.flags import VISUALIZED, flag
-from lab.folders import PRETRAINED
+from lab.folders import PRETRAINED, near
 from tasks import DEFAULT
 
 SIGNS = (
@@ -144,9 +144,7 @@ def written_to(name: str) -> Path:
     return VISUALIZED / "pretrained" / name
 
 
-def shipped_with(task: str | None) -> list[str]:
-    """Return the names of the networks of a task, None for any, that are there."""
-    return [
-        name for name, shipped in SHIPPED.items()
-        if task in (None, shipped.task) and any((PRETRAINED / name).glob("*.pth"))
-    ]  # fmt: skip
+def shipped_with(task: str | None) -> list[Path]:
+    """Return the folders of the networks of a task, None for any, that are there."""
+    places = [PRETRAINED / name for name, one in SHIPPED.items() if task in (None, one.task)]
+    return [near(place) for place in places if any(place.glob("*.pth"))]

@@ -11,7 +11,6 @@ from torch import nn
 from datasets import SOURCES, Source
 from lab import checkpoint
 from lab.console import LabError, UsageError, command
-from lab.folders import PRETRAINED, near
 from lab.images import Preprocess
 from lab.objective import Objective
 from lab.run import read_sessions
@@ -91,7 +90,7 @@ def another_run(task: str | None, folder: Path, flag: str = "--ckpt_path") -> st
     beside = sorted([*folder.parent.glob("*"), *folder.parent.glob("*/previous_*")])
     kinds = {other: task_in(other) for other in (*reversed(earlier), *beside) if other != folder}
     others = [other for other, kind in kinds.items() if kind and kind == (task or kind)]
-    others += [near(PRETRAINED / name) for name in shipped_with(task) if flag in READING]
+    others += shipped_with(task) if flag in READING else []
     which = () if task in (None, DEFAULT) else ("--task", task)
     where = () if checkpoint.epochs(folder) else ("--ckpt_path", folder)
     training = f"train one: {command('train.py', *which, *where)}"

@@ -115,7 +115,11 @@ class FolderTest(ScriptTest):
     """Which run is meant: each task has a folder of its own, and another kind of run is named."""
 
     def setUp(self):
-        """Start each test in an empty folder with a run of signs in checkpoints/default."""
+        """Start each test in an empty folder with a run of signs in checkpoints/default.
+
+        No network comes with the project here.
+        """
+        self.enterContext(mock.patch("tasks.shipped.PRETRAINED", Path("nowhere")))
         self.here = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.enterContext(contextlib.chdir(self.here))
         self.default = Path(shutil.copytree(self.run_folder, "checkpoints/default"))

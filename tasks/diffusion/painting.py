@@ -30,7 +30,6 @@ from lab.drawing import draw, publish
 from lab.fetching import image_path
 from lab.files import attempt, read_lines
 from lab.flags import as_name, as_words, asked_for, plain_name
-from lab.folders import PRETRAINED, near
 from lab.images import read_image
 from lab.pictures import Grid, Picture, Tile, sheet, shorten
 from lab.runtime import Runtime, start
@@ -124,9 +123,8 @@ def own_model() -> str:
     own = task_in(folder) or any(map(checkpoint.epochs, folder.glob(AUTOENCODER_FOLDER)))
     if own or (folder / PIPELINE).is_file() or not (shipped := shipped_with(TASK.name)):
         return str(folder)
-    other = near(PRETRAINED / shipped[0])
-    say(f"No run in {folder}: {other}, which comes with the project, paints")
-    return str(other)
+    say(f"No run in {folder}: {shipped[0]}, which comes with the project, paints")
+    return str(shipped[0])
 
 
 def find_pipeline(name: str) -> Path | None:
