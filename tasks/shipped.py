@@ -103,13 +103,13 @@ SHIPPED = {
         "--task video --dataset motion --network early_fusion --width 16 --epoch 12",
         "motion", 1000,
         ["It knows one sign that moves on a background that stands still, in 32x32 pixels."],
-        task="video", begin="visualize.py --type clip --ckpt_path {folder}",
+        task="video", begin="test.py --ckpt_path {folder} --image clip.mp4",
     ),
     "clips/memory": Shipped(
         "tell which of ten signs stood in the first four of 64 frames",
         "--task video --dataset memory --network cnn_lstm --width 16 --epoch 8", "memory", 200,
         ["It is of use to show what an LSTM remembers, and for nothing else."],
-        task="video", begin="visualize.py --type clip --ckpt_path {folder}",
+        task="video", begin="test.py --ckpt_path {folder} --image clip.mp4",
     ),
     "diffusion": Shipped(
         "paint traffic signs from words", "--task diffusion", "captions", 20,

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -174,7 +175,8 @@ def tested(
         exact = measure(shipped, state, folder, Path(drawn, "all"))
         figures = measure(shipped, halved, folder, Path(drawn, "all"), save=True)
         mistakes = small(wrong) if wrong.is_file() else None
-        moved = max(abs(figures["figures"][k] - v) for k, v in exact["figures"].items())
+        moved = [abs(figures["figures"][k] - v) for k, v in exact["figures"].items()]
+        moved = float(np.max(moved))  # no number where one of them is none
         bits = 16 if moved <= MOST_MOVED else 32
         chosen, all_of_it = (halved, figures) if bits == 16 else (state, exact)
         tests = [{"of": f"the {all_of_it['inputs']:,} of the drawn test split"} | all_of_it]
