@@ -5,8 +5,9 @@ python diffuse.py --prompt "a stop sign in snow" --num_images 8 --scheduler dpm 
 python diffuse.py --prompt "a stop sign" --image photo.jpg --strength 0.75 --guidance_scale 7.5
 python diffuse.py --prompt "a fantasy landscape" --model sd-legacy/stable-diffusion-v1-5
 
-Without --model it is our own network that paints, of `python train.py --task diffusion`. Sources:
-Rombach et al. 2022 (latent diffusion), Meng et al. 2022 (image to image).
+Without --model it is our own network that paints, of `python train.py --task diffusion`, or else
+the one that comes with the project. Sources: Rombach et al. 2022 (latent diffusion), Meng et al.
+2022 (image to image).
 """
 
 from lab.console import UsageError, run

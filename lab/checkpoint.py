@@ -3,7 +3,8 @@
 A run's folder holds `ckpt_epoch_N.pth` a finished epoch and, after Ctrl-C in the middle of one,
 `ckpt_interrupted.pth`. Each is a dict of tensors and plain values: `model_state`,
 `optimizer_state` and `configs` (the contract with the course's scaffold), and what our own runs
-add. A file appears under its name only when it is whole.
+add. A file appears under its name only when it is whole. Weights may also lie in files of
+safetensors beside it, which it then names (`weights_files`).
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lab.console import LabError, command, say
@@ -27,7 +29,7 @@ INTERRUPTED = "ckpt_interrupted.pth"
 SET_ASIDE = "previous_"  # begins the names of folders of earlier runs within a run's
 KINDS = {"configs": dict, "optimizer_state": dict, "settings": dict, "flags": dict,
          "preprocess": dict, "scaler": dict, "class_names": list | tuple, "history": list,
-         "epoch": int}  # fmt: skip
+         "epoch": int, "weights_files": dict}  # fmt: skip
 ASSIGNED = 10  # the epoch that the assignment trains to, and tests
 # Under which other programs save weights, beside which some save an average of them, for example.
 USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
@@ -36,14 +38,18 @@ WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 EPOCH_FILE = re.compile(r"ckpt_epoch_(\d+)\.pth")
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save(path: Path, state: dict[str, Any], small: bool = False) -> None:
     """Write a checkpoint so that a kill at any instant leaves the old file or the new one, whole.
+
+    Args:
+        small: take time to make the file smaller, without a loss.
 
     Raises:
         LabError: the disk is full or the folder cannot be written; names the newest good file.
     """
     content = io.BytesIO()
     torch.save(state, content)
+    content = _deflated(content) if small else content
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
@@ -58,6 +64,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
         good = newest_good(path.parent)
         kept = f"; {good} is whole: make room, then --resume it" if good else ""
         raise LabError(f"could not save {path}: {reason(error)}{kept}") from error
+
+
+def _deflated(content: io.BytesIO) -> io.BytesIO:
+    """Return an archive with its files compressed, as torch leaves none."""
+    smaller = io.BytesIO()
+    with zipfile.ZipFile(content) as old, zipfile.ZipFile(smaller, "w") as new:
+        for file in old.infolist():
+            new.writestr(file, old.read(file), zipfile.ZIP_DEFLATED, 9)
+    return smaller
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -104,6 +119,8 @@ def _read(path: Path, device: str | torch.device = "cpu", bare: bool = False) ->
     state = _unpickle(path, device)
     if bare and "model_state" not in state:
         state = {"model_state": _only_state_dict(path, state)}
+    if isinstance(files := state.get("weights_files"), dict):
+        state["model_state"] = _weights_beside(path, files, device)
     missing = [key for key in ("model_state", "configs") if key not in state]
     if missing and not bare:
         raise ValueError(f"is no checkpoint of this lab: it lacks {' and '.join(missing)}")
@@ -116,6 +133,23 @@ def _read(path: Path, device: str | torch.device = "cpu", bare: bool = False) ->
         if key in state and not isinstance(state[key], kind):
             raise ValueError(f"is damaged: its {key} is a {type(state[key]).__name__}")
     return state
+
+
+def _weights_beside(
+    path: Path, files: dict[str, str], device: str | torch.device
+) -> dict[str, Tensor]:
+    """Return the weights that lie in files beside a checkpoint, by what begins their names."""
+    weights = {}
+    for prefix, name in files.items():
+        file = path.parent / str(name)
+        if not file.resolve().is_relative_to(path.parent.resolve()):
+            raise ValueError(f"is damaged: {name} does not lie beside it")
+        try:
+            own = load_file(file, str(device))
+        except Exception as error:  # arbitrary bytes make the library raise its own
+            raise ValueError(f"is not whole: {name} beside it cannot be read") from error
+        weights |= {f"{prefix}{key}": value for key, value in own.items()}
+    return weights
 
 
 def _is_state_dict(weights: Any) -> bool:

@@ -22,6 +22,7 @@ NOTES = ("labels", "annotations", "masks", "label", "annotation", "mask", "xmls"
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA_ROOT = PROJECT / "data"  # the only folder that data is drawn into without being asked
+PRETRAINED = PROJECT / "pretrained"  # networks that come with the project, a folder each
 
 
 def near(path: Path) -> Path:

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -291,7 +291,7 @@ def session_of(
     runtime: Runtime, seed: int, resumed: Path | None, trained: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return how this process makes a run, for whoever wants to make it again."""
-    device = platform.processor() or platform.machine()
+    device = processor()
     if runtime.device.type == "cuda":
         device = torch.cuda.get_device_name(runtime.device)
     return {
@@ -317,6 +317,16 @@ def session_of(
             "threads": torch.get_num_threads(),
         },
     }
+
+
+def processor() -> str:
+    """Return the name of the processor, as far as the system tells."""
+    known = platform.processor() or platform.machine()
+    with suppress(OSError):  # of Linux, where Python knows the architecture alone
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        known = next(filter(None, names), known)
+    return known
 
 
 def commit() -> str | None:

@@ -22,7 +22,10 @@ DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load a state dict into a network; a LabError names the first mismatch if it does not fit."""
+    """Load a state dict into a network; a LabError names the first mismatch if it does not fit.
+
+    The network stays of float32, whatever the weights are kept in.
+    """
     named = OrderedDict((DENSENET.sub(r"\1\2", name), value) for name, value in weights.items())
     # MNASNet takes no weights that do not say their layout's version; plain dictionaries do not.
     own = {"": {"version": network._version}}

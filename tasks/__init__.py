@@ -347,17 +347,31 @@ class Task:
         """
         return self.room("data").test_loader(trained, data_root, batch_size)
 
-    def report(self, trained: Trained, flags: TestFlags, meter: Meter, dataset: Dataset) -> None:
+    def report(
+        self, trained: Trained, flags: TestFlags, meter: Meter, dataset: Dataset
+    ) -> dict[str, Any] | None:
         """Print, draw and save what a test has found.
 
         Args:
             meter: has seen all of `dataset`.
+
+        Returns:
+            What test.json is to hold besides the meter's figures.
         """
-        self.room("results").report(trained, flags, meter, dataset)
+        return self.room("results").report(trained, flags, meter, dataset)
 
     def read_pictures(self, trained: Trained, flags: TestFlags) -> None:
         """Print and draw what the network makes of the pictures that `--image` names."""
         self.room("results").read_pictures(trained, flags)
+
+    def packed(self, state: State, folder: Path) -> State:
+        """Return what the checkpoint of a network holds that is passed on from a folder.
+
+        Args:
+            state: of its run, without what only a training needs.
+            folder: takes files that are to lie beside it.
+        """
+        return state
 
     def exported(self, trained: Trained) -> list[Exported]:
         """Return the networks of a run as others are given them.

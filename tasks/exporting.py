@@ -140,7 +140,7 @@ def export(flags: ExportFlags) -> None:
             f"{' '.join(missing)} (--format torch needs nothing more)"
         )
     trained = load_run(flags, "cpu", "fp32", flags.task)
-    folder = flags.ckpt_path / "export"
+    folder = trained.results / "export"
     known = {name: json.dumps(value) for name, value in metadata(trained).items()}
     pictures = list(trial_pictures(flags.image))
     with attempt(f"write to {folder}"):

@@ -34,6 +34,9 @@ class SignReader:
 
     def __init__(self, flags: TestFlags, classes: Sequence[str]):
         path: Path = flags.read
+        if not (path.is_file() or checkpoint.epochs(path)):
+            other = another_run(DEFAULT, path.with_suffix(""), "--read")
+            raise LabError(f"no classifier in --read {path}; {other}")
         path = checkpoint.best_or_last(path) if path.is_dir() else path
         state = checkpoint.load(path)
         if state.get("task", DEFAULT) != DEFAULT or "class_names" not in state:

@@ -11,7 +11,7 @@ from lab.console import UsageError, progress, say
 from lab.files import attempt, write_whole
 from lab.folders import stored
 from tasks import TestFlags
-from tasks.trained import load_run
+from tasks.trained import Trained, load_run
 
 
 def test(flags: TestFlags) -> None:
@@ -29,6 +29,10 @@ def test(flags: TestFlags) -> None:
     if flags.submission is not None and not (task.submits and flags.image):
         raise UsageError("--submission is of the pictures that --image names, of classification")
     say(f"Testing {path} on {runtime.device.type} ({runtime.precision})")
+    if trained.results != path.parent:
+        say(f"What comes of it is written to {trained.results}")
+        with attempt(f"write to {trained.results}"):
+            trained.results.mkdir(parents=True, exist_ok=True)
     if flags.image:
         task.read_pictures(trained, flags)
         return
@@ -46,15 +50,15 @@ def test(flags: TestFlags) -> None:
         "figures": figures,
     }
     # Printed before anything is written: the result is not lost where the folder takes no file.
-    task.report(trained, flags, meter, loader.dataset)
-    write_whole(flags.ckpt_path / "test.json", json.dumps(result, indent=2) + "\n")
+    result |= task.report(trained, flags, meter, loader.dataset) or {}
+    write_whole(trained.results / "test.json", json.dumps(result, indent=2) + "\n")
 
 
 def save_results(
-    flags: TestFlags, pictures: Iterable[tuple[str, Image.Image]], count: int, *old: str,
+    trained: Trained, pictures: Iterable[tuple[str, Image.Image]], count: int, *old: str,
     inputs: str = "pictures", **options: Any,
 ) -> None:  # fmt: skip
-    """Write pictures, by name, into the run's `results/`, in place of those of an earlier test.
+    """Write pictures, by name, into `results/`, in place of those of an earlier test.
 
     Args:
         count: of the pictures.
@@ -65,7 +69,7 @@ def save_results(
     Raises:
         LabError: the folder cannot be written.
     """
-    folder = flags.ckpt_path / "results"
+    folder = trained.results / "results"
     with attempt(f"write to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         for path in [path for pattern in old for path in folder.glob(pattern)]:

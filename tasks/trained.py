@@ -17,6 +17,9 @@ from lab.run import read_sessions
 from lab.runtime import Runtime, place, start_as
 from networks import NETWORKS
 from tasks import DEFAULT, RunFlags, Task, task_of
+from tasks.shipped import shipped_with, written_to
+
+READING = ("--ckpt_path", "--read", "--model", "--weights")  # flags that a shipped network serves
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class Trained:
         """Names of the classes; the scaffold's checkpoints say their number alone."""
         names = self.state.get("class_names")
         return tuple(map(str, names or range(self.state["configs"]["num_classes"])))
+
+    @property
+    def results(self) -> Path:
+        """The folder that what is made of it is written into: its run's.
+
+        A network that comes with the project stays as it is; of that, a folder of `visualized`.
+        """
+        shipped = self.state.get("shipped")
+        return written_to(shipped["name"]) if shipped else self.path.parent
 
 
 def load_run(
@@ -78,13 +90,14 @@ def another_run(task: str | None, folder: Path, flag: str = "--ckpt_path") -> st
     beside = sorted([*folder.parent.glob("*"), *folder.parent.glob("*/previous_*")])
     kinds = {other: task_in(other) for other in (*reversed(earlier), *beside) if other != folder}
     others = [other for other, kind in kinds.items() if kind and kind == (task or kind)]
+    others += shipped_with(task) if flag in READING else []
     which = () if task in (None, DEFAULT) else ("--task", task)
     where = () if checkpoint.epochs(folder) else ("--ckpt_path", folder)
     training = f"train one: {command('train.py', *which, *where)}"
     if not others:
         return training
-    there = f"{others[0]} holds one of {kinds[others[0]]} ({flag} {shlex.quote(str(others[0]))})"
-    return f"{there}; or {training}"
+    kind = f"holds one of {kinds[others[0]]}" if others[0] in kinds else "comes with the project"
+    return f"{others[0]} {kind} ({flag} {shlex.quote(str(others[0]))}); or {training}"
 
 
 def task_in(folder: Path) -> str | None:

@@ -12,8 +12,8 @@ from lab import checkpoint, engine
 from lab.batches import fingerprint
 from lab.checkpoint import finished_epochs, resume_point
 from lab.console import LabError, UsageError, as_text, command, keep_log, process_rank, say
-from lab.flags import plain_name
-from lab.folders import located, stored
+from lab.flags import CKPT_PATH, plain_name
+from lab.folders import PRETRAINED, located, stored
 from lab.learner import Learner, compiling
 from lab.run import Run, has_ended
 from lab.runtime import Runtime, start
@@ -31,6 +31,9 @@ def resume(path: Path) -> tuple[Task, Path, State]:
     """
     path = resume_point(path)
     state = checkpoint.load(path)
+    if "shipped" in state:
+        wrong = f"{path} comes with the project, without its optimizer: it does not go on"
+        raise UsageError(f"{wrong}; start a run from it by --weights {path.parent}")
     state["epoch"] = finished_epochs(state, path)
     return tasks.task_of(state, path), path, state
 
@@ -55,7 +58,11 @@ def flags_of_weights(task: Task, flags: TrainFlags) -> tuple[State | None, dict[
     """
     if not isinstance(flags.own, StartFlags) or flags.own.weights is None:
         return None, {}
-    weights = checkpoint.load_any(flags.own.weights)
+    path = flags.own.weights
+    if not (path.is_file() or checkpoint.epochs(path)):
+        other = another_run(task.name, path.with_suffix(""), "--weights")
+        raise LabError(f"no weights in {path}; {other}")
+    weights = checkpoint.load_any(path)
     known = task.flags_of(weights)
     return weights, known if flags.own.network in (None, known.get("network")) else {}
 
@@ -95,7 +102,10 @@ def run(
 
 def check(task: Task, flags: TrainFlags) -> None:
     """Raise a UsageError for flags that the task, or others beside them, leave without a sense."""
-    settings = flags.settings
+    settings, folder = flags.settings, flags.ckpt_path
+    if PRETRAINED in folder.resolve().parents:
+        wrong = f"{folder} is of the networks that come with the project, which stay as they are"
+        raise UsageError(f"{wrong}: train in --ckpt_path {CKPT_PATH.with_name(folder.name)}")
     if settings.warmup and settings.schedule == "onecycle":
         raise UsageError("--schedule onecycle rises by itself: leave out --warmup")
     if settings.warmup > settings.epoch:

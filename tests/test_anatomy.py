@@ -156,6 +156,8 @@ class AnswerTest(unittest.TestCase):
             ["starter.py", "dreams", "--out", "."],
             ["starter.py", "signs"],
             ["grade.py"],
+            ["pretrain.py"],
+            ["pretrain.py", "dreams"],
             ["grade.py", ".", "--jobs", "0"],
             ["diffuse.py", "--prompt", "", "--scheduler", "dreams"],
             ["datasets.py"],

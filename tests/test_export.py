@@ -251,8 +251,9 @@ class FileTest(RunCase):
     def test_a_run_of_another_kind(self):
         """The run that there is is named, as by the other scripts; nothing is written."""
         run = save_run(self.folder, "classification", "classifier")
-        there = "is of --task classification; train one: python train.py --task video"
+        there = "train one: python train.py --task video"
         for flags, code, words in (
+            (("--task", "video", "--ckpt_path", run), 2, f"{run.name}/ckpt_epoch_1.pth is of"),
             (("--task", "video", "--ckpt_path", run), 2, there),
             (("--ckpt_path", run.with_name("none")), 1, "no checkpoints in"),
             (("--task", "style"), 1, "no checkpoints in checkpoints/style"),

@@ -115,7 +115,11 @@ class FolderTest(ScriptTest):
     """Which run is meant: each task has a folder of its own, and another kind of run is named."""
 
     def setUp(self):
-        """Start each test in an empty folder with a run of signs in checkpoints/default."""
+        """Start each test in an empty folder with a run of signs in checkpoints/default.
+
+        No network comes with the project here.
+        """
+        self.enterContext(mock.patch("tasks.shipped.PRETRAINED", Path("nowhere")))
         self.here = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.enterContext(contextlib.chdir(self.here))
         self.default = Path(shutil.copytree(self.run_folder, "checkpoints/default"))
@@ -554,7 +558,7 @@ class TestScriptTest(ScriptTest):
         """Of more than it can hold, from the first to the last."""
         folder = self.base / "mistakes"
         (folder / "results").mkdir(parents=True)
-        flags = TestFlags(ckpt_path=folder, save=True)
+        trained, flags = SimpleNamespace(results=folder), TestFlags(save=True)
         labels = torch.zeros(54, dtype=torch.int64)
         meter = SimpleNamespace(labels=labels, predictions=labels + 1)
         shown = []
@@ -568,8 +572,9 @@ class TestScriptTest(ScriptTest):
 
         image = Image.new("RGB", (4, 4))
         with redirect_stdout(io.StringIO()):
-            results.report_classes(flags, meter, Inputs(range(54)), "images", lambda k: image,
-                                   lay_out, 48)  # fmt: skip
+            results.report_classes(
+                trained, flags, meter, Inputs(range(54)), "images", lambda k: image, lay_out, 48
+            )
         ((first, *_, last),) = shown
         self.assertEqual((len(shown[0]), len(set(shown[0])), first, last), (48, 48, 0, 53))
 

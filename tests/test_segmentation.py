@@ -7,6 +7,7 @@ import tempfile
 import unittest
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 from unittest import mock
 
@@ -45,7 +46,7 @@ from tasks.segmentation.objective import (
     dice_loss,
     subsample,
 )
-from tasks.segmentation.results import GREY, WRONG, legend, mark_wrong, overlay
+from tasks.segmentation.results import GREY, WRONG, draw_mistakes, legend, mark_wrong, overlay
 from tasks.segmentation.windows import Windows
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from tests.test_segmentation_data import make_folder, save
@@ -376,8 +377,32 @@ class ScriptTest(ScriptCase):
         self.assertNotIn("sky", said)
         self.assertTrue((folder / "confusion_matrix.jpg").is_file())
         results = sorted((folder / "results").glob("*.jpg"))
-        self.assertEqual(len(results), 3)
+        self.assertEqual([len(results), results[-1].name], [4, "mistakes.jpg"])
         self.assertEqual(Image.open(results[0]).size, (3 * 48, 40))
+
+    def test_width(self):
+        """Of the network that has one, kept by whoever starts from it; not of an FCN."""
+        folder = self.base / "narrow"
+        self.train(folder, *self.flags, "--network", "res_unet", "--width", "8")
+        self.assertEqual(checkpoint.load(folder / "ckpt_epoch_2.pth")["configs"]["width"], 8)
+        self.train(self.base / "from", *self.flags, "--weights", folder)
+        state = checkpoint.load(self.base / "from/ckpt_epoch_2.pth")
+        self.assertEqual(state["configs"], {"num_classes": 3, "width": 8})
+        done = script_here("train.py", *self.flags, "--network", "fcn_32s", "--width", "8")
+        self.assert_refused(done, 2, "--width is of res_unet")
+
+    def test_the_worst(self):
+        """Pictures with the largest share of wrong labels; what has no labels has none."""
+        truth = [np.array([[0, 0, 0, IGNORED]], np.uint8), np.full((1, 4), IGNORED, np.uint8),
+                 np.array([[0, 1, 1, 1]], np.uint8), np.ones((1, 4), np.uint8)]  # fmt: skip
+        dataset = SimpleNamespace(
+            classes=("a", "b"), split=SimpleNamespace(labels=truth),
+            picture=lambda k: np.full((1, 4, 3), k, np.uint8),
+        )  # fmt: skip
+        picture = draw_mistakes(dataset, [np.zeros((1, 4), np.uint8)] * 4)
+        shown = [row[0].image[0, 0, 0] for row in picture.parts[0].tiles]
+        self.assertEqual(shown, [3, 2, 1])
+        self.assertIn("75.0% is wrong", picture.parts[0].tiles[1][2].note)
 
     def test_stops_and_goes_on_exactly(self):
         """Stopped within the second epoch, it comes to the same weights, bit by bit."""

@@ -47,11 +47,11 @@ def report(
     def image(index: int) -> Image.Image:
         return Image.fromarray(pixels([index])[0])
 
-    report_classes(flags, meter, dataset, "images", image, lay_out, SHEET)
+    report_classes(trained, flags, meter, dataset, "images", image, lay_out, SHEET)
 
 
 def report_classes(
-    flags: TestFlags, meter: ClassificationMeter, dataset: Dataset, inputs: str,
+    trained: Trained, flags: TestFlags, meter: ClassificationMeter, dataset: Dataset, inputs: str,
     image: Callable[[int], Image.Image],
     lay_out: Callable[[list[int], list[tuple[str, str]]], Grid], most: int,
 ) -> None:  # fmt: skip
@@ -83,9 +83,9 @@ def report_classes(
         {"input": index, "label": name, "prediction": read}
         for index, (name, read) in enumerate(pairs)
     ]
-    write_whole(flags.ckpt_path / "predictions.csv", as_csv(rows))
+    write_whole(trained.results / "predictions.csv", as_csv(rows))
     matrix = confusion_matrix(labels, predictions, labels=every)
-    publish(draw(confusion(matrix, classes)), flags.ckpt_path / "confusion_matrix.jpg")
+    publish(draw(confusion(matrix, classes)), trained.results / "confusion_matrix.jpg")
     if not flags.save:
         return
 
@@ -95,7 +95,7 @@ def report_classes(
             yield f"{index:04d}_{verdict}_{file_part(name)}_{file_part(read)}.jpg", image(index)
 
     save_results(
-        flags, pictures(), len(pairs), "[0-9]*_correct_*.jpg", "[0-9]*_wrong_*.jpg",
+        trained, pictures(), len(pairs), "[0-9]*_correct_*.jpg", "[0-9]*_wrong_*.jpg",
         inputs=inputs, quality=95, subsampling=0,
     )  # fmt: skip
     if wrong:
@@ -105,7 +105,7 @@ def report_classes(
         title = f"{len(shown)} of {len(wrong)} mistakes among {len(dataset):,} {inputs}"
         parts = (lay_out(shown, [pairs[index] for index in shown]),)
         picture = Picture("results/mistakes.jpg", title, parts)
-        publish(draw(picture), flags.ckpt_path / picture.path)
+        publish(draw(picture), trained.results / picture.path)
 
 
 def file_part(name: str) -> str:
@@ -119,7 +119,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         if Path(name).suffix.lower() in set(VIDEOS) - {".gif"}:
             raise UsageError(
                 f"{name} is a film: a run of --task detection annotates those, and with "
-                f"--read {flags.ckpt_path} its signs are read"
+                f"--read {trained.path.parent} its signs are read"
             )
     preprocess = preprocess_of_run(trained.state)
     runtime = trained.runtime
@@ -146,7 +146,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     title = f"What the network makes of {shown} of {counted(len(captions), 'pictures')}"
     parts = (sheet(pixels, captions[:shown]),)
     picture = Picture(f"images_{name_of(flags.image)}.jpg", title, parts)
-    publish(draw(picture), flags.ckpt_path / picture.path)
+    publish(draw(picture), trained.results / picture.path)
 
 
 def submitted(name: str, confidences: Tensor, classes: Sequence[str]) -> dict[str, Any]:

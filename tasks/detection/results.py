@@ -77,20 +77,20 @@ def report(
     curves = Curves(recalls, meter.curves, ("recall", "precision at an IoU of 0.5"))
     title = "Precision over recall, each class by itself"
     picture = Picture("precision_recall.jpg", title, (curves,))
-    publish(draw(picture), flags.ckpt_path / picture.path)
+    publish(draw(picture), trained.results / picture.path)
     pairs = mistakes.matches(meter.detections, meter.targets)
     matrix = mistakes.confusion_of(pairs, len(meter.classes))
     shown = [mistakes.draw_confusion(matrix, meter.classes)]
     if worst := mistakes.costliest(pairs):
         shown.append(mistakes.draw_mistakes(dataset, worst, meter.classes))
     for picture in shown:
-        publish(draw(picture), flags.ckpt_path / picture.path)
+        publish(draw(picture), trained.results / picture.path)
     say(f"Of what is found with a score of {mistakes.CERTAIN:g}: {shown[0].title}")
     if flags.save:
         pictures = draw_boxes(dataset, meter)
-        save_results(flags, pictures, len(dataset), "[0-9]*.jpg", quality=90)
+        save_results(trained, pictures, len(dataset), "[0-9]*.jpg", quality=90)
         crops = mistakes.crops_of(dataset, worst, meter.classes)
-        save_results(flags, crops, len(worst), "mistake_*.jpg", inputs="mistakes", quality=90)
+        save_results(trained, crops, len(worst), "mistake_*.jpg", inputs="mistakes", quality=90)
 
 
 def say_figures(meter: DetectionMeter) -> None:
@@ -148,7 +148,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
 
     given, pictures = films_and_pictures(flags.image, flags.film)
     for number, path in enumerate(given):
-        target = flags.ckpt_path / film_name(number, path)
+        target = trained.results / film_name(number, path)
         annotate_film(path, partial(search, threshold=FAINT), classes, target)
     for number, (path, image) in enumerate(given_images(pictures) if pictures else ()):
         picture = np.array(image.convert("RGB"))
@@ -162,4 +162,4 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         grid = Grid([[Tile(picture, marks=marks)]], side=6)
         title = f"{shorten(path.name, 60)}: {len(rows)} found"
         shown = Picture(f"found_{number:03d}_{path.stem[:60]}.jpg", title, (grid,))
-        publish(draw(shown), flags.ckpt_path / shown.path)
+        publish(draw(shown), trained.results / shown.path)

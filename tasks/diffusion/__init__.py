@@ -78,9 +78,10 @@ class DiffuseFlags:
     """What diffuse.py is asked for."""
 
     prompt: str = flag(None, str, "what is to be seen; nothing, '', for anything", required=True)
-    model: str = flag(
-        str(folder_of("diffusion")), str, "a run's folder, a pipeline's of diffusers, or a name on "
-        "the Hugging Face Hub", metavar="NAME_OR_FOLDER",
+    model: str | None = flag(
+        None, str, "a run's folder, a pipeline's of diffusers, or a name on the Hugging Face Hub "
+        f"(default: {folder_of('diffusion')}, or else the network that comes with the project)",
+        metavar="NAME_OR_FOLDER",
     )  # fmt: skip
     image: str | None = flag(None, str, "picture to begin with: a file or an http(s) address")
     strength: float | None = flag(
@@ -150,6 +151,9 @@ class Diffusion(Task):
             wrong = f"--type {flags.type} is of the UNet; {flags.ckpt_path} is its autoencoder's"
             raise LabError(wrong)
         return super().look(flags, trained)
+
+    def packed(self, state: dict[str, Any], folder: Path) -> dict[str, Any]:
+        return self.room("networks").packed(state, folder)
 
     def worth_seeing(self, job: Job) -> list[list[str]]:
         return [] if job.identity["network"] == "autoencoder" else super().worth_seeing(job)

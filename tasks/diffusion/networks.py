@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers.utils.logging
 import torch
@@ -24,9 +25,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lab.files import attempt
 from lab.folders import unfinished
-from lab.registry import Design
+from lab.registry import Design, build
+from lab.weights import load_weights
 from tasks.diffusion import FACTOR, PREDICTIONS
-from tasks.diffusion.words import LENGTH, tokenizer_state
+from tasks.diffusion.words import LENGTH, restore_tokenizer, tokenizer_state
 from world.captions import PIXELS
 
 for library in (diffusers, transformers):  # what is to be said, the scripts say
@@ -254,6 +256,29 @@ def make_pipeline(network: LatentDiffusion, tokenizer: CLIPTokenizer) -> StableD
         make_scheduler(network.config.prediction), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
+
+
+def packed(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds whose weights are those of a pipeline in its folder.
+
+    Args:
+        state: of a run, the weights in 32 bits or in 16.
+        folder: takes the pipeline.
+    """
+    network = build(NETWORKS, state["network"], state["configs"])
+    load_weights(network, state["model_state"])
+    network.to(state["model_state"]["unet.conv_in.weight"].dtype)
+    pipeline = make_pipeline(network, restore_tokenizer(state["tokenizer"]))
+    save_pipeline(pipeline, state["words"], folder)
+    # Unless told otherwise diffusers loads in 32 bits, transformers as its file says.
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(config.read_text("utf-8").replace("float16", "float32"), "utf-8")
+    files = {
+        f"{name}.": file.relative_to(folder).as_posix()
+        for name in ("vae", "text_encoder", "unet")
+        for file in (folder / name).glob("*.safetensors")
+    }
+    return state | {"model_state": {}, "weights_files": files}
 
 
 def save_tokens(tokenizer: CLIPTokenizer, folder: Path) -> None:

@@ -33,6 +33,7 @@ from lab.flags import as_name, as_words, asked_for, plain_name
 from lab.images import read_image
 from lab.pictures import Grid, Picture, Tile, sheet, shorten
 from lab.runtime import Runtime, start
+from tasks import folder_of
 from tasks.diffusion import (
     AUTOENCODER_FOLDER,
     GUIDANCE,
@@ -45,6 +46,7 @@ from tasks.diffusion import (
 )
 from tasks.diffusion.networks import WORDS_FILE
 from tasks.diffusion.words import unknown_words, words_of
+from tasks.shipped import shipped_with
 from tasks.trained import another_run, task_in
 
 SHOWN = 10  # pictures of a course
@@ -109,6 +111,20 @@ def load_pipeline(name: str, runtime: Runtime) -> StableDiffusionPipeline:
         wrong = f"{folder} cannot be loaded: {reason}" if folder else f"{wrong} ({reason})"
         raise LabError(wrong) from error
     return prepared(pipeline.to(runtime.device))
+
+
+def own_model() -> str:
+    """Return what paints where no model is named: our own run, or what comes with the project.
+
+    Raises:
+        LabError: there is neither.
+    """
+    folder = folder_of(TASK.name)
+    own = task_in(folder) or any(map(checkpoint.epochs, folder.glob(AUTOENCODER_FOLDER)))
+    if own or (folder / PIPELINE).is_file() or not (shipped := shipped_with(TASK.name)):
+        return str(folder)
+    say(f"No run in {folder}: {shipped[0]}, which comes with the project, paints")
+    return str(shipped[0])
 
 
 def find_pipeline(name: str) -> Path | None:
@@ -353,9 +369,9 @@ def paint_prompt(flags: DiffuseFlags) -> None:
     if flags.image is not None:
         path = image_path(flags.image, flags.save_dir / "images")
         image = read_image(path)
-    runtime = start(flags.device)
-    words = known_words(flags.model)
-    pipeline = load_pipeline(flags.model, runtime)
+    runtime, name = start(flags.device), flags.model or own_model()
+    words = known_words(name)
+    pipeline = load_pipeline(name, runtime)
     if flags.scheduler is not None:
         set_scheduler(pipeline, flags.scheduler)
     strength = STRENGTH if flags.strength is None else flags.strength
@@ -436,7 +452,7 @@ def guidance_for(flags: DiffuseFlags, pipeline: StableDiffusionPipeline, otherwi
     if flags.negative_prompt is not None and guidance == 1:
         raise UsageError("--negative_prompt counts by guidance: give a --guidance_scale above 1")
     if flags.negative_prompt is not None and pipeline.unet.config.time_cond_proj_dim is not None:
-        raise UsageError(f"{flags.model} paints without guidance: it takes no --negative_prompt")
+        raise UsageError("--negative_prompt is of no use: this model paints without guidance")
     return guidance
 
 

@@ -42,11 +42,15 @@ def report(
     flags: TestFlags,
     meter: ReconstructionMeter | DenoisingMeter,
     dataset: ImageDataset | LatentDataset,
-) -> None:
-    """Print how good reconstructions or painted pictures are, and draw some."""
+) -> dict[str, float] | None:
+    """Print how good reconstructions or painted pictures are, and draw some.
+
+    Returns:
+        Of painted ones that were read, the share that is what was asked for.
+    """
     of_autoencoder = trained.state["network"] == "autoencoder"
     show = report_reconstructions if of_autoencoder else report_painted
-    show(trained, flags, meter.figures, dataset)
+    return show(trained, flags, meter.figures, dataset)
 
 
 def read_pictures(trained: Trained, flags: TestFlags) -> None:
@@ -86,8 +90,13 @@ def say_read(classes: Sequence[str], labels: Tensor, columns: dict[str, Tensor])
         if own.any():
             shares = ((read[own] == label).float().mean() for read in columns.values())
             say(f"{name:{width}}  " + "  ".join(f"{float(share):9.2%}" for share in shares))
-    shares = [float((read == labels).float().mean()) for read in columns.values()]
+    shares = [share_of(read, labels) for read in columns.values()]
     say(f"{'all':{width}}  " + "  ".join(f"{share:9.2%}" for share in shares))
+
+
+def share_of(read: Tensor, labels: Tensor) -> float:
+    """Return the share of pictures that are read as what they show."""
+    return float((read == labels).float().mean())
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -140,7 +149,7 @@ def report_reconstructions(
         shares = [float((own == labels).float().mean()) for own in read]
         say(f"decoded over originals: {shares[1] / max(shares[0], 1e-9):.3f}")
     chosen = np.linspace(0, len(pairs) - 1, min(EXAMPLES, len(pairs))).astype(int)
-    draw_pairs(flags.ckpt_path / "reconstructions.jpg", [pairs[k] for k in chosen])
+    draw_pairs(trained.results / "reconstructions.jpg", [pairs[k] for k in chosen])
 
 
 def draw_pairs(path: Path, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
@@ -157,7 +166,7 @@ def reconstruct_files(
     """Draw what an autoencoder makes of pictures of one's own."""
     shown = [np.asarray(image) for image in images[: 2 * EXAMPLES]]
     decoded = reconstruct(trained.network, torch.from_numpy(np.stack(shown)), trained.runtime)
-    path = flags.ckpt_path / f"reconstructions_{name_of(flags.image)}.jpg"
+    path = trained.results / f"reconstructions_{name_of(flags.image)}.jpg"
     draw_pairs(path, list(zip(shown, decoded, strict=True)))
     if len(images) > len(shown):
         say(f"It shows the first {len(shown)} of {len(images):,} pictures")
@@ -174,7 +183,7 @@ def pipeline_of(trained: Trained) -> StableDiffusionPipeline:
 
 def report_painted(
     trained: Trained, flags: TestFlags, figures: dict[str, float], dataset: LatentDataset
-) -> None:
+) -> dict[str, float] | None:
     """Paint pictures for the test split's sentences; print how long it takes and what is read.
 
     Of each class, the first PER_CLASS pictures lend their sentences, and are what the painted ones
@@ -209,14 +218,15 @@ def report_painted(
         if len(features) > 2:
             apart = frechet_distance(*features[1:])
             say(f"of as many other drawn pictures:    {apart:.2f}")
-    draw_painted(flags.ckpt_path, classes, labels[own], painted, read.get("painted"))
+    draw_painted(trained.results, classes, labels[own], painted, read.get("painted"))
     if flags.save:
         pairs = enumerate(zip(labels[own].tolist(), painted, strict=True))
         pictures = (
             (f"{classes[label]}_{index:05d}.png", Image.fromarray(picture))
             for index, (label, picture) in pairs
         )
-        save_results(flags, pictures, len(painted), "*_[0-9][0-9][0-9][0-9][0-9].png")
+        save_results(trained, pictures, len(painted), "*_[0-9][0-9][0-9][0-9][0-9].png")
+    return {"read_as_asked": share_of(read["painted"], labels[own])} if read else None
 
 
 def first_of_each(labels: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -291,7 +301,7 @@ def turn_files(
         f"turned_{name_of(flags.image)}.jpg", f"Image to image, strength {STRENGTH:g}",
         (Grid(rows, rows=["picture", "turned into"], side=1.5),),
     )  # fmt: skip
-    publish(draw(picture), flags.ckpt_path / picture.path)
+    publish(draw(picture), trained.results / picture.path)
 
 
 def others_in_turn(names: Sequence[str], classes: Sequence[str]) -> list[int]:

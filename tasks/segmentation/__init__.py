@@ -14,8 +14,9 @@ them are in `voc` and `upsampling`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from lab.flags import closed_share, flag
+from lab.flags import closed_share, flag, positive_int
 from tasks import Job, StartFlags, Task, pretrained, promised
 
 DATASETS = ("street", "camvid", "voc", "folder")
@@ -35,6 +36,10 @@ class Flags(StartFlags):
     network: str | None = flag(
         None, str, f"{NETWORK} (default), {', '.join(FCNS)}", metavar="NAME", group="network"
     )
+    width: int | None = flag(
+        None, positive_int, f"{NETWORK}: channels at a stride of 4 (default 32)", metavar="W",
+        group="network",
+    )  # fmt: skip
     pretrained: bool = pretrained(f"FCN: start from {BODY}'s ImageNet weights")
     class_weights: bool = flag(True, bool, "have rare classes count more in the loss")
     coarse: float | None = flag(
@@ -52,6 +57,10 @@ class Segmentation(Task):
     }  # fmt: skip
     views = ("masks", "upsampling", "cam")
     films = True
+
+    def flags_of(self, state: dict[str, Any]) -> dict[str, Any]:
+        width = state.get("configs", {}).get("width")  # a bare state dict has no configs
+        return super().flags_of(state) | {"width": width}
 
     def worth_seeing(self, job: Job) -> list[list[str]]:
         views = ("masks", *["upsampling"] * (job.identity["network"] in FCNS))

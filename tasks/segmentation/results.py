@@ -26,6 +26,7 @@ LARGE = ("sky", "building", "road", "tree", "car")  # what a street mostly consi
 OPACITY = 0.6  # of the colour of a class over what is below it
 LONGEST = 640  # pixels: a checkpoint that does not say its network's size was drawn streets'
 LEAST_SHARE = 0.005  # of the pixels, of a class that is said
+MISTAKES = 3  # pictures shown
 GREY, WRONG = (128, 128, 128), (255, 0, 255)  # of pixels labelled rightly and wrongly
 
 
@@ -38,10 +39,13 @@ def report(
     shares = (100 * counts / counts.sum(1, keepdims=True).clip(1)).round().astype(int)
     title = "Of the pixels of each class, in %, what they were taken for"
     picture = Picture("confusion_matrix.jpg", title, (Confusion(shares, meter.classes),))
-    publish(draw(picture), flags.ckpt_path / picture.path)
+    publish(draw(picture), trained.results / picture.path)
     if flags.save:
-        pictures = draw_labels(trained, dataset)
-        save_results(flags, pictures, len(dataset), "[0-9]*.jpg", quality=90)
+        predicted: list[np.ndarray] = []
+        pictures = draw_labels(trained, dataset, predicted)
+        save_results(trained, pictures, len(dataset), "[0-9]*.jpg", quality=90)
+        picture = draw_mistakes(dataset, predicted)
+        publish(draw(picture), trained.results / picture.path)
 
 
 def say_figures(meter: SegmentationMeter) -> None:
@@ -62,15 +66,37 @@ def say_figures(meter: SegmentationMeter) -> None:
 
 
 def draw_labels(
-    trained: Trained, dataset: SegmentationDataset
+    trained: Trained, dataset: SegmentationDataset, kept: list[np.ndarray]
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Yield every picture, and its file's name, beside it in true and in predicted labels."""
+    """Yield every picture, and its file's name, beside it in true and in predicted labels.
+
+    Args:
+        kept: gets the predicted ones.
+    """
     colours = colours_of(dataset.classes)
     for index, labels in enumerate(dataset.split.labels):
         picture = dataset.picture(index)
-        predicted = label_picture(trained, picture)
+        kept.append(predicted := label_picture(trained, picture))
         row = [picture, *(overlay(picture, each, colours) for each in (labels, predicted))]
         yield f"{index:05d}.jpg", Image.fromarray(np.concatenate(row, 1))
+
+
+def draw_mistakes(dataset: SegmentationDataset, predicted: Sequence[np.ndarray]) -> Picture:
+    """Return the pictures of which most is labelled wrongly, in true and in predicted labels."""
+    pairs = list(zip(map(np.asarray, dataset.split.labels), predicted, strict=True))
+    shares = [
+        np.count_nonzero((true != own) & (true != IGNORED)) / max(1, (true != IGNORED).sum())
+        for true, own in pairs
+    ]
+    worst = np.argsort(shares)[::-1][:MISTAKES].tolist()
+    colours, rows = colours_of(dataset.classes), []
+    for k in worst:
+        pictures = dataset.picture(k), *(overlay(dataset.picture(k), p, colours) for p in pairs[k])
+        notes = "picture", "truth", f"predicted: {shares[k]:.1%} is wrong"
+        rows.append([Tile(p, note=note) for p, note in zip(pictures, notes, strict=True)])
+    parts = Grid(rows, side=3), legend(dataset.classes, *(p for k in worst for p in pairs[k]))
+    title = f"Of {len(pairs)} pictures, the {len(worst)} with most labelled wrongly"
+    return Picture("results/mistakes.jpg", title, parts)
 
 
 @torch.inference_mode()
@@ -118,7 +144,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
 
     given, pictures = films_and_pictures(flags.image, flags.film)
     for number, path in enumerate(given):
-        annotate(path, flags.ckpt_path / film_name(number, path), mark)
+        annotate(path, trained.results / film_name(number, path), mark)
     for number, (path, image) in enumerate(given_images(pictures) if pictures else ()):
         picture = shrink(image, longest)
         predicted = label_picture(trained, picture)
@@ -130,4 +156,4 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         shown = Picture(
             f"labelled_{number:03d}_{path.stem[:60]}.jpg", shorten(path.name, 60), parts
         )
-        publish(draw(shown), flags.ckpt_path / shown.path)
+        publish(draw(shown), trained.results / shown.path)

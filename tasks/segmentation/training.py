@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lab.console import LabError, counted
+from lab.console import LabError, UsageError, counted
 from lab.registry import new_config
 from lab.runtime import Runtime
 from tasks import Job, State, TrainFlags
@@ -20,6 +20,8 @@ def prepare(
     """Read the data and build the network that flags ask for."""
     own, settings, name = flags.own, flags.settings, flags.own.network or NETWORK
     new_config(NETWORKS, name, num_classes=1)  # an unknown name is refused before data are read
+    if own.width and name != NETWORK:
+        raise UsageError(f"--width is of {NETWORK}: {name} has the channels of {BODY}")
     check_start(name, flags, resumed, name in FCNS, ", ".join(FCNS))
     coarse = own.coarse
     if coarse is None:
@@ -39,6 +41,8 @@ def prepare(
         of_classes = class_weights(class_shares(split))
     earlier = resumed or weights or {}
     known = earlier["configs"] if earlier.get("network") == name else {}
+    if own.width:
+        known = known | {"width": own.width}
     config = new_config(NETWORKS, name, **(known | {"num_classes": len(classes)}))
 
     imagenet = (BODY, "ImageNet")

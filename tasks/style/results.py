@@ -30,7 +30,7 @@ WAYS = ("model", "weights", "preset", "size", "style_size", "content_weight", "s
 def read_pictures(trained: Trained, flags: TestFlags) -> None:
     """Paint the pictures that `--image` names, each by one pass, into the run's `results/`."""
     for index, (file, image) in enumerate(given_images(flags.image)):
-        target = flags.ckpt_path / f"results/{index:04d}_{file.stem}.jpg"
+        target = trained.results / f"results/{index:04d}_{file.stem}.jpg"
         paint_image(trained, image, None, file.name, target)
 
 

@@ -58,7 +58,7 @@ def report(trained: Trained, flags: TestFlags, meter: VideoMeter, dataset: ClipD
     def lay_out(indices: list[int], pairs: list[tuple[str, str]]) -> Grid:
         return strips(list(map(dataset.frames, indices)), [row_label(*pair) for pair in pairs])
 
-    report_classes(flags, meter, dataset, "clips", strip, lay_out, SHEET)
+    report_classes(trained, flags, meter, dataset, "clips", strip, lay_out, SHEET)
     if meter.frame_accuracy is not None:
         say(f"accuracy of each frame by itself: {meter.frame_accuracy:.2%}")
 
@@ -89,7 +89,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     title = f"What the network makes of {len(shown)} of {counted(len(rows), 'clips')}"
     grid = strips(shown, rows[: len(shown)])
     picture = Picture(f"clips_{name_of(flags.image)}.jpg", title, (grid,))
-    publish(draw(picture), flags.ckpt_path / picture.path)
+    publish(draw(picture), trained.results / picture.path)
 
 
 def table_of_networks(runs: Mapping[str, Compared]) -> list[str]:
