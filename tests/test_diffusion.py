@@ -133,6 +133,7 @@ class ScriptTest(ScriptCase):
         self.assertTrue({"val_r2", "val_loss", "loss"} <= last["history"][1].keys())
         self.assertEqual(first["settings"]["lr"], AUTOENCODER["lr"])
         self.assertEqual(last["settings"]["lr"], SETTINGS["lr"])
+        self.assertTrue(last["configs"]["pooled"])
         before, after = (TASK.restore(state)[1].eval().vae for state in (first, last))
         changed = {name.split(".")[0] for name, value in before.state_dict().items()
                    if not torch.equal(value, after.state_dict()[name])}  # fmt: skip
@@ -615,7 +616,8 @@ class FlagsTest(unittest.TestCase):
         own = Flags(stage="autoencoder", then=then)
         flags = TrainFlags(ckpt_path=Path("x/autoencoder"), resume=Path("x"), own=own,
                            settings=settings(**AUTOENCODER))  # fmt: skip
-        for finished, first in ((2, [(flags, {"epoch": 2})]), (3, [])):
+        last = AUTOENCODER["epoch"]
+        for finished, first in ((last - 1, [(flags, {"epoch": last - 1})]), (last, [])):
             *before, (later, goes_on_from) = TASK.stages(flags, {"epoch": finished})
             self.assertEqual(before, first)
             self.assertIsNone(goes_on_from)

@@ -92,6 +92,7 @@ def prepare_unet(
         config = new_config(
             NETWORKS, "latent_diffusion", autoencoder=autoencoder.config, tokens=len(tokenizer),
             scaling_factor=1 / float(encoded["train"][1].std()), prediction=own.prediction,
+            pooled=True,
         )  # fmt: skip
         network = build(NETWORKS, "latent_diffusion", vars(config))
         network.vae.load_state_dict(vae.state_dict())
