@@ -69,8 +69,8 @@ class AutoencoderConfig:
             many numbers as with 4 at a factor of 4, and the UNet has a quarter of the places.
         channels: of the maps at the pixels' own scale, at half of it, ...; those of the factor.
         layers: residual blocks at each scale.
-        groups: of group norm; divides all channels. On a CPU, one of fewer than 16 channels takes
-            up to ten times as long.
+        groups: of group norm; divides all channels. On a CPU, those of fewer than 16 channels
+            take up to ten times as long.
     """
 
     factor: int = FACTOR
@@ -162,7 +162,7 @@ class LatentDiffusion(nn.Module):
 
 
 class Gated(GEGLU):
-    """The library's gates; a CPU is ten times as long at the half of a row that they are as at a copy."""
+    """The library's gates, as a copy: at halves of rows, GELU takes a CPU several times as long."""
 
     def gelu(self, gate: Tensor) -> Tensor:
         return super().gelu(gate.contiguous())
