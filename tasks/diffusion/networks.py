@@ -102,12 +102,12 @@ class DiffusionConfig:
     tokens: int
     scaling_factor: float = 1.0
     prediction: str = PREDICTIONS[0]
-    channels: tuple[int, ...] = (64, 128)
+    channels: tuple[int, ...] = (96, 96)
     layers: int = 1
     heads: int = 4
-    groups: int = 4
-    text_width: int = 128
-    text_layers: int = 2
+    groups: int = 2
+    text_width: int = 96
+    text_layers: int = 1
     text_heads: int = 4
     pooled: bool = False
 
@@ -200,13 +200,18 @@ def build_text_encoder(config: DiffusionConfig) -> CLIPTextModel:
 
 
 def build_unet(config: DiffusionConfig) -> UNet2DConditionModel:
-    """Build an untrained UNet, with attention to the words at every scale."""
+    """Build an untrained UNet, with attention to the words at every scale.
+
+    One that is told the prompt as a whole attends at the finest only on the way down: on the way
+    up, that took a quarter of a step.
+    """
     scales, latents = len(config.channels), config.autoencoder
+    last = "UpBlock2D" if config.pooled else "CrossAttnUpBlock2D"
     unet = UNet2DConditionModel(
         sample_size=PIXELS // latents.factor, in_channels=latents.latent_channels,
         out_channels=latents.latent_channels, block_out_channels=config.channels,
         down_block_types=("CrossAttnDownBlock2D",) * scales,
-        up_block_types=("CrossAttnUpBlock2D",) * scales,
+        up_block_types=(*("CrossAttnUpBlock2D",) * (scales - 1), last),
         layers_per_block=config.layers, cross_attention_dim=config.text_width,
         attention_head_dim=config.heads, norm_num_groups=config.groups,
         addition_embed_type="text" if config.pooled else None,
