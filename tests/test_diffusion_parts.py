@@ -19,6 +19,7 @@ from transformers import CLIPTokenizer
 from lab.console import LabError
 from lab.registry import build
 from lab.runtime import Runtime
+from lab.settings import TrainSettings
 from tasks.diffusion import FACTORS, TASK, DiffuseFlags, networks, painting, results
 from tasks.diffusion.census import census
 from tasks.diffusion.data import LatentDataset, encode_sentences, read_captioned
@@ -37,6 +38,7 @@ from tasks.diffusion.objective import (
     divergence,
     empty_where,
 )
+from tasks.diffusion.training import learn_words
 from tasks.diffusion.views import attention_of_words
 from tasks.diffusion.words import (
     encode_prompts,
@@ -291,6 +293,27 @@ class UNetTest(unittest.TestCase):
                     weight.zero_()
             made = [network(noisy, times, ids[None]) for ids in prompts]
             self.assertEqual(not torch.allclose(*made), pooled)
+
+    def test_words_are_learned_before(self):
+        """Then those that the pictures depend on set prompts apart, and others do not."""
+        prompts = [f"a {sign} sign {where}" for sign in SIGNS for where in ("at night", "in snow")]
+        tokenizer = make_tokenizer(prompts)
+        ids = encode_prompts(tokenizer, prompts)
+        latents = torch.tensor([1.0, 1, -1, -1])[:, None, None, None].expand(4, 4, 8, 8)
+        network = tiny(len(tokenizer), pooled=True)
+
+        def apart():
+            with torch.no_grad():
+                states = network.text_encoder(ids).last_hidden_state
+                pooled = network.unet.add_embedding(states)
+            return float((pooled[0] - pooled[2]).norm() / (pooled[0] - pooled[1]).norm())
+
+        self.assertLess(apart(), 2)
+        settings = TrainSettings(clip_norm=1.0)
+        learn_words(
+            network, latents.repeat(64, 1, 1, 1), ids[:, None].repeat(64, 1, 1), settings, CPU
+        )
+        self.assertGreater(apart(), 4)
 
     @torch.no_grad()
     def test_gates(self):

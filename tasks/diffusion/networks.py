@@ -168,6 +168,25 @@ class Gated(GEGLU):
         return super().gelu(gate.contiguous())
 
 
+class MeanPicture(nn.Module):
+    """What pictures that words fit look like in the mean: a linear layer on the prompt as a whole.
+
+    Learned with text encoder and pooling, which it shares with a network that is `pooled`.
+    """
+
+    def __init__(self, network: LatentDiffusion):
+        super().__init__()
+        self.text_encoder, self.pooling = network.text_encoder, network.unet.add_embedding
+        side, channels = network.unet.config.sample_size, network.unet.config.in_channels
+        self.shape = channels, side, side
+        self.head = nn.Linear(self.pooling.proj.out_features, channels * side * side)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return latents (N, C, h, w) of tokens, int64 (N, LENGTH)."""
+        pooled = self.pooling(self.text_encoder(ids).last_hidden_state)
+        return self.head(pooled).unflatten(1, self.shape)
+
+
 NETWORKS = {
     "autoencoder": Design(AutoencoderConfig, Autoencoder),
     "latent_diffusion": Design(DiffusionConfig, LatentDiffusion),
