@@ -21,6 +21,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from lab import checkpoint
+from lab.optimizers import Muon
 from lab.registry import Design
 from lab.runtime import start, start_as
 from lab.settings import TrainSettings
@@ -33,6 +34,7 @@ from tasks.diffusion import (
     SETTINGS,
     STRENGTH,
     TASK,
+    WORDS,
     DiffuseFlags,
     Flags,
     networks,
@@ -159,12 +161,12 @@ class ScriptTest(ScriptCase):
     def test_stopped_twice_it_comes_to_the_same_weights(self):
         """Once in each stage, in the middle of an epoch."""
         folder = self.base / "stopped"
-        with stopped_at(2):
+        with stopped_at(2, Muon):  # the autoencoder's
             done = script_here("train.py", "--ckpt_path", folder, *self.flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertIn("epoch 2, 8 of 16 images", done.stdout)
         self.assertTrue((folder / "autoencoder" / "ckpt_interrupted.pth").is_file())
-        with stopped_at(3):  # one of the autoencoder's, two of the UNet's first epoch
+        with stopped_at(WORDS["epoch"] + 2):  # a step an epoch of words, two of the UNet's first
             done = script_here("train.py", "--resume", folder, "--no_show")
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertTrue((folder / "ckpt_interrupted.pth").is_file(), done.stdout)
@@ -214,7 +216,7 @@ class ScriptTest(ScriptCase):
         """Stopped in its first stage, a new run is not mistaken for the old one."""
         folder = self.base / "again"
         shutil.copytree(self.run_folder, folder)
-        with stopped_at(2):
+        with stopped_at(2, Muon):
             script_here("train.py", "--ckpt_path", folder, *self.flags, "--seed", 1)
         self.assertTrue((folder / "previous_1" / "pipeline").is_dir())
         self.assertFalse((folder / "pipeline").exists())
