@@ -21,6 +21,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from lab import checkpoint
+from lab.optimizers import Muon
 from lab.registry import Design
 from lab.runtime import start, start_as
 from lab.settings import TrainSettings
@@ -33,6 +34,7 @@ from tasks.diffusion import (
     SETTINGS,
     STRENGTH,
     TASK,
+    WORDS,
     DiffuseFlags,
     Flags,
     networks,
@@ -133,6 +135,7 @@ class ScriptTest(ScriptCase):
         self.assertTrue({"val_r2", "val_loss", "loss"} <= last["history"][1].keys())
         self.assertEqual(first["settings"]["lr"], AUTOENCODER["lr"])
         self.assertEqual(last["settings"]["lr"], SETTINGS["lr"])
+        self.assertTrue(last["configs"]["pooled"])
         before, after = (TASK.restore(state)[1].eval().vae for state in (first, last))
         changed = {name.split(".")[0] for name, value in before.state_dict().items()
                    if not torch.equal(value, after.state_dict()[name])}  # fmt: skip
@@ -158,12 +161,12 @@ class ScriptTest(ScriptCase):
     def test_stopped_twice_it_comes_to_the_same_weights(self):
         """Once in each stage, in the middle of an epoch."""
         folder = self.base / "stopped"
-        with stopped_at(2):
+        with stopped_at(2, Muon):  # the autoencoder's
             done = script_here("train.py", "--ckpt_path", folder, *self.flags)
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertIn("epoch 2, 8 of 16 images", done.stdout)
         self.assertTrue((folder / "autoencoder" / "ckpt_interrupted.pth").is_file())
-        with stopped_at(3):  # one of the autoencoder's, two of the UNet's first epoch
+        with stopped_at(WORDS["epoch"] + 2):  # a step an epoch of words, two of the UNet's first
             done = script_here("train.py", "--resume", folder, "--no_show")
         self.assertEqual(done.returncode, 130, done.stderr)
         self.assertTrue((folder / "ckpt_interrupted.pth").is_file(), done.stdout)
@@ -213,7 +216,7 @@ class ScriptTest(ScriptCase):
         """Stopped in its first stage, a new run is not mistaken for the old one."""
         folder = self.base / "again"
         shutil.copytree(self.run_folder, folder)
-        with stopped_at(2):
+        with stopped_at(2, Muon):
             script_here("train.py", "--ckpt_path", folder, *self.flags, "--seed", 1)
         self.assertTrue((folder / "previous_1" / "pipeline").is_dir())
         self.assertFalse((folder / "pipeline").exists())
@@ -615,7 +618,8 @@ class FlagsTest(unittest.TestCase):
         own = Flags(stage="autoencoder", then=then)
         flags = TrainFlags(ckpt_path=Path("x/autoencoder"), resume=Path("x"), own=own,
                            settings=settings(**AUTOENCODER))  # fmt: skip
-        for finished, first in ((2, [(flags, {"epoch": 2})]), (3, [])):
+        last = AUTOENCODER["epoch"]
+        for finished, first in ((last - 1, [(flags, {"epoch": last - 1})]), (last, [])):
             *before, (later, goes_on_from) = TASK.stages(flags, {"epoch": finished})
             self.assertEqual(before, first)
             self.assertIsNone(goes_on_from)

@@ -11,12 +11,15 @@ from unittest import mock
 import diffusers
 import numpy as np
 import torch
+import torch.nn.functional as F
+from diffusers.models.activations import GEGLU
 from PIL import Image
 from transformers import CLIPTokenizer
 
 from lab.console import LabError
 from lab.registry import build
 from lab.runtime import Runtime
+from lab.settings import TrainSettings
 from tasks.diffusion import FACTORS, TASK, DiffuseFlags, networks, painting, results
 from tasks.diffusion.census import census
 from tasks.diffusion.data import LatentDataset, encode_sentences, read_captioned
@@ -35,6 +38,7 @@ from tasks.diffusion.objective import (
     divergence,
     empty_where,
 )
+from tasks.diffusion.training import learn_words
 from tasks.diffusion.views import attention_of_words
 from tasks.diffusion.words import (
     encode_prompts,
@@ -276,6 +280,57 @@ class ReconstructionTest(unittest.TestCase):
         torch.testing.assert_close(posterior.sample(), after, atol=1e-5, rtol=0)
 
 
+class UNetTest(unittest.TestCase):
+    @torch.no_grad()
+    def test_prompt_as_a_whole(self):
+        """It reaches the residual blocks, whatever the places attend to."""
+        noisy, times = torch.randn(1, 4, 8, 8), torch.tensor([500])
+        prompts = torch.tensor([[0, 5, 6, *[1] * 29], [0, 7, 8, *[1] * 29]])
+        for pooled in (True, False):
+            network = tiny(pooled=pooled)
+            for name, weight in network.unet.named_parameters():
+                if ".attn2.to_out." in name:
+                    weight.zero_()
+            made = [network(noisy, times, ids[None]) for ids in prompts]
+            self.assertEqual(not torch.allclose(*made), pooled)
+
+    def test_words_are_learned_before(self):
+        """Then those that the pictures depend on set prompts apart, and others do not."""
+        prompts = [f"a {sign} sign {where}" for sign in SIGNS for where in ("at night", "in snow")]
+        tokenizer = make_tokenizer(prompts)
+        ids = encode_prompts(tokenizer, prompts)
+        latents = torch.tensor([1.0, 1, -1, -1])[:, None, None, None].expand(4, 4, 8, 8)
+        network = tiny(len(tokenizer), pooled=True)
+
+        def apart():
+            with torch.no_grad():
+                states = network.text_encoder(ids).last_hidden_state
+                pooled = network.unet.add_embedding(states)
+            return float((pooled[0] - pooled[2]).norm() / (pooled[0] - pooled[1]).norm())
+
+        self.assertLess(apart(), 2)
+        settings = TrainSettings(clip_norm=1.0)
+        learn_words(
+            network, latents.repeat(64, 1, 1, 1), ids[:, None].repeat(64, 1, 1), settings, CPU
+        )
+        self.assertGreater(apart(), 4)
+
+    @torch.no_grad()
+    def test_gates(self):
+        """They compute what the library's do."""
+        gates = [module for module in tiny().unet.modules() if isinstance(module, GEGLU)]
+        self.assertEqual({type(gate) for gate in gates}, {networks.Gated})
+        inputs = torch.randn(2, 5, gates[0].proj.in_features)
+        values, gated = gates[0].proj(inputs).chunk(2, -1)
+        torch.testing.assert_close(gates[0](inputs), values * F.gelu(gated))
+
+    def test_groups_are_as_wide_as_a_processors_vectors(self):
+        for config in (AutoencoderConfig(), DiffusionConfig(AutoencoderConfig(), 9)):
+            for channels in config.channels:
+                self.assertEqual(channels % config.groups, 0)
+                self.assertGreaterEqual(channels // config.groups, 16)
+
+
 class CheckpointTest(unittest.TestCase):
     """What checkpoints of any version hold, key by key: their networks are built from it."""
 
@@ -285,7 +340,7 @@ class CheckpointTest(unittest.TestCase):
     UNET = {
         "autoencoder": AUTOENCODER, "tokens": 40, "scaling_factor": 0.5, "prediction": "epsilon",
         "channels": (16, 16), "layers": 1, "heads": 2, "groups": 4, "text_width": 16,
-        "text_layers": 1, "text_heads": 2,
+        "text_layers": 1, "text_heads": 2, "pooled": True,
     }  # fmt: skip
 
     def test_autoencoder(self):
@@ -310,6 +365,12 @@ class CheckpointTest(unittest.TestCase):
         self.assert_same(network, made, self.UNET)
         self.assertFalse(any(weight.requires_grad for weight in network.vae.parameters()))
         self.assertEqual(TASK.flags_of(state), {"factor": 4, "prediction": "epsilon"})
+
+    def test_of_before_prompts_were_pooled(self):
+        configs = {name: value for name, value in self.UNET.items() if name != "pooled"}
+        network = build(networks.NETWORKS, "latent_diffusion", configs)
+        self.assertFalse(any("add_embedding" in name for name in network.state_dict()))
+        self.assertEqual(network.unet.config.resnet_time_scale_shift, "default")
 
     def assert_same(self, network, made, configs):
         self.assertEqual(network.config, made.config)

@@ -33,10 +33,16 @@ STAGES = ("all", "autoencoder", "unet")
 AUTOENCODER_FOLDER = "autoencoder"  # within the run's
 # Of text encoder and UNet; of the autoencoder where it differs.
 SETTINGS = {
-    "epoch": 13, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-2, "optim_type": "adamw",
+    "epoch": 5, "batch_size": 32, "lr": 2e-3, "weight_decay": 1e-2, "optim_type": "adamw",
     "schedule": "onecycle", "clip_norm": 1.0, "ema": 0.998, "max_ckpt_save_num": 2,
 }  # fmt: skip
-AUTOENCODER = {"epoch": 3, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.0, "ema": 0.99}
+AUTOENCODER = {
+    "epoch": 1, "batch_size": 8, "lr": 2e-3, "weight_decay": 0.0, "optim_type": "muon", "ema": 0.99,
+}  # fmt: skip
+WORDS = {  # of learning what words look like, before the UNet
+    "epoch": 5, "batch_size": 64, "lr": 3e-3, "optim_type": "adamw", "schedule": "onecycle",
+    "ema": 0.0, "compile": False, "graph": False,
+}  # fmt: skip
 CHOSEN = ("epoch", "batch_size", "lr")  # of the autoencoder's, those that have a flag
 FACTORS, FACTOR = (4, 8), 8  # pixels a side of one place of the latents
 PREDICTIONS = ("v_prediction", "epsilon")  # what the UNet predicts, the first unless told otherwise

@@ -141,6 +141,14 @@ class Denoising:
         return DenoisingMeter(self)
 
 
+class Likeness:
+    """Squared differences of latents from what is expected of their words."""
+
+    def loss(self, network: nn.Module, latents: Tensor, ids: Tensor) -> Tensor:
+        """Return the mean loss of latents (N, C, h, w) with tokens (N, LENGTH)."""
+        return F.mse_loss(at_least_float32(network(ids)), latents)
+
+
 def empty_where(chosen: Tensor, ids: Tensor) -> Tensor:
     """Return prompts, int64 (N, LENGTH), of which those chosen, bool (N, 1), say nothing.
 

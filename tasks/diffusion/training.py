@@ -5,30 +5,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets import make_loader, modes_of
 from lab import checkpoint
 from lab.augmentation import augment_batch
-from lab.console import LabError, say
+from lab.console import LabError, progress, say
 from lab.folders import stored
 from lab.image_folder import check_classes
+from lab.learner import Learner
 from lab.registry import build, new_config
-from lab.runtime import Runtime, place
+from lab.runtime import Runtime, place, upload
+from lab.settings import TrainSettings
 from lab.weights import parameter_groups
 from tasks import Job, State, TrainFlags
-from tasks.diffusion import AUTOENCODER_FOLDER, TASK
+from tasks.diffusion import AUTOENCODER_FOLDER, TASK, WORDS
 from tasks.diffusion.data import (
     PREPROCESS,
     SOURCES,
     Captioned,
     encode,
+    encode_sentences,
     make_latent_loader,
     read_captioned,
 )
-from tasks.diffusion.networks import NETWORKS, decorrelate, make_pipeline, save_pipeline
-from tasks.diffusion.objective import Reconstruction, restore
+from tasks.diffusion.networks import (
+    NETWORKS,
+    LatentDiffusion,
+    MeanPicture,
+    decorrelate,
+    make_pipeline,
+    save_pipeline,
+)
+from tasks.diffusion.objective import Likeness, Reconstruction, restore
 from tasks.diffusion.words import make_tokenizer, restore_tokenizer, tokenizer_state, words_of
 from tasks.loaders import find_folder, find_made, make_loaders
 from tasks.starting import start_network
@@ -92,9 +102,12 @@ def prepare_unet(
         config = new_config(
             NETWORKS, "latent_diffusion", autoencoder=autoencoder.config, tokens=len(tokenizer),
             scaling_factor=1 / float(encoded["train"][1].std()), prediction=own.prediction,
+            pooled=True,
         )  # fmt: skip
         network = build(NETWORKS, "latent_diffusion", vars(config))
         network.vae.load_state_dict(vae.state_dict())
+        latents = encoded["train"][1] * network.config.scaling_factor
+        learn_words(network, latents, encode_sentences(train, tokenizer), settings, runtime)
     scale = network.config.scaling_factor
 
     def make(pictures: Any, size: int, training: bool, device: Any, **options: Any) -> DataLoader:
@@ -117,6 +130,32 @@ def prepare_unet(
         restore(identity), network, loaders, identity, parameter_groups(network), subject,
         finish=finish,
     )  # fmt: skip
+
+
+def learn_words(
+    network: LatentDiffusion, latents: Tensor, ids: Tensor, settings: TrainSettings,
+    runtime: Runtime,
+) -> None:  # fmt: skip
+    """Have a text encoder learn what words look like, before a UNet asks it.
+
+    Stable Diffusion's comes from CLIP, which had learned that. From the UNet's loss alone, of which
+    what is on a sign is a small share beneath noise, words would take most of the training.
+
+    Args:
+        latents: of pictures, scaled, (N, C, h, w).
+        ids: tokens of each one's sentences, int64 (N, sentences, LENGTH).
+    """
+    settings = replace(settings, **WORDS)
+    size = min(settings.batch_size, len(latents))
+    learner = Learner(Likeness(), MeanPicture(network), settings, runtime)
+    ids, steps = ids.to(latents.device), settings.epoch * (len(latents) // size)
+    learner.begin(steps).train()
+    for step in progress(range(steps), label="learning words"):
+        if (first := step * size % (len(latents) // size * size)) == 0:
+            order = torch.randperm(len(latents))
+        chosen = upload(order[first : first + size], latents.device)
+        which = upload(torch.randint(ids.shape[1], (size,)), latents.device)
+        learner.step(latents[chosen], ids[chosen, which])
 
 
 def load_autoencoder(path: Path) -> nn.Module:
