@@ -1,0 +1,333 @@
+"""page.py: one file that a browser opens from disk, whose answers are PyTorch's.
+
+The suites of `tests/page/` are node's. What needs a browser needs onnxruntime-web as well: kept in
+`data/.cache`, or as the file that LAB_WEB_RUNTIME names; else it is skipped.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lab import web_runtime
+from lab.console import LabError
+from networks import warp
+from tasks import showing
+from tasks.exporting import as_images
+from tasks.gradients import sample
+from tasks.trained import load_trained, preprocess_of_run
+from tests.browser import HAS_BROWSER, Browser
+from tests.support import PROJECT, ScriptCase, script_here
+from tests.test_export import RUNS_ONNX, photographs, save_run
+
+KEPT = Path(os.environ.get("LAB_WEB_RUNTIME") or web_runtime.FOLDER / web_runtime.NAME)
+WHOLE = RUNS_ONNX and HAS_BROWSER and KEPT.is_file()
+PAGES = sorted(path.stem for path in (PROJECT / "page").glob("*.mjs"))
+
+
+def setUpModule():
+    unittest.addModuleCleanup(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(1)
+
+
+class ScriptTest(unittest.TestCase):
+    @unittest.skipUnless(shutil.which("node"), "no node here")
+    def test_numbers(self):
+        """What is arithmetic, by node's own tests."""
+        done = subprocess.run(
+            ["node", "--test", *(PROJECT / "tests/page").glob("*.mjs")],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stdout[-3000:])
+        self.assertRegex(done.stdout, r"# pass [1-9]")
+
+    @unittest.skipUnless(shutil.which("node"), "no node here")
+    def test_joined(self):
+        """Each task's script is whole: modules before who needs them, none of them twice."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name in PAGES:
+                text = showing.joined(name)
+                self.assertNotRegex(text, r"(?m)^(import|export)\b")
+                made = re.findall(r"(?m)^modules\.(\w+) = ", text)
+                self.assertEqual((made[-1], len(made)), (name, len(set(made))))
+                for used in re.finditer(r"(?m)^const \{.*\} = modules\.(\w+);$", text):
+                    self.assertLess(text.index(f"modules.{used[1]} = "), used.start())
+                file = Path(folder) / f"{name}.mjs"
+                file.write_text(text, encoding="utf-8")
+                done = subprocess.run(["node", "--check", file], capture_output=True, text=True)
+                self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_words(self):
+        """In both languages, with the same names to fill in; each that is used, and no others."""
+        text = (PROJECT / "page/words.mjs").read_text("utf-8")
+        table = re.findall(r'(\w+): \["((?:[^"\\]|\\.)*)",\s*"((?:[^"\\]|\\.)*)"\]', text)
+        self.assertGreater(len(table), 40)
+        code = "".join(
+            path.read_text("utf-8") for path in (PROJECT / "page").glob("*.mjs")
+            if path.name != "words.mjs"
+        )  # fmt: skip
+        for key, english, chinese in table:
+            self.assertTrue(english and chinese, key)
+            fields = [sorted(re.findall(r"\{(\w+)\}", own)) for own in (english, chinese)]
+            self.assertEqual(*fields, key)
+            self.assertRegex(code, rf'"{key}"|\b{key}: \{{', f"{key} is said nowhere")
+        self.assertEqual(len(table), text.count('["'))
+
+
+class RuntimeTest(ScriptCase):
+    SCRIPT = (
+        "var a=1,b=2;const w=import.meta.url;export{a as Tensor,b as env};\n//# sourceMappingURL=x"
+    )
+
+    def archive(self, folder: Path) -> Path:
+        path = folder / "runtime.tgz"
+        with tarfile.open(path, "w:gz") as archive:
+            for name, body in (
+                (web_runtime.SCRIPT, self.SCRIPT.encode()),
+                (web_runtime.WASM, b"w"),
+            ):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(body)
+                archive.addfile(entry, io.BytesIO(body))
+        return path
+
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.enterContext(mock.patch.object(web_runtime, "FOLDER", self.folder / "cache"))
+
+    def test_kept(self):
+        """Fetched once, then taken from where it is kept; a damaged one is fetched again."""
+        body = self.archive(self.folder).read_bytes()
+        digest = hashlib.sha256(body).hexdigest()
+        with (
+            mock.patch.object(web_runtime, "SHA256", digest),
+            mock.patch.object(web_runtime, "fetch", return_value=body) as fetch,
+        ):
+            for count in (1, 1):
+                runtime = web_runtime.find_runtime(None)
+                self.assertEqual((runtime.wasm, fetch.call_count), (b"w", count))
+            (self.folder / "cache" / web_runtime.NAME).write_bytes(body[:-1])
+            web_runtime.find_runtime(None)
+            self.assertEqual(fetch.call_count, 2)
+        self.assertIn("const ort = {Tensor: a, env: b};", runtime.script)
+        self.assertNotRegex(runtime.script, r"export|import\.meta|sourceMapping")
+
+    def test_another_file(self):
+        """Of the same name, or none: one line says both ways to get it."""
+        path = self.archive(self.folder)
+        for given in (path, self.folder / "none.tgz"):
+            with self.assertRaises(LabError) as caught:
+                web_runtime.find_runtime(given)
+            self.assertIn(given.name, str(caught.exception))
+        nowhere = mock.patch.object(web_runtime, "ADDRESS", "http://127.0.0.1:9/none")
+        with nowhere, self.assertRaises(LabError) as caught:
+            web_runtime.find_runtime(None)
+        for word in ("npm pack onnxruntime-web@", "--runtime", "with a connection"):
+            self.assertIn(word, str(caught.exception))
+
+
+class GradientTest(unittest.TestCase):
+    def test_sample(self):
+        """As the transformer's own sampler, and its gradient, within the image and beyond."""
+        torch.manual_seed(0)
+        images = torch.randn(3, 2, 9, 12, requires_grad=True)
+        theta = torch.eye(2, 3) + 0.4 * torch.randn(3, 2, 3)
+        own, other = sample(images, theta), warp(images, theta)
+        torch.testing.assert_close(own, other, atol=2e-5, rtol=1e-4)
+        weights = torch.randn_like(own)
+        gradients = [torch.autograd.grad((x * weights).sum(), images)[0] for x in (own, other)]
+        torch.testing.assert_close(*gradients, atol=2e-5, rtol=1e-4)
+
+    def test_slope(self):
+        """The graph's gradient is autograd's, of each class, with pooling and a transformer."""
+        with tempfile.TemporaryDirectory() as folder:
+            run = save_run(Path(folder), "classification", "classifier")
+            trained = load_trained(run / "ckpt_epoch_1.pth", "cpu", "fp32")
+            graphs = {one.name: one for one in trained.task.shown(trained).beside}
+        images = torch.randn(1, 3, 32, 32, requires_grad=True)
+        logits = trained.network(images)
+        for label in range(4):
+            own, gradient = graphs["slope"].network(images.detach(), torch.tensor([label]))
+            (expected,) = torch.autograd.grad(logits[0, label], images, retain_graph=True)
+            torch.testing.assert_close(own, logits, atol=1e-4, rtol=1e-4)
+            self.assertLess(float((gradient - expected).abs().max() / expected.abs().max()), 1e-4)
+
+
+class WrittenCase(ScriptCase):
+    """A page, written by the script; `open` is a browser with it."""
+
+    task, network, more, flags = "classification", "classifier", {}, ()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.pictures = []
+        for k, (height, width) in enumerate(((120, 160), (203, 131))):
+            cls.pictures.append(cls.folder / f"picture_{k}.png")
+            Image.fromarray(photographs(1, height, width)[0].numpy()).save(cls.pictures[-1])
+        cls.run_folder = save_run(cls.folder / "run", cls.task, cls.network, **cls.more)
+        cls.trained = load_trained(cls.run_folder / "ckpt_epoch_1.pth", "cpu", "fp32")
+        done = script_here(
+            "page.py", "--ckpt_path", cls.run_folder, "--runtime", KEPT,
+            "--image", *cls.pictures, *cls.flags,
+        )  # fmt: skip
+        if done.returncode:
+            raise AssertionError(done.stderr)
+        cls.file = cls.run_folder / "page.html"
+        cls.browser = cls.enterClassContext(Browser())
+        cls.browser.size(1280)
+        cls.browser.open(cls.file.as_uri())
+        cls.browser.wait("globalThis.page?.count")
+
+    def answers(self, path: Path, *names: str) -> list[object]:
+        """Return what the page leaves in `page` for a picture that is uploaded."""
+        count = self.browser.ask("page.count")
+        self.browser.give("#file", path)
+        self.settled(count)
+        return [self.browser.ask(f"page.{name}") for name in names]
+
+    def settled(self, count: int) -> None:
+        """Wait until the page has answered once more, and answers no more."""
+        self.browser.wait(f"page.count > {count}")
+        while (now := self.browser.ask("page.count")) != count:
+            count = now
+            self.browser.ask("new Promise(resolve => setTimeout(resolve, 300))")
+
+    def click(self, selector: str) -> None:
+        self.browser.ask(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def assert_quiet(self) -> None:
+        """Nothing went wrong, and nothing but the file itself was asked for."""
+        self.assertEqual(self.browser.faults, [])
+        outside = [own for own in self.browser.requests if not own.startswith(("data:", "blob:"))]
+        self.assertEqual(outside, [self.file.as_uri()])
+        self.assertEqual(self.browser.ask("document.querySelector('.fault')?.textContent"), None)
+
+    def assert_fits(self) -> None:
+        """Nothing is wider than the window, and each control has a name, in both languages."""
+        nameless = """[...document.querySelectorAll("button, input, select, [role=img]")].filter(
+            own => own.checkVisibility() && !(own.getAttribute("aria-label")
+            || own.textContent.trim() || own.labels?.[0]?.textContent.trim()))
+            .map(own => own.outerHTML)"""
+        for width in (390, 1280):
+            self.browser.size(width)
+            for _ in range(2):
+                self.click("#language")
+                self.assertEqual(self.browser.ask(nameless), [])
+                wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                self.assertEqual(self.browser.ask(wide), 0, width)
+                left = "document.body.innerText.match(/\\{\\w+\\}|undefined|NaN|\\[object/)?.[0]"
+                self.assertEqual(self.browser.ask(left), None)
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class ClassifierTest(WrittenCase):
+    def test_answers(self):
+        """Logits and gradient are PyTorch's, of pictures that are uploaded."""
+        for path in self.pictures:
+            (logits,), gradient, label = self.answers(path, "logits", "gradient", "label")
+            images = preprocess_of_run(self.trained.state).read([path]).requires_grad_()
+            expected = self.trained.network(images)
+            scale = float(expected.abs().max())
+            # The input is not rounded to levels, as a file's is.
+            np.testing.assert_allclose(logits, expected[0].detach(), atol=0.02 * scale)
+            self.assertEqual(int(np.argmax(logits)), int(expected.argmax()))
+
+            picture = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None]
+            images = as_images(picture, preprocess_of_run(self.trained.state)).requires_grad_()
+            expected = self.trained.network(images)
+            np.testing.assert_allclose(logits, expected[0].detach(), atol=1e-3 * scale)
+            (slope,) = torch.autograd.grad(expected[0, label], images)
+            far = np.abs(np.reshape(gradient, slope.shape) - slope.numpy()).max()
+            self.assertLess(far, 1e-3 * float(slope.abs().max()))
+        self.assert_quiet()
+
+    def test_controls(self):
+        """Each is used once: layer, map, class, sliders, fooling, theme, samples, drawing."""
+        ask = self.browser.ask
+        self.answers(self.pictures[0])
+        ask("(layer.selectedIndex = 3, layer.dispatchEvent(new Event('change')))")
+        self.assertEqual(ask("document.querySelectorAll('.maps button').length"), 128)
+        self.click(".maps button:nth-child(7)")
+        self.assertEqual(
+            ask("document.querySelector('.maps [aria-pressed=true]').ariaLabel.match(/\\d+/)[0]"),
+            "6",
+        )
+        self.assertTrue(
+            ask("[...document.querySelectorAll('#one-map canvas')].every(c => c.width > 2)")
+        )
+        count = ask("page.count")
+        self.click(".bars li:nth-child(2) button")
+        self.settled(count)
+        second = ask("Number(document.querySelector('.bars li:nth-child(2) button').dataset.class)")
+        self.assertEqual(ask("page.label"), second)
+        before, count = ask("page.logits[0]"), ask("page.count")
+        ask("""document.querySelectorAll('.slider input').forEach((own, k) => {
+            own.value = [30, 0.1, -0.1, 0.8][k]; own.dispatchEvent(new Event('input')); })""")
+        self.settled(count)
+        self.assertGreater(float(np.abs(np.subtract(before, ask("page.logits[0]"))).max()), 1e-3)
+        self.click("#step")
+        self.browser.wait("!!document.querySelector('[data-fooled]')")
+        self.click("#go")
+        self.browser.wait("!!document.querySelector('[data-fooled=true]')")
+        for selector in ("#reset", "#theme", "#draw", ".samples button:nth-child(2)"):
+            count = ask("page.count")
+            self.click(selector)
+            if selector != "#theme":
+                self.settled(count)
+        self.assertEqual(ask("document.documentElement.dataset.theme"), "dark")
+        self.assert_quiet()
+
+    def test_camera(self):
+        """A stream of pictures until it is stopped."""
+        count = self.browser.ask("page.count")
+        self.click("#camera")
+        self.browser.wait(f"page.count > {count + 3}")
+        self.click("#camera")
+        self.answers(self.pictures[0])
+        self.assert_quiet()
+
+    def test_odd_pictures(self):
+        """Turned by EXIF, huge, clear in places; one that is none is named, and nothing lost."""
+        array = photographs(1, 90, 150)[0].numpy()
+        plain, turned, huge = (
+            self.folder / name for name in ("plain.png", "turned.png", "huge.png")
+        )
+        Image.fromarray(array).save(plain)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned by a quarter, clockwise
+        Image.fromarray(np.rot90(array).copy()).save(turned, exif=exif)
+        (own,), (other,) = self.answers(plain, "logits")[0], self.answers(turned, "logits")[0]
+        np.testing.assert_allclose(own, other, atol=1e-4)
+        Image.new("RGB", (9000, 5000), "red").save(huge)
+        self.answers(huge)
+        size = self.browser.ask("[picture.width, picture.height]")
+        self.assertEqual(size, [640, 356])
+        none = self.folder / "none.png"
+        none.write_bytes(b"no picture")
+        self.browser.give("#file", none)
+        self.browser.wait("document.querySelector('.fault')?.textContent.includes('none.png')")
+        self.answers(plain)
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+        text = self.file.read_text(encoding="utf-8")
+        self.assertIn("ckpt_epoch_1.pth", text)
+        self.assertNotRegex(text.partition("<script")[0], r"https?://")
+
+
+if __name__ == "__main__":
+    unittest.main()
