@@ -1,9 +1,10 @@
 // A classifier's page: the likeliest classes, and everything between the picture and them.
-import { card, element, fault, frame, latest, percent, tell, tests } from "./dom.mjs";
+import { card, element, latest, percent, tell, tests } from "./dom.mjs";
 import { fooling } from "./fooling.mjs";
 import { mapsPart } from "./maps.mjs";
-import { asTensor, facts, lacking, run, startNetworks } from "./network.mjs";
+import { asTensor, facts, run } from "./network.mjs";
 import { greatest, plainName, softmax } from "./numbers.mjs";
+import { opened } from "./opening.mjs";
 import { saliencyPart } from "./saliency.mjs";
 import { pictureSource } from "./source.mjs";
 import { transformerPart } from "./transformer.mjs";
@@ -12,14 +13,13 @@ const LIKELIEST = 5;
 const MOST = 640; // pixels a side of a picture that is looked at
 
 /** Build the page and start it. */
-export async function start() {
-  const { runs } = facts();
-  frame("title_classification", ["about_classification", { count: runs[0].classes.length }]);
-  const missing = lacking();
-  if (missing.length) return fault("lacking", { names: missing.join(", ") });
-  tell("loading");
-  await startNetworks().catch((error) => fault("failed", { why: error.message }));
+export function start() {
+  const count = facts().runs[0].classes.length;
+  return opened("title_classification", ["about_classification", { count }], build);
+}
 
+function build() {
+  const { runs } = facts();
   let picture = null, chosen = null; // the class that is looked at; null for the likeliest
   const columns = runs.map((own) => answersOf(own, (label) => { chosen = label; tellParts(); }));
   const looks = { run: runs[0], answer: null };
@@ -57,13 +57,10 @@ export async function start() {
       tellParts();
     } } }, own.name));
   }
-  document.getElementById("main").replaceChildren(
-    element("div", { class: "two" }, source.part, element("div", {},
-      card("likeliest", element("p", { class: "note", words: "likeliest_note" }),
-        element("div", { class: "side" }, ...columns.map((column) => column.part))),
-      chooser, ...parts.map((part) => part.part))),
-  );
-  await source.begin();
+  const likeliest = card("likeliest", element("p", { class: "note", words: "likeliest_note" }),
+    element("div", { class: "side" }, ...columns.map((column) => column.part)));
+  const right = element("div", {}, likeliest, chooser, ...parts.map((part) => part.part));
+  return { parts: [source.part, right], begin: source.begin };
 }
 
 /** The likeliest classes of a run. */

@@ -33,7 +33,7 @@ export function card(heading, ...inside) {
 /** A labelled slider. @returns {{line: HTMLElement, input: HTMLInputElement}} */
 export function slider(key, { min, max, step, value, show = (v) => String(v) }, act) {
   const output = element("output", {}, show(value));
-  const input = element("input", { type: "range", min: String(min), max: String(max), step: String(step), label: key });
+  const input = element("input", { type: "range", min: String(min), max: String(max), step: String(step), label: key, id: key });
   input.value = String(value);
   const tell = () => { output.textContent = show(Number(input.value)); };
   input.addEventListener("input", () => { tell(); act(Number(input.value)); });

@@ -106,3 +106,85 @@ export function fitted(width, height, most) {
 export function plainName(name) {
   return name.replace(/^\d+_/, "").replaceAll("_", " ");
 }
+
+/** A box with a margin around it, in whole pixels. @param {number[]} box left, top, right, bottom */
+export function widened([left, top, right, bottom], margin) {
+  const x = margin * (right - left), y = margin * (bottom - top);
+  return [left - x, top - y, right + x, bottom + y].map(Math.round);
+}
+
+/** A colour of a class that white letters can be read on: hues far apart, all dark. */
+export function boxColour(label) {
+  return `hsl(${Math.round((label * 137.5 + 330) % 360)} 75% 32%)`;
+}
+
+/** Labels as pixels to lay over a picture. @param {Uint8Array} labels @param {number[][]} colours
+ * @param {number} opacity @param {Set<number>} hidden labels that are left out */
+export function labelPixels(labels, colours, opacity, hidden) {
+  const pixels = new Uint8ClampedArray(4 * labels.length);
+  for (let k = 0; k < labels.length; k++) {
+    const colour = colours[labels[k]];
+    if (hidden.has(labels[k])) continue;
+    pixels[4 * k] = colour[0];
+    pixels[4 * k + 1] = colour[1];
+    pixels[4 * k + 2] = colour[2];
+    pixels[4 * k + 3] = 255 * opacity;
+  }
+  return pixels;
+}
+
+/** Shares of labels, the greatest first: [label, share], of those there are. */
+export function sharesOf(labels, count) {
+  const counts = new Array(count).fill(0);
+  for (const label of labels) counts[label] += 1;
+  return greatest(counts, count).filter((label) => counts[label]).map((label) => [label, counts[label] / labels.length]);
+}
+
+/** Pixels of three values with a fourth: opaque. @param {Uint8Array} pixels */
+export function opaque(pixels) {
+  const whole = new Uint8ClampedArray((pixels.length / 3) * 4);
+  for (let k = 0, j = 0; k < pixels.length; k += 3, j += 4) {
+    whole[j] = pixels[k];
+    whole[j + 1] = pixels[k + 1];
+    whole[j + 2] = pixels[k + 2];
+    whole[j + 3] = 255;
+  }
+  return whole;
+}
+
+/** The first frames of a clip, the last of them held to its end. */
+export function held(frames, count) {
+  return frames.map((_, k) => frames[Math.min(k, count - 1)]);
+}
+
+/** Numbers in [0, 1) from a seed (mulberry32). @returns {() => number} */
+export function generator(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** Things in an order that a seed says. */
+export function shuffled(things, seed) {
+  const order = [...things], next = generator(seed);
+  for (let k = order.length - 1; k > 0; k--) {
+    const other = Math.floor(next() * (k + 1));
+    [order[k], order[other]] = [order[other], order[k]];
+  }
+  return order;
+}
+
+/** Normal noise from a seed (Box and Muller 1958). @returns {Float32Array} */
+export function noise(count, seed) {
+  const next = generator(seed), values = new Float32Array(count);
+  for (let k = 0; k < count; k += 2) {
+    const radius = Math.sqrt(-2 * Math.log(1 - next())), angle = 2 * Math.PI * next();
+    values[k] = radius * Math.cos(angle);
+    if (k + 1 < count) values[k + 1] = radius * Math.sin(angle);
+  }
+  return values;
+}

@@ -5,6 +5,7 @@ import { fitted } from "./numbers.mjs";
 import { speak } from "./words.mjs";
 
 const DRAWING = 256; // pixels a side of what is drawn on
+const STILL = 640; // pixels a side, at the most, of what the camera gives
 
 /** A bitmap, or other source, on a canvas of at most so many pixels a side; white where it is clear. */
 export function onCanvas(source, width, height, most) {
@@ -42,7 +43,7 @@ export function pictureSource({ most, draws = true, stills = false, moves = fals
 
   function labelled(canvas) {
     const shown = element("canvas", { width: canvas.width, height: canvas.height, role: "img", label: "the_picture", id: "picture" });
-    shown.getContext("2d").drawImage(canvas, 0, 0);
+    shown.getContext("2d").drawImage(canvas, 0, 0); // a task may draw over it
     stage.classList.toggle("small", Math.max(canvas.width, canvas.height) <= 96);
     return shown;
   }
@@ -76,7 +77,7 @@ export function pictureSource({ most, draws = true, stills = false, moves = fals
   });
 
   const drawing = drawingBoard(take);
-  const camera = cameraOf(most, take, stills);
+  const camera = cameraOf(Math.min(most, STILL), take, stills);
 
   function stop() {
     drawing.close();
@@ -106,9 +107,10 @@ export function pictureSource({ most, draws = true, stills = false, moves = fals
   }
 
   const inside = [stage, element("div", { class: "samples" }, ...thumbs), element("div", { class: "row" }, ...buttons),
-    drawing.tools, element("p", { class: "note", words: "paste_hint" })];
+    ...(draws ? [drawing.tools] : []), element("p", { class: "note", words: "paste_hint" })];
   if (moves) inside.push(movers(moved, refresh));
-  return { part: card("picture", ...inside), begin: () => readAddress(facts().samples[0]) };
+  const shown = () => stage.querySelector("canvas");
+  return { part: card("picture", ...inside), shown, begin: () => readAddress(facts().samples[0]) };
 }
 
 /** A picture turned, shifted and scaled within its own size; mid-grey where nothing of it is. */

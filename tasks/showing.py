@@ -42,7 +42,8 @@ from tasks.trained import Trained, load_run
 PAGE = PROJECT / "page"
 SMALL = 1024  # bytes: weights below stay in their graph
 SAMPLES = 12  # pictures that the page brings
-LONGEST = 640  # pixels of a sample's longer side
+LONGEST = 1280  # pixels of a sample's longer side
+ROOM = 800_000  # bytes of samples: of large ones there are fewer
 IMPORT = re.compile(r'^import \{([^}]*)\} from "\./(\w+)\.mjs";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?:async )?(?:function|const) (\w+)", re.MULTILINE)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
@@ -57,12 +58,14 @@ class Shown:
         beside: networks that it can do without.
         facts: what that script needs to know besides, as JSON has it.
         arrays: numbers that it shows, float32, by name.
+        pictures: whether it begins with pictures.
     """
 
     graphs: Sequence[Exported]
     beside: Sequence[Exported] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pictures: bool = True
 
 
 class Pack:
@@ -141,11 +144,13 @@ def write_page(flags: PageFlags) -> None:
             for folder in flags.ckpt_path]  # fmt: skip
     check(flags, runs)
     runtime, pack, blobs = find_runtime(flags.runtime), Pack(), {}
+    every = [run.task.shown(run) for run in runs]
     said = [
-        add_run(run, folder, pack, blobs) for run, folder in zip(runs, flags.ckpt_path, strict=True)
+        add_run(run, shown, folder, pack, blobs)
+        for run, shown, folder in zip(runs, every, flags.ckpt_path, strict=True)
     ]
     reader = add_reader(flags, runs[0], pack, blobs) if flags.read is not None else None
-    samples = [as_sample(image) for image in sample_pictures(flags, runs[0])]
+    samples = as_samples(sample_pictures(flags, runs[0])) if every[0].pictures else []
     facts = {"runs": said, "reader": reader, "samples": samples, "task": runs[0].task.name}
     path = flags.ckpt_path[0] / "page.html"
     write_whole(path, assemble(runs[0].task.name, facts, runtime, pack, blobs))
@@ -157,15 +162,16 @@ def check(flags: PageFlags, runs: Sequence[Trained]) -> None:
     names = [run.task.name for run in runs]
     if len(runs) > 1 and set(names) != {"classification"}:
         raise UsageError(f"side by side stand classifiers; these are of {', '.join(names)}")
-    if len({run.classes for run in runs}) > 1:
+    if len(runs) > 1 and len({run.classes for run in runs}) > 1:
         raise UsageError("side by side stand classifiers of the same classes; these know others")
     if flags.read is not None and names[0] != "detection":
         raise UsageError(f"--read is of detection; {flags.ckpt_path[0]} is of {names[0]}")
 
 
-def add_run(trained: Trained, folder: Path, pack: Pack, blobs: dict[str, bytes]) -> dict[str, Any]:
+def add_run(
+    trained: Trained, shown: Shown, folder: Path, pack: Pack, blobs: dict[str, bytes]
+) -> dict[str, Any]:
     """Put a run's networks into the page; return what is said of it there."""
-    shown = trained.task.shown(trained)
     key, graphs = f"run{len(blobs)}", {}
     for exported in (*shown.graphs, *shown.beside):
         try:
@@ -187,7 +193,8 @@ def add_reader(
 ) -> dict[str, Any]:
     """Put the classifier of `--read` into the page; return what is said of it there."""
     reader = find_reader(flags.read, detector.classes, "cpu", "fp32")
-    return add_run(reader, reader.path.parent, pack, blobs)
+    own = Shown(reader.task.exported(reader), facts={"classes": reader.classes})
+    return add_run(reader, own, reader.path.parent, pack, blobs)
 
 
 def graph_file(exported: Exported, trained: Trained, folder: Path) -> Path:
@@ -222,11 +229,12 @@ def kept_stamp(path: Path) -> str | None:
 def made(trained: Trained, folder: Path) -> dict[str, Any]:
     """Return what made a network, for the foot of the page."""
     known, session = metadata(trained), next(iter((read_sessions(folder) or [])[-1:]), {})
+    data = known.get("dataset") or Path(str(trained.state.get("data_root", "data"))).name
     own = {name: session[name] for name in ("command", "started", "commit") if session.get(name)}
     parameters = sum(weight.numel() for weight in trained.network.parameters())
     return own | {
         "checkpoint": known["checkpoint"], "network": known.get("network", trained.task.network),
-        "dataset": known.get("dataset"), "parameters": parameters, "figures": known["figures"],
+        "dataset": data, "parameters": parameters, "figures": known["figures"],
     }  # fmt: skip
 
 
@@ -244,9 +252,8 @@ def sample_pictures(flags: PageFlags, trained: Trained) -> list[Image.Image]:
         if folder is None
         else in_order(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     )
-    places = np.linspace(0, len(paths) - 1, min(SAMPLES, len(paths))).round().astype(int)
     images = []
-    for place in places:
+    for place in evenly(len(paths), SAMPLES):
         try:
             images.append(open_image(paths[place]))
         except OSError:
@@ -254,12 +261,29 @@ def sample_pictures(flags: PageFlags, trained: Trained) -> list[Image.Image]:
     return images or [Image.fromarray(picture) for picture in load_sample_images().images]
 
 
-def as_sample(image: Image.Image) -> str:
-    """Return a picture as an address that holds it."""
+def evenly(count: int, most: int) -> list[int]:
+    """Return places among so many, from the first to the last, as many as there may be."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+
+
+def as_samples(images: Sequence[Image.Image]) -> list[str]:
+    """Return as many pictures as there is room for, at least one, each as an address."""
+    made, room = [], ROOM
+    for image in images:
+        made.append(as_sample(image))
+        room -= len(made[-1])
+        if room < 0:
+            break
+    return made
+
+
+def as_sample(image: Image.Image, longest: int | None = LONGEST) -> str:
+    """Return a picture as an address that holds it; without loss where `longest` is None."""
     image = image.convert("RGB")
-    image.thumbnail((LONGEST, LONGEST))
-    file, small = io.BytesIO(), max(image.size) <= 64
-    image.save(file, "PNG" if small else "JPEG", **({} if small else {"quality": 90}))
+    if longest is not None:
+        image.thumbnail((longest, longest))
+    file, small = io.BytesIO(), longest is None or max(image.size) <= 64
+    image.save(file, "PNG" if small else "JPEG", **({} if small else {"quality": 85}))
     kind = "png" if small else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 

@@ -4,6 +4,7 @@ The suites of `tests/page/` are node's. What needs a browser needs onnxruntime-w
 `data/.cache`, or as the file that LAB_WEB_RUNTIME names; else it is skipped.
 """
 
+import base64
 import hashlib
 import io
 import json
@@ -25,11 +26,13 @@ from lab import web_runtime
 from lab.console import LabError
 from networks import warp
 from tasks import showing
+from tasks.detection.results import widened
 from tasks.exporting import as_images
 from tasks.gradients import sample
 from tasks.trained import load_trained, preprocess_of_run
 from tests.browser import HAS_BROWSER, Browser
 from tests.support import PROJECT, ScriptCase, script_here
+from tests.test_anatomy import CLASSES
 from tests.test_export import RUNS_ONNX, photographs, save_run
 
 KEPT = Path(os.environ.get("LAB_WEB_RUNTIME") or web_runtime.FOLDER / web_runtime.NAME)
@@ -82,7 +85,7 @@ class ScriptTest(unittest.TestCase):
             self.assertTrue(english and chinese, key)
             fields = [sorted(re.findall(r"\{(\w+)\}", own)) for own in (english, chinese)]
             self.assertEqual(*fields, key)
-            self.assertRegex(code, rf'"{key}"|\b{key}: \{{', f"{key} is said nowhere")
+            self.assertTrue(re.search(rf"\b{key}\b", code), f"{key} is said nowhere")
         self.assertEqual(len(table), text.count('["'))
 
 
@@ -168,7 +171,7 @@ class GradientTest(unittest.TestCase):
 class WrittenCase(ScriptCase):
     """A page, written by the script; `open` is a browser with it."""
 
-    task, network, more, flags = "classification", "classifier", {}, ()
+    task, network, more, flags, reads = "classification", "classifier", {}, (), False
 
     @classmethod
     def setUpClass(cls):
@@ -179,6 +182,8 @@ class WrittenCase(ScriptCase):
             Image.fromarray(photographs(1, height, width)[0].numpy()).save(cls.pictures[-1])
         cls.run_folder = save_run(cls.folder / "run", cls.task, cls.network, **cls.more)
         cls.trained = load_trained(cls.run_folder / "ckpt_epoch_1.pth", "cpu", "fp32")
+        if cls.reads:
+            cls.flags = ("--read", save_run(cls.folder / "reader", "classification", "classifier"))
         done = script_here(
             "page.py", "--ckpt_path", cls.run_folder, "--runtime", KEPT,
             "--image", *cls.pictures, *cls.flags,
@@ -327,6 +332,153 @@ class ClassifierTest(WrittenCase):
         text = self.file.read_text(encoding="utf-8")
         self.assertIn("ckpt_epoch_1.pth", text)
         self.assertNotRegex(text.partition("<script")[0], r"https?://")
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class DetectorTest(WrittenCase):
+    task, network, reads = "detection", "center_net", True
+
+    def test_answers(self):
+        """Boxes, scores and classes are PyTorch's, and so is what the second network reads."""
+        (detector,), total = self.trained.task.exported(self.trained), 0
+        reader = load_trained(self.folder / "reader/ckpt_epoch_1.pth", "cpu", "fp32")
+        (classifier,) = reader.task.exported(reader)
+        for path in self.pictures:
+            (found,), image = self.answers(path, "found"), Image.open(path).convert("RGB")
+            with torch.inference_mode():
+                answers = detector.network(torch.from_numpy(np.array(image))[None])
+            boxes, scores, labels = (own[0] for own in answers)
+            count = int((scores > 0).sum())
+            self.assertEqual(len(found), count)
+            np.testing.assert_allclose([own["score"] for own in found], scores[:count], atol=1e-3)
+            np.testing.assert_allclose([own["box"] for own in found], boxes[:count], atol=0.3)
+            self.assertEqual([own["label"] for own in found], labels[:count].tolist())
+            for own in (own for own in found if "read" in own):
+                crop = np.array(image.crop(widened(own["box"])))
+                shares = classifier.network(torch.from_numpy(crop)[None])[0].detach()
+                self.assertAlmostEqual(own["read"]["share"], float(shares.max()), places=3)
+                self.assertEqual(own["read"]["name"], CLASSES[int(shares.argmax())])
+                total += 1
+        self.assertGreater(total, 0)
+
+    def test_controls(self):
+        """A higher threshold leaves fewer lines; the camera gives one still."""
+        ask = self.browser.ask
+        self.answers(self.pictures[0])
+        count = "document.querySelectorAll('#found tbody tr').length"
+        for value in (0.05, 0.95):
+            ask(f"(own => {{ own.value = {value}; own.dispatchEvent(new Event('input')) }})"
+                "(document.querySelector('#threshold'))")  # fmt: skip
+            expected = ask(f"page.found.filter(own => own.score >= {value}).length")
+            self.assertEqual(ask(count), expected)
+        before = ask("page.count")
+        self.click("#camera")
+        self.browser.wait("!document.querySelector('#snap').disabled")
+        self.settled(before)
+        self.click("#snap")
+        self.settled(before + 1)
+        self.assertTrue(ask("document.querySelector('#snap').disabled && picture.width <= 640"))
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class LabellerTest(WrittenCase):
+    task, network = "segmentation", "res_unet"
+
+    def test_answers(self):
+        """Labels are PyTorch's; a class that is left out is not laid over the picture."""
+        (labeller,), ask = self.trained.task.exported(self.trained), self.browser.ask
+        for path in self.pictures:
+            (labels,) = self.answers(path, "labels")
+            picture = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None]
+            expected = labeller.network(picture)[0].flatten().numpy()
+            self.assertGreater(float((expected == np.array(labels)).mean()), 0.999)
+        pixels = "String(picture.getContext('2d').getImageData(0, 0, picture.width, 99).data)"
+        before = ask(pixels)
+        self.click("#labels button")
+        self.assertNotEqual(ask(pixels), before)
+        self.click("#labels button")
+        self.assertEqual(ask(pixels), before)
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class PainterTest(WrittenCase):
+    task, network = "style", "transform"
+
+    def test_answers(self):
+        """Painted as PyTorch paints, to a level; larger when asked."""
+        (painter,) = self.trained.task.exported(self.trained)
+        for path in self.pictures:
+            painted, size = self.answers(path, "painted", "size")
+            picture = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None]
+            expected = painter.network(picture)
+            self.assertEqual(size, [expected.shape[2], expected.shape[1]])
+            far = np.abs(expected.flatten().numpy().astype(int) - np.array(painted))
+            self.assertLessEqual(int(far.max()), 1)
+        count = self.browser.ask("page.count")
+        self.browser.ask(
+            "(own => { own.value = 128; own.dispatchEvent(new Event('input')) })"
+            "(document.querySelector('#side'))"
+        )
+        self.settled(count)
+        self.assertEqual(max(self.browser.ask("page.size")), 128)
+        self.assertFalse(self.browser.ask("document.querySelector('#save').disabled"))
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class ClipTest(WrittenCase):
+    task, network, more = "video", "cnn3d", {"dataset": "motion", "data_root": "none"}
+
+    def test_answers(self):
+        """After each frame, and in each order, what PyTorch says; shuffles differ."""
+        self.settled(0)
+        (clips,) = self.trained.task.exported(self.trained)
+        strip = self.browser.ask(
+            "JSON.parse(document.querySelector('#facts').textContent).runs[0].clips[0].strip"
+        )
+        with Image.open(io.BytesIO(base64.b64decode(strip.partition(",")[2]))) as image:
+            frames = np.array(image)
+        count = self.trained.state["configs"]["frames"]
+        clip = torch.from_numpy(np.stack(np.split(frames, count, 1)))
+        held = torch.stack([clip[torch.arange(count).clamp(max=k)] for k in range(count)])
+        with torch.inference_mode():
+            expected, reversed_ = clips.network(held), clips.network(clip.flip(0)[None])
+        np.testing.assert_allclose(self.browser.ask("page.shares"), expected, atol=1e-3)
+        orders = self.browser.ask("page.orders")
+        np.testing.assert_allclose(orders[0], expected[-1], atol=1e-3)
+        np.testing.assert_allclose(orders[1], reversed_[0], atol=1e-3)
+        now = self.browser.ask("page.count")
+        self.click("#shuffle")
+        self.settled(now)
+        self.assertNotEqual(self.browser.ask("page.orders")[2], orders[2])
+        self.assertEqual(self.browser.ask("page.orders")[1], orders[1])
+
+    def test_controls(self):
+        """The camera gives as many frames as are taken; a file that is no film is named."""
+        now = self.browser.ask("page.count")
+        self.click("#camera")
+        self.settled(now)
+        self.assertFalse(self.browser.ask("document.querySelector('#camera').disabled"))
+        self.browser.give("#file", self.pictures[0])
+        self.browser.wait("document.querySelector('.fault')?.textContent.includes('.png')")
+        now = self.browser.ask("page.count")
+        self.click(".samples button:nth-child(2)")
+        self.settled(now)
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from looking.insight import conv_layers, convolution_of, reach
 from tasks.blocks import fold
 from tasks.exporting import PICTURES, Exported, as_images
 from tasks.gradients import Sampler, slope_of
-from tasks.showing import Shown
+from tasks.showing import Shown, evenly
 from tasks.trained import Trained, preprocess_of_run
 
 MOST_LAYERS = 16  # whose maps a page shows, all over the network
@@ -76,8 +76,7 @@ def exported(trained: Trained) -> list[Exported]:
 def shown(trained: Trained) -> Shown:
     preprocess = preprocess_of_run(trained.state)
     network, names = fold(copy.deepcopy(trained.network)), list(conv_layers(trained.network))
-    places = torch.linspace(0, len(names) - 1, min(len(names), MOST_LAYERS)).int().tolist()
-    names = [names[place] for place in places]
+    names = [names[place] for place in evenly(len(names), MOST_LAYERS)]
     has_stn = bool(trained.state["configs"].get("use_stn"))
     outputs = ["logits", "images", *("theta", "handed") * has_stn]
     outputs += [f"layer_{k}" for k in range(len(names))]

@@ -57,3 +57,32 @@ test("sizes and names", () => {
   assert.deepEqual(numbers.fitted(9000, 2, 640), [640, 1]);
   assert.equal(numbers.plainName("06_speed_limit_100"), "speed limit 100");
 });
+
+test("labels: colours where they are shown, shares in order", () => {
+  const pixels = numbers.labelPixels(Uint8Array.of(0, 1, 1), [[1, 2, 3], [4, 5, 6]], 0.6, new Set([0]));
+  assert.deepEqual([...pixels], [0, 0, 0, 0, 4, 5, 6, 153, 4, 5, 6, 153]);
+  assert.deepEqual(numbers.sharesOf(Uint8Array.of(2, 2, 0, 2), 4), [[2, 0.75], [0, 0.25]]);
+});
+
+test("boxes with a margin; every class has a colour", () => {
+  assert.deepEqual(numbers.widened([10, 20, 30, 60], 0.1), [8, 16, 32, 64]);
+  assert.equal(new Set(Array.from({ length: 43 }, (_, k) => numbers.boxColour(k))).size, 43);
+  assert.deepEqual([...numbers.opaque(Uint8Array.of(1, 2, 3, 4, 5, 6))], [1, 2, 3, 255, 4, 5, 6, 255]);
+});
+
+test("frames so far, and in an order that a seed says", () => {
+  assert.deepEqual(numbers.held(["a", "b", "c", "d"], 2), ["a", "b", "b", "b"]);
+  const things = Array.from({ length: 16 }, (_, k) => k);
+  assert.deepEqual(numbers.shuffled(things, 3), numbers.shuffled(things, 3));
+  assert.notDeepEqual(numbers.shuffled(things, 3), numbers.shuffled(things, 4));
+  assert.deepEqual(numbers.shuffled(things, 3).toSorted((a, b) => a - b), things);
+});
+
+test("noise: of mean 0 and deviation 1, the same of a seed", () => {
+  const values = numbers.noise(20001, 7);
+  const mean = values.reduce((a, b) => a + b) / values.length;
+  const square = values.reduce((a, b) => a + b * b, 0) / values.length;
+  assert.ok(Math.abs(mean) < 0.03 && Math.abs(square - 1) < 0.04, `${mean} ${square}`);
+  assert.deepEqual(numbers.noise(5, 7), values.slice(0, 5));
+  assert.notDeepEqual(numbers.noise(5, 8), values.slice(0, 5));
+});
