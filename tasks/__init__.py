@@ -301,6 +301,7 @@ class Task:
         takes_val: whether val is tested on where there is no test split.
         films: whether test.py annotates films.
         submits: whether test.py's `--submission` has a use.
+        takes_pictures: whether its page begins with pictures.
         beside: whether one of another folder can be measured while it trains.
     """
 
@@ -314,6 +315,7 @@ class Task:
     reads = False
     measured = True
     takes_val = True
+    takes_pictures = True
     beside = True
     films = False
     submits = False

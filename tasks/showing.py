@@ -58,14 +58,12 @@ class Shown:
         beside: networks that it can do without.
         facts: what that script needs to know besides, as JSON has it.
         arrays: numbers that it shows, float32, by name.
-        pictures: whether it begins with pictures.
     """
 
     graphs: Sequence[Exported]
     beside: Sequence[Exported] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    pictures: bool = True
 
 
 class Pack:
@@ -135,23 +133,29 @@ def write_page(flags: PageFlags) -> None:
     Raises:
         LabError: no such run, a package or the runtime is missing, a network cannot be exported.
     """
-    missing = [name for name in FORMATS["onnx"] if find_spec(name) is None]
-    if missing:
-        raise LabError(f"a page needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     if len({folder.resolve() for folder in flags.ckpt_path}) < len(flags.ckpt_path):
         raise UsageError("--ckpt_path names a run twice")
     runs = [load_run(RunFlags(flags.task, folder, flags.epoch), "cpu", "fp32", flags.task)
             for folder in flags.ckpt_path]  # fmt: skip
     check(flags, runs)
+    missing = [name for name in FORMATS["onnx"] if find_spec(name) is None]
+    if missing:
+        raise LabError(f"a page needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    reader = None
+    if flags.read is not None:
+        reader = find_reader(flags.read, runs[0].classes, "cpu", "fp32")
     runtime, pack, blobs = find_runtime(flags.runtime), Pack(), {}
     every = [run.task.shown(run) for run in runs]
     said = [
         add_run(run, shown, folder, pack, blobs)
         for run, shown, folder in zip(runs, every, flags.ckpt_path, strict=True)
     ]
-    reader = add_reader(flags, runs[0], pack, blobs) if flags.read is not None else None
-    samples = as_samples(sample_pictures(flags, runs[0])) if every[0].pictures else []
-    facts = {"runs": said, "reader": reader, "samples": samples, "task": runs[0].task.name}
+    facts = {"runs": said, "reader": None, "samples": []}
+    if reader is not None:
+        own = Shown(reader.task.exported(reader), facts={"classes": reader.classes})
+        facts["reader"] = add_run(reader, own, reader.path.parent, pack, blobs)
+    if runs[0].task.takes_pictures:
+        facts["samples"] = as_samples(sample_pictures(flags, runs[0]))
     path = flags.ckpt_path[0] / "page.html"
     write_whole(path, assemble(runs[0].task.name, facts, runtime, pack, blobs))
     say(f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
@@ -166,6 +170,8 @@ def check(flags: PageFlags, runs: Sequence[Trained]) -> None:
         raise UsageError("side by side stand classifiers of the same classes; these know others")
     if flags.read is not None and names[0] != "detection":
         raise UsageError(f"--read is of detection; {flags.ckpt_path[0]} is of {names[0]}")
+    if flags.image is not None and not runs[0].task.takes_pictures:
+        raise UsageError(f"--image has no use on a page of {names[0]}")
 
 
 def add_run(
@@ -186,15 +192,6 @@ def add_run(
     arrays = {name: pack.array(values) for name, values in shown.arrays.items()}
     own = {"name": folder.resolve().name, "graphs": graphs, "arrays": arrays}
     return own | {"made": made(trained, folder)} | shown.facts
-
-
-def add_reader(
-    flags: PageFlags, detector: Trained, pack: Pack, blobs: dict[str, bytes]
-) -> dict[str, Any]:
-    """Put the classifier of `--read` into the page; return what is said of it there."""
-    reader = find_reader(flags.read, detector.classes, "cpu", "fp32")
-    own = Shown(reader.task.exported(reader), facts={"classes": reader.classes})
-    return add_run(reader, own, reader.path.parent, pack, blobs)
 
 
 def graph_file(exported: Exported, trained: Trained, folder: Path) -> Path:

@@ -383,7 +383,7 @@ class TaskTest(unittest.TestCase):
             "training": ["prepare"],
             "results": ["read_pictures", "report"],
             "data": ["test_loader"],
-            "export": ["exported"],
+            "export": ["exported", "shown"],
         }
         for name, package in tasks.TASKS.items():
             task = tasks.load(name)

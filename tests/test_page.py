@@ -27,12 +27,16 @@ from lab.console import LabError
 from networks import warp
 from tasks import showing
 from tasks.detection.results import widened
+from tasks.diffusion import export as diffusion_export
+from tasks.diffusion.networks import make_pipeline
+from tasks.diffusion.painting import prepared
+from tasks.diffusion.words import encode_prompts, make_tokenizer, tokenizer_state
 from tasks.exporting import as_images
 from tasks.gradients import sample
 from tasks.trained import load_trained, preprocess_of_run
 from tests.browser import HAS_BROWSER, Browser
 from tests.support import PROJECT, ScriptCase, script_here
-from tests.test_anatomy import CLASSES
+from tests.test_anatomy import CLASSES, KNOWN
 from tests.test_export import RUNS_ONNX, photographs, save_run
 
 KEPT = Path(os.environ.get("LAB_WEB_RUNTIME") or web_runtime.FOLDER / web_runtime.NAME)
@@ -185,8 +189,8 @@ class WrittenCase(ScriptCase):
         if cls.reads:
             cls.flags = ("--read", save_run(cls.folder / "reader", "classification", "classifier"))
         done = script_here(
-            "page.py", "--ckpt_path", cls.run_folder, "--runtime", KEPT,
-            "--image", *cls.pictures, *cls.flags,
+            "page.py", *cls.command(), "--runtime", KEPT, *cls.flags,
+            *(["--image", *cls.pictures] if cls.trained.task.takes_pictures else []),
         )  # fmt: skip
         if done.returncode:
             raise AssertionError(done.stderr)
@@ -195,6 +199,10 @@ class WrittenCase(ScriptCase):
         cls.browser.size(1280)
         cls.browser.open(cls.file.as_uri())
         cls.browser.wait("globalThis.page?.count")
+
+    @classmethod
+    def command(cls) -> list[object]:
+        return ["--ckpt_path", cls.run_folder]
 
     def answers(self, path: Path, *names: str) -> list[object]:
         """Return what the page leaves in `page` for a picture that is uploaded."""
@@ -479,6 +487,114 @@ class ClipTest(WrittenCase):
 
     def test_looks(self):
         self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class WordsTest(WrittenCase):
+    task, network = "diffusion", "latent_diffusion"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.tokenizer = make_tokenizer(["a stop sign at night, nights"])
+        state = tokenizer_state(cls.tokenizer)
+        words = ["a", "at", "night", "sign", "stop"]
+        cls.more = {"tokenizer": state, "words": words, "dataset": "captions"}
+        cls.enterClassContext(mock.patch.object(diffusion_export, "STEPS", 4))
+        small = {"channels": (32, 32), "text_layers": 1}
+        cls.enterClassContext(mock.patch.dict(KNOWN, small))
+        super().setUpClass()
+
+    def test_answers(self):
+        """From words to pixels as diffusers' pipeline paints, from the same noise."""
+        ask, prompts = self.browser.ask, ["a night sign, stop!", "At Nights"]
+        for guidance, kind in ((1, prompts[:1]), (6.5, prompts)):
+            count = ask("page.count")
+            ask(f"(prompt.value = '{kind[0]}', other.value = '{''.join(kind[1:])}',"
+                f" seed.value = '5', guidance.value = {guidance},"
+                " guidance.dispatchEvent(new Event('input')), go.click())")  # fmt: skip
+            self.settled(count)
+            ids = encode_prompts(self.tokenizer, kind)
+            self.assertEqual(ask("page.ids"), ids.tolist())
+            pipeline = prepared(make_pipeline(self.trained.network, self.tokenizer))
+            side = self.trained.network.unet.config.sample_size
+            noise = torch.tensor(ask("page.noise")).view(1, -1, side, side)
+            painted = pipeline(
+                kind, latents=noise.repeat(len(kind), 1, 1, 1), num_inference_steps=4,
+                guidance_scale=guidance, output_type="np",
+            ).images  # fmt: skip
+            own = np.reshape(ask("page.pictures"), painted.shape)
+            self.assertLess(float(np.abs(own - 255 * painted).max()), 1.5)
+        self.assertEqual(ask("document.querySelectorAll('.course canvas').length"), 8)
+        self.assertEqual(ask("document.querySelectorAll('.looks figure').length"), 8)
+        ask("(prompt.value = 'a zebra', other.value = '', go.click())")
+        self.browser.wait("document.body.innerText.includes('zebra')")
+        self.settled(ask("page.count"))
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class SideBySideTest(WrittenCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        with mock.patch.dict(KNOWN, {"use_stn": False, "use_non_local": False}):
+            cls.second = save_run(folder / "plain", "classification", "classifier")
+        super().setUpClass()
+
+    @classmethod
+    def command(cls) -> list[object]:
+        return ["--ckpt_path", cls.run_folder, cls.second]
+
+    def test_answers(self):
+        """Each run's own, on one picture; what is below is of the one that is chosen."""
+        ask, picture = self.browser.ask, self.pictures[0]
+        (logits,) = self.answers(picture, "logits")
+        pixels = torch.from_numpy(np.array(Image.open(picture).convert("RGB")))[None]
+        for own, path in zip(logits, (self.run_folder, self.second), strict=True):
+            trained = load_trained(path / "ckpt_epoch_1.pth", "cpu", "fp32")
+            expected = trained.network(as_images(pixels, preprocess_of_run(trained.state)))
+            scale = float(expected.detach().abs().max())
+            np.testing.assert_allclose(own, expected[0].detach(), atol=1e-3 * scale)
+        self.assertEqual(ask("document.querySelectorAll('.bars').length"), 2)
+        count = ask("page.count")
+        self.click("[role=group] button:nth-child(2)")
+        self.settled(count)
+        hidden = "[...document.querySelectorAll('section')].filter(own => own.hidden).length"
+        self.assertEqual(ask(hidden), 1)  # it has no transformer
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+class RefusedTest(ScriptCase):
+    def test_wrong_runs(self):
+        """In a line: of several tasks, twice the same, of other classes, --read of a classifier."""
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        signs = save_run(folder / "signs", "classification", "classifier")
+        style = save_run(folder / "style", "style", "transform")
+        clips = save_run(folder / "clips", "video", "cnn3d")
+        others = save_run(
+            folder / "others", "classification", "classifier", class_names=["a", "b", "c", "other"]
+        )
+        for words, said in (
+            ((signs, style), "side by side stand classifiers; these are of classification, style"),
+            ((signs, signs), "names a run twice"),
+            ((signs, others), "classifiers of the same classes"),
+            ((signs, "--read", signs), "--read is of detection"),
+            ((clips, "--image", "a.png"), "--image has no use on a page of video"),
+        ):
+            done = script_here("page.py", "--ckpt_path", *words)
+            self.assert_refused(done, 2, said)
+        done = script_here("page.py", "--ckpt_path", folder / "none")
+        self.assert_refused(done, 1, "no checkpoints in")
+        with mock.patch.object(showing, "find_spec", lambda name: None):
+            done = script_here("page.py", "--ckpt_path", signs)
+        self.assert_refused(done, 1, "pip install onnx onnxscript onnxruntime")
+        self.assertFalse((signs / "page.html").exists())
 
 
 if __name__ == "__main__":

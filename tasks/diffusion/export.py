@@ -167,4 +167,4 @@ def shown(trained: Trained) -> Shown:
         "tokenizer": tokenizer, "length": LENGTH, "words": state["words"], "latents": latents,
         "scheduler": noise, "guidance": GUIDANCE, "steps": STEPS, "prompt": PROMPT, "other": OTHER,
     }  # fmt: skip
-    return Shown([parts["text_encoder"], watched, parts["decoder"]], facts=facts, pictures=False)
+    return Shown([parts["text_encoder"], watched, parts["decoder"]], facts=facts)

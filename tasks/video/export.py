@@ -53,7 +53,7 @@ def shown(trained: Trained) -> Shown:
         for clip, name in sample_clips(trained)
     ]
     facts = {"classes": trained.classes, "frames": trained.state["configs"]["frames"]}
-    return Shown(exported(trained), facts=facts | {"clips": clips}, pictures=False)
+    return Shown(exported(trained), facts=facts | {"clips": clips})
 
 
 def sample_clips(trained: Trained) -> Iterator[tuple[np.ndarray, str]]:
