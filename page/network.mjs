@@ -4,8 +4,11 @@
 
 /** What the page knows of its runs, as `tasks/showing.py` writes it. */
 export function facts() {
-  return JSON.parse(document.getElementById("facts").textContent);
+  known ??= JSON.parse(document.getElementById("facts").textContent);
+  return known;
 }
+
+let known;
 
 /** Bytes of a text in base64. @param {string} text @returns {Uint8Array} */
 export function fromBase64(text) {

@@ -28,7 +28,7 @@ from networks import warp
 from tasks import showing
 from tasks.detection.results import widened
 from tasks.diffusion import export as diffusion_export
-from tasks.diffusion.networks import make_pipeline
+from tasks.diffusion.networks import make_pipeline, make_scheduler
 from tasks.diffusion.painting import prepared
 from tasks.diffusion.words import encode_prompts, make_tokenizer, tokenizer_state
 from tasks.exporting import as_images
@@ -75,6 +75,58 @@ class ScriptTest(unittest.TestCase):
                 file.write_text(text, encoding="utf-8")
                 done = subprocess.run(["node", "--check", file], capture_output=True, text=True)
                 self.assertEqual(done.returncode, 0, done.stderr)
+
+    @unittest.skipUnless(shutil.which("node"), "no node here")
+    def test_sampler(self):
+        """Tokens are CLIP's tokenizer's, and a course from given predictions is DDIM's."""
+        tokenizer = make_tokenizer(["a stop sign at night, in 30 nights", "it's/no entry"])
+        texts = [
+            "A night sign, stop!",
+            "",
+            "At  Nights 30 3",
+            "it's no-entry",
+            "zebra 中 é",
+            "a " * 50,
+        ]
+        known = tokenizer_state(tokenizer) | {"start": 0, "end": 1}
+        torch.manual_seed(0)
+        courses = []
+        for kind, steps in (("epsilon", 7), ("v_prediction", 25), ("v_prediction", 3)):
+            scheduler = make_scheduler(kind)
+            scheduler.set_timesteps(steps)
+            latents, predictions = torch.randn(6), torch.randn(steps, 6)
+            course = {"prediction": kind, "alphas": scheduler.alphas_cumprod.tolist()}
+            course |= {"latents": latents.tolist(), "predictions": predictions.tolist()}
+            course["times"] = scheduler.timesteps.tolist()
+            for time, prediction in zip(scheduler.timesteps, predictions, strict=True):
+                latents = scheduler.step(prediction, time, latents).prev_sample
+            courses.append(course | {"expected": latents.tolist()})
+        script = """
+            import * as sampler from "./page/sampler.mjs";
+            const { known, texts, courses } = JSON.parse(await new Response(process.stdin).text());
+            const ids = texts.map((text) => sampler.tokens(text, known, 32));
+            const ends = courses.map(({ latents, predictions, times, ...scheduler }) => {
+              const own = sampler.timesteps(times.length);
+              own.forEach((time, k) => {
+                const now = sampler.step(latents, predictions[k], time, own.length, scheduler);
+                latents = now.latents;
+              });
+              return { times: own, latents: Array.from(latents) };
+            });
+            console.log(JSON.stringify({ ids, ends }));
+        """
+        given = json.dumps({"known": known, "texts": texts, "courses": courses})
+        done = subprocess.run(
+            ["node", "--input-type=module", "-e", script],
+            input=given, capture_output=True, text=True, cwd=PROJECT, timeout=60,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answers = json.loads(done.stdout)
+        self.assertEqual(answers["ids"], encode_prompts(tokenizer, texts).tolist())
+        for own, course in zip(answers["ends"], courses, strict=True):
+            self.assertEqual(own["times"], course["times"])
+            far = np.abs(np.subtract(own["latents"], course["expected"])).max()
+            self.assertLess(far, 1e-4 * np.abs(course["expected"]).max())
 
     def test_words(self):
         """In both languages, with the same names to fill in; each that is used, and no others."""
