@@ -387,6 +387,17 @@ class ClassifierTest(WrittenCase):
         self.answers(plain)
         self.assert_quiet()
 
+    def test_an_old_browser(self):
+        """What it lacks is said in words."""
+        old = "delete globalThis.DecompressionStream"
+        known = self.browser.call("Page.addScriptToEvaluateOnNewDocument", source=old)
+        self.browser.open(self.file.as_uri())
+        fault = "document.querySelector('.fault')?.textContent"
+        self.assertIn("DecompressionStream", self.browser.wait(fault))
+        self.browser.call("Page.removeScriptToEvaluateOnNewDocument", **known)
+        self.browser.open(self.file.as_uri())
+        self.browser.wait("globalThis.page?.count")
+
     def test_looks(self):
         self.assert_fits()
         text = self.file.read_text(encoding="utf-8")
