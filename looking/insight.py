@@ -70,6 +70,17 @@ def convolution_of(layer: nn.Module) -> nn.Conv2d:
     return layer.conv if isinstance(layer, ConvBlock) else layer
 
 
+def reach(model: nn.Module, layer: nn.Module, images: Tensor) -> int:
+    """Return the side in pixels of what a place of a layer's map sees, in the middle of a map."""
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        (maps,) = outputs_of(model, [layer], images)
+        height, width = maps.shape[2:]
+        (seen,) = torch.autograd.grad(maps[0, :, height // 2, width // 2].sum(), images)
+    rows, columns = seen[0].abs().sum(0).nonzero(as_tuple=True)
+    return int(max(np.ptp(rows.numpy()), np.ptp(columns.numpy()))) + 1 if len(rows) else 1
+
+
 def hidden_features(model: nn.Module, images: Tensor) -> Tensor:
     """Return what the output layer gets, (N, features); a map's mean over its positions."""
     features = inputs_of(model, output_layer(model)[1], images)

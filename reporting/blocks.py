@@ -29,7 +29,8 @@ def by_span(
 ) -> str:
     """Return a text written span by span; `strong` and `link` get what `plain` has written.
 
-    Of a link to another page the words alone are left: a report stands by itself.
+    Of a link to another page the words alone are left: a report stands by itself. A network's page
+    is handed in with it.
     """
     written, end = [], 0
     for match in SPAN.finditer(text):
@@ -40,7 +41,8 @@ def by_span(
             written.append(strong(plain(match["strong"])))
         else:
             words, to = by_span(match["link"], plain, code, strong, link), match["to"]
-            written.append(link(words, to) if to.startswith("http") else words)
+            is_kept = to.startswith("http") or to.endswith("/page.html")
+            written.append(link(words, to) if is_kept else words)
         end = match.end()
     return "".join([*written, plain(text[end:])])
 

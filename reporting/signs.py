@@ -1,11 +1,13 @@
 """The sign assignment: its five runs, what they have reached, and what is seen inside them."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from itertools import dropwhile, product, takewhile
 from pathlib import Path
 from statistics import mean
+from urllib.parse import quote
 
 from lab.curves import draw_comparison
 from lab.drawing import save_closed
@@ -127,6 +129,7 @@ def add_chapter(page: Page, root: Path, seeds: int, pictures: Path) -> None:
     add_overfitting(page, kinds)
     add_mistakes(page, kinds)
     add_looks(page, root / "looks")
+    add_pages(page, kinds, pictures.parent)
     page.heading(3, "The commands", "所用命令")
     page.code(session["command"] for kind in kinds.values() for files in kind
               for session in files.sessions)  # fmt: skip
@@ -339,3 +342,18 @@ def add_looks(page: Page, folder: Path) -> None:
         page.heading(4, en[0], zh[0])
         page.figure(folder / file, en, zh, view)
     page.blank(*PICTURES)
+
+
+def add_pages(page: Page, kinds: Kinds, folder: Path) -> None:
+    """Add links, from the report's folder, to the pages that page.py has made of runs."""
+    files = (files.folder / "page.html" for kind in kinds.values() for files in kind)
+    links = [
+        f"[{file.parent.name}]({quote(Path(os.path.relpath(file, folder)).as_posix())})"
+        for file in files
+        if file.is_file()
+    ]
+    if links:
+        page.paragraph(
+            f"Networks as pages that a browser opens, to try them: {', '.join(links)}.",
+            f"可在浏览器中试用的网络页面：{'、'.join(links)}。",
+        )

@@ -11,7 +11,7 @@ A task is a package of this folder. All have the same rooms:
 | `training.py` | `prepare`: from flags to what is trained on what |
 | `results.py` | what test.py prints, draws and saves; what it says of one's own pictures |
 | `views.py` | `view_NAME`: what visualize.py shows |
-| `export.py` | `exported`: the networks that export.py writes, from bytes to answers |
+| `export.py` | `exported`: the networks that export.py writes; `shown`: what page.py does |
 
 Who adds a task writes such a package, a suite in `tests/`, and a line in `TASKS`. A method of
 `Task` imports the room that it is about and calls it: flags are read, and wrong ones answered,
@@ -21,7 +21,7 @@ before torch is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lab.run import Run
     from lab.runtime import Runtime
     from tasks.exporting import Exported
+    from tasks.showing import Shown
     from tasks.trained import Trained
 
 DEFAULT = "classification"
@@ -206,6 +207,32 @@ class ExportFlags(RunFlags):
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class PageFlags:
+    """What page.py is asked for."""
+
+    task: str | None = flag(
+        None, TASKS, "take the run in its folder, checkpoints/TASK (default: the signs')"
+    )
+    ckpt_path: list[Path] | None = flag(
+        None, Path, "folder of the run's checkpoints; of classifiers several, side by side "
+        f"(default {flags.CKPT_PATH})", nargs="+", metavar="RUN",
+    )  # fmt: skip
+    epoch: int | str | None = flags.epoch()
+    runtime: Path | None = flag(
+        None, Path, "onnxruntime-web as `npm pack onnxruntime-web@1.30.0` writes it (default: "
+        "fetched once)", metavar="FILE",
+    )  # fmt: skip
+    read: Path | None = flag(
+        None, Path, "detection: have this classifier, or the best of its run, read what is found",
+        metavar="CHECKPOINT",
+    )  # fmt: skip
+    image: list[str] | None = flag(
+        None, str, "sample pictures: files, folders or http(s) addresses (default: of the test "
+        "split)", nargs="+", metavar="PICTURE",
+    )  # fmt: skip
+
+
 # ---------------------------------------------------------------- tasks
 
 
@@ -274,6 +301,7 @@ class Task:
         takes_val: whether val is tested on where there is no test split.
         films: whether test.py annotates films.
         submits: whether test.py's `--submission` has a use.
+        takes_pictures: whether its page begins with pictures.
         beside: whether one of another folder can be measured while it trains.
     """
 
@@ -287,6 +315,7 @@ class Task:
     reads = False
     measured = True
     takes_val = True
+    takes_pictures = True
     beside = True
     films = False
     submits = False
@@ -381,6 +410,14 @@ class Task:
         """
         return self.room("export").exported(trained)
 
+    def shown(self, trained: Trained) -> Shown:
+        """Return what the page of a run is made of.
+
+        Raises:
+            LabError: it has a network that cannot be exported.
+        """
+        return self.room("export").shown(trained)
+
     def look(self, flags: ViewFlags, trained: Trained | None) -> Iterable[Picture | Film]:
         """Return the pictures of the view that `--type` names.
 
@@ -432,6 +469,11 @@ def read_run(
     task = asked.task if task_of is None else task_of(asked)
     parser.set_defaults(ckpt_path=folder_of(task or DEFAULT))
     return read_flags(parser.parse_args(), record)
+
+
+def default_runs(asked: PageFlags) -> PageFlags:
+    """Return flags with the folder of the task's runs where none is named."""
+    return replace(asked, ckpt_path=asked.ckpt_path or [folder_of(asked.task or DEFAULT)])
 
 
 def load(name: str) -> Task:

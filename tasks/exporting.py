@@ -207,6 +207,9 @@ def write(
         difference = check(exported, READERS[kind](partial), network, pictures)
         with attempt(f"write {path}"):
             partial.replace(path)
+    except torch.onnx.OnnxExporterError as error:
+        why = next((line for line in str(error).splitlines() if "No ONNX function" in line), "")
+        raise LabError(f"{exported.name} cannot be written as ONNX ({why[:150]})") from error
     finally:
         logging.disable(logging.NOTSET)
         partial.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from lab import checkpoint
 from lab.console import LabError
 from lab.features import inputs_of
 from tasks import DEFAULT, TestFlags
-from tasks.trained import another_run, load_trained, preprocess_of_run
+from tasks.trained import Trained, another_run, load_trained, preprocess_of_run
 
 TOGETHER = 256  # pictures at a time
 
@@ -22,34 +22,44 @@ def plain_name(name: str) -> str:
     return name.lstrip("0123456789").lstrip("_")
 
 
-class SignReader:
-    """A classifier, as `--read` names it: a checkpoint, or the folder of its run.
+def find_reader(
+    path: Path, classes: Sequence[str], device: str | None, precision: str | None
+) -> Trained:
+    """Load the classifier of a checkpoint, or the best of a run's folder.
 
     Args:
-        classes: plain names, of which all that the classifier knows have to be among.
+        classes: plain names, of which all that it knows have to be among.
 
     Raises:
         LabError: no classifier, or one of other classes.
     """
+    if not (path.is_file() or checkpoint.epochs(path)):
+        other = another_run(DEFAULT, path.with_suffix(""), "--read")
+        raise LabError(f"no classifier in --read {path}; {other}")
+    path = checkpoint.best_or_last(path) if path.is_dir() else path
+    state = checkpoint.load(path)
+    if state.get("task", DEFAULT) != DEFAULT or "class_names" not in state:
+        wrong = f"--read {path} is no checkpoint of a classifier with named classes"
+        raise LabError(f"{wrong}; {another_run(DEFAULT, path.parent, '--read')}")
+    unknown = [name for name in map(plain_name, state["class_names"]) if name not in classes]
+    if unknown:
+        raise LabError(f"--read {path} knows {unknown[0]}, which the network it reads does not")
+    return load_trained(path, device, precision)
+
+
+class SignReader:
+    """A classifier, as `--read` names it: a checkpoint, or the folder of its run.
+
+    Args:
+        classes: as of `find_reader`.
+    """
 
     def __init__(self, flags: TestFlags, classes: Sequence[str]):
-        path: Path = flags.read
-        if not (path.is_file() or checkpoint.epochs(path)):
-            other = another_run(DEFAULT, path.with_suffix(""), "--read")
-            raise LabError(f"no classifier in --read {path}; {other}")
-        path = checkpoint.best_or_last(path) if path.is_dir() else path
-        state = checkpoint.load(path)
-        if state.get("task", DEFAULT) != DEFAULT or "class_names" not in state:
-            wrong = f"--read {path} is no checkpoint of a classifier with named classes"
-            raise LabError(f"{wrong}; {another_run(DEFAULT, path.parent, '--read')}")
-        known = [plain_name(name) for name in state["class_names"]]
-        unknown = [name for name in known if name not in classes]
-        if unknown:
-            raise LabError(f"--read {path} knows {unknown[0]}, which the network it reads does not")
+        trained = find_reader(flags.read, classes, flags.device, flags.precision)
+        known = map(plain_name, trained.state["class_names"])
         self.labels = torch.tensor([list(classes).index(name) for name in known])
-        trained = load_trained(path, flags.device, flags.precision)
         self.network, self.runtime = trained.network, trained.runtime
-        self.preprocess = preprocess_of_run(state)
+        self.preprocess = preprocess_of_run(trained.state)
 
     @torch.inference_mode()
     def read(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,7 @@ IMPORTING = {
     ("course/sandbox.py", "run_job"): "a submission, within its bounds",
     ("published/commands.py", "main"): "of the script datasets.py",
     ("tasks/exporting.py", "read_onnx"): "a package that nothing else needs",
+    ("tasks/showing.py", "onnx_package"): "a package that nothing else needs",
     ("speed/turns.py", "measure"): "of the sections that benchmark.py is asked for",
     ("tasks/__init__.py", "load"): "of one task, not of all",
     ("tasks/__init__.py", "promised"): "names of a package that are loaded when they are used",
@@ -153,6 +154,7 @@ class AnswerTest(unittest.TestCase):
             ["unit_test.py", "dreams"],
             ["style.py", "--start", "dreams"],
             ["diffuse.py"],
+            ["page.py", "--task", "dreams"],
             ["starter.py", "dreams", "--out", "."],
             ["starter.py", "signs"],
             ["grade.py"],
@@ -383,7 +385,7 @@ class TaskTest(unittest.TestCase):
             "training": ["prepare"],
             "results": ["read_pictures", "report"],
             "data": ["test_loader"],
-            "export": ["exported"],
+            "export": ["exported", "shown"],
         }
         for name, package in tasks.TASKS.items():
             task = tasks.load(name)

@@ -504,6 +504,17 @@ class HtmlTest(ReportCase):
                 self.assertNotIn(word, text)
             shutil.rmtree(self.runs)
 
+    def test_pages_of_networks(self):
+        """A page that page.py has made of a run is linked to, from the report's folder."""
+        text, _ = self.page()
+        self.assertNotIn("page.html", text)
+        (self.runs / "bn" / "page.html").write_text("a page")
+        self.report("--only", "signs", "answers")
+        for name in ("report.html", "report.md", "report.tex"):
+            text = (self.out / name).read_text()
+            (target,) = re.findall(r"[(\"{]([^(\"{]*bn/page\.html)", text)
+            self.assertEqual((self.out / target).read_text(), "a page", name)
+
     def test_fits_any_width(self):
         """What cannot shrink scrolls by itself: tables and code; pictures shrink."""
         text, parser = self.page()

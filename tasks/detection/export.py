@@ -14,8 +14,10 @@ from tasks.detection.boxes import nms, offset_inverse
 from tasks.detection.centernet import SAME, CenterNet, certainty, peaks
 from tasks.detection.detector import LEAST_SCORE, MOST_FOUND, Detector
 from tasks.detection.networks import folded
+from tasks.detection.results import SHOWN_SCORE
 from tasks.detection.ssd import CANDIDATES, TinySSD
 from tasks.exporting import PICTURES, Exported, as_images
+from tasks.showing import Shown
 from tasks.trained import Trained
 
 
@@ -96,3 +98,8 @@ def exported(trained: Trained) -> list[Exported]:
         )
     outputs = ("boxes", "scores", "labels")
     return [Exported("detector", PictureDetector(network), PICTURES, outputs, in_order=False)]
+
+
+def shown(trained: Trained) -> Shown:
+    facts = {"classes": trained.classes, "least": LEAST_SCORE, "threshold": SHOWN_SCORE}
+    return Shown(exported(trained), facts=facts)

@@ -115,6 +115,7 @@ class DiffuseFlags:
 
 class Diffusion(Task):
     name = "diffusion"
+    takes_pictures = False
     Flags = Flags
     defaults = SETTINGS
     views = ("unet", "words", "strength")

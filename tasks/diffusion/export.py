@@ -5,16 +5,25 @@ prediction = unet(latents, timesteps, states)       # of noise or velocity, by `
 pictures = decoder(latents)                         # uint8 (N, H, W, 3)
 """
 
+import copy
+from dataclasses import replace
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.diffusion.networks import LatentDiffusion
-from tasks.diffusion.words import LENGTH
+from lab.console import LabError
+from tasks.diffusion import GUIDANCE, STEPS
+from tasks.diffusion.networks import LatentDiffusion, make_scheduler
+from tasks.diffusion.views import PROMPT, Watching
+from tasks.diffusion.words import END_OF_WORD, LENGTH
 from tasks.exporting import Exported, as_images, as_pictures
+from tasks.showing import Shown
 from tasks.trained import Trained
 from world.captions import PIXELS
 
 BATCH = {0: "N"}
+OTHER = PROMPT.replace("night", "noon")  # of which one word is another
 
 
 class TextEncoder(nn.Module):
@@ -37,6 +46,31 @@ class UNet(nn.Module):
 
     def forward(self, latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         return self.unet(latents, timesteps, states).sample
+
+
+class WatchedUNet(nn.Module):
+    """A step as of `UNet`, and how much each place attends to each token, (N, LENGTH, h, w)."""
+
+    def __init__(self, network: LatentDiffusion):
+        super().__init__()
+        self.unet = copy.deepcopy(network.unet)
+        plain = self.unet.attn_processors
+        watching = {name: Watching([]) for name in plain if ".attn2." in name}
+        self.unet.set_attn_processor(plain | watching)
+        self.watching = list(watching.values())
+
+    def forward(self, latents: Tensor, timesteps: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        seen: list[
+            Tensor
+        ] = []  # a list of its own: tracing would take another for one that is kept
+        for own in self.watching:
+            own.seen = seen
+        prediction, total = self.unet(latents, timesteps, states).sample, 0
+        for heads in seen:  # (N, places, tokens)
+            side = int(heads.shape[1] ** 0.5)
+            maps = heads.transpose(1, 2).unflatten(2, (side, side))
+            total = total + F.interpolate(maps, latents.shape[2:], mode="bilinear")
+        return prediction, total / len(seen)
 
 
 class Decoder(nn.Module):
@@ -108,3 +142,29 @@ def exported(trained: Trained) -> list[Exported]:
         encoder,
         decoder,
     ]  # fmt: skip
+
+
+def shown(trained: Trained) -> Shown:
+    network, state = trained.network, trained.state
+    if not isinstance(network, LatentDiffusion):
+        raise LabError(
+            f"{trained.path} is an autoencoder, which paints nothing: name the UNet's run"
+        )
+    parts = {one.name: one for one in exported(trained)}
+    unet = parts["unet"]
+    watched = replace(
+        unet, name="step", network=WatchedUNet(network), outputs=("prediction", "attention")
+    )
+    latents = network.unet.config.in_channels, network.unet.config.sample_size
+    scheduler = make_scheduler(network.config.prediction)
+    noise = {"alphas": scheduler.alphas_cumprod.tolist(), "prediction": network.config.prediction}
+    vocabulary = state["tokenizer"]["vocab"]
+    tokenizer = {
+        "vocab": vocabulary, "merges": state["tokenizer"]["merges"], "start": 0, "end": 1,
+        "names": {own: piece.removesuffix(END_OF_WORD) for piece, own in vocabulary.items()},
+    }  # fmt: skip
+    facts = {
+        "tokenizer": tokenizer, "length": LENGTH, "words": state["words"], "latents": latents,
+        "scheduler": noise, "guidance": GUIDANCE, "steps": STEPS, "prompt": PROMPT, "other": OTHER,
+    }  # fmt: skip
+    return Shown([parts["text_encoder"], watched, parts["decoder"]], facts=facts)

@@ -2,9 +2,13 @@
 
 from torch import Tensor, nn
 
+from tasks.annotated import seen_size
 from tasks.blocks import fold
 from tasks.exporting import PICTURES, Exported, as_images
+from tasks.segmentation.labels import colours_of
 from tasks.segmentation.networks import Segmenter
+from tasks.segmentation.results import LONGEST, OPACITY
+from tasks.showing import Shown
 from tasks.trained import Trained
 
 
@@ -25,3 +29,9 @@ class PictureLabeller(nn.Module):
 def exported(trained: Trained) -> list[Exported]:
     network = PictureLabeller(fold(trained.network))
     return [Exported("labeller", network, PICTURES, ("labels", "probabilities"))]
+
+
+def shown(trained: Trained) -> Shown:
+    facts = {"classes": trained.classes, "colours": colours_of(trained.classes)}
+    facts |= {"opacity": OPACITY, "longest": seen_size(trained, LONGEST) or LONGEST}
+    return Shown(exported(trained), facts=facts)

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from tasks.exporting import PICTURES, Exported, as_images, as_pictures
+from tasks.showing import Shown
 from tasks.trained import Trained
 
 
@@ -19,3 +20,7 @@ class PicturePainter(nn.Module):
 
 def exported(trained: Trained) -> list[Exported]:
     return [Exported("painter", PicturePainter(trained.network), PICTURES, ("painted",))]
+
+
+def shown(trained: Trained) -> Shown:
+    return Shown(exported(trained))

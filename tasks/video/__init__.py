@@ -50,6 +50,7 @@ class Flags(StartFlags):
 
 class Video(Task):
     name = "video"
+    takes_pictures = False
     Flags = Flags
     defaults = {
         "lr": 3e-3, "weight_decay": 2e-2, "optim_type": "adamw", "schedule": "onecycle",

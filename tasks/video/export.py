@@ -1,11 +1,21 @@
 """A network for clips as export.py writes it: clips of frames of any size to probabilities."""
 
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from tasks.exporting import Exported, as_images
+from lab.console import LabError
+from tasks.exporting import Exported, as_images, trial_pictures
+from tasks.showing import Shown, as_sample, evenly
 from tasks.trained import Trained
+from tasks.video.data import test_loader
 from tasks.video.files import PREPROCESS
+
+CLIPS = 12  # that a page brings
 
 
 class ClipClassifier(nn.Module):
@@ -20,14 +30,40 @@ class ClipClassifier(nn.Module):
         return self.network(frames.unflatten(0, clips.shape[:2]).transpose(1, 2)).softmax(1)
 
 
+def moved(pictures: Tensor, frames: int) -> Tensor:
+    """Have the camera move over pictures (N, H, W, 3): (N, T, H, W, 3)."""
+    return torch.stack([pictures.roll(2 * t, 2) for t in range(frames)], 1)
+
+
 def exported(trained: Trained) -> list[Exported]:
     frames = trained.state["configs"]["frames"]
 
     def trial(pictures: Tensor) -> tuple[Tensor]:
-        """Have the camera move over pictures."""
-        return (torch.stack([pictures.roll(2 * t, 2) for t in range(frames)], 1),)
+        return (moved(pictures, frames),)
 
     axes = {"clips": {0: "N", 2: "H", 3: "W"}}
     return [
         Exported("clips", ClipClassifier(trained.network), axes, ("probabilities",), trial=trial)
     ]
+
+
+def shown(trained: Trained) -> Shown:
+    clips = [
+        {"strip": as_sample(Image.fromarray(np.concatenate(clip, 1)), None), "name": name}
+        for clip, name in sample_clips(trained)
+    ]
+    facts = {"classes": trained.classes, "frames": trained.state["configs"]["frames"]}
+    return Shown(exported(trained), facts=facts | {"clips": clips})
+
+
+def sample_clips(trained: Trained) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield clips (T, H, W, 3) to begin with, and their classes: of the test split where it is."""
+    try:
+        dataset = test_loader(trained, None, 1).dataset
+    except LabError:  # the data is elsewhere: the camera moves over photographs
+        for pictures in islice(trial_pictures(None), 2):
+            clip = moved(pictures[:1, ::4, ::4], trained.state["configs"]["frames"])[0]
+            yield clip.numpy(), "?"
+        return
+    for index in evenly(len(dataset), CLIPS):
+        yield dataset.frames(index), dataset.classes[int(dataset.labels[index])]

@@ -1,0 +1,109 @@
+// A detector's page: boxes over one's own photograph, each read by a second network if there is one.
+import { card, element, latest, percent, slider, tell, tests } from "./dom.mjs";
+import { asTensor, facts, run } from "./network.mjs";
+import { boxColour, greatest, plainName, widened } from "./numbers.mjs";
+import { opened } from "./opening.mjs";
+import { pictureSource } from "./source.mjs";
+import { speak } from "./words.mjs";
+
+const MOST = 1280; // pixels a side of a photograph: signs are small in it
+const MARGIN = 0.1; // of a box's sides, around what a second network reads
+
+/** Build the page and start it. */
+export function start() {
+  const count = facts().runs[0].classes.length;
+  return opened("title_detection", ["about_detection", { count }], build);
+}
+
+function build() {
+  const { runs: [own], reader } = facts();
+  let picture = null, every = [], threshold = own.threshold;
+  const rows = element("tbody");
+  const heads = ["thing", "score", ...(reader ? ["read_as", "score"] : [])];
+  const table = element("table", { id: "found" },
+    element("thead", {}, element("tr", {}, ...heads.map((key) => element("th", { scope: "col", words: key })))), rows);
+  const nothing = element("p", { class: "note", words: "nothing", hidden: true });
+  const level = slider("threshold", { min: own.least, max: 0.95, step: 0.01, value: threshold, show: percent }, (value) => {
+    threshold = value;
+    draw();
+  });
+
+  const source = pictureSource({ most: MOST, draws: false, stills: true }, (canvas) => {
+    picture = canvas;
+    every = [];
+    ask();
+  });
+
+  const ask = latest(async () => {
+    tell("working");
+    const seen = picture;
+    const pixels = seen.getContext("2d").getImageData(0, 0, seen.width, seen.height);
+    const { outputs, milliseconds } = await run(own.graphs.detector, { pictures: asTensor(pixels) });
+    const found = [];
+    for (let k = 0; k < outputs.scores.data.length && outputs.scores.data[k] > 0; k++) {
+      found.push({ box: Array.from(outputs.boxes.data.subarray(4 * k, 4 * k + 4)), score: outputs.scores.data[k],
+        label: Number(outputs.labels.data[k]) });
+    }
+    const begun = performance.now();
+    if (reader) for (const one of found) if (one.score >= own.threshold) one.read = await readBox(seen, one.box);
+    if (seen !== picture) return; // another one has come meanwhile
+    every = found;
+    draw();
+    const reading = Math.round(performance.now() - begun);
+    tell(reader ? "took_read" : "took", { milliseconds: Math.round(milliseconds), reading });
+    tests({ found: every });
+  });
+
+  /** Have the second network read a box: a class of its own, and how surely. */
+  async function readBox(seen, box) {
+    const [left, top, right, bottom] = widened(box, MARGIN);
+    const crop = element("canvas", { width: Math.max(1, right - left), height: Math.max(1, bottom - top) });
+    const context = crop.getContext("2d", { willReadFrequently: true });
+    context.fillRect(0, 0, crop.width, crop.height); // black beyond the picture, as files are cropped
+    context.drawImage(seen, -left, -top);
+    const { outputs } = await run(reader.graphs.classifier, { pictures: asTensor(context.getImageData(0, 0, crop.width, crop.height)) });
+    const [label] = greatest(outputs.probabilities.data, 1);
+    return { name: plainName(reader.classes[label]), share: outputs.probabilities.data[label] };
+  }
+
+  function draw(marked = -1) {
+    const shown = every.filter(({ score }) => score >= threshold);
+    const canvas = source.shown(), context = canvas.getContext("2d");
+    context.drawImage(picture, 0, 0);
+    const size = Math.max(12, canvas.width / 48);
+    context.font = `600 ${size}px sans-serif`;
+    context.textBaseline = "bottom";
+    for (const [k, { box: [left, top, right, bottom], score, label, read }] of shown.entries()) {
+      const colour = boxColour(label);
+      context.lineWidth = (k === marked ? 2.5 : 1) * Math.max(2, canvas.width / 420);
+      context.strokeStyle = colour;
+      context.strokeRect(left, top, right - left, bottom - top);
+      const name = `${read ? read.name : plainName(own.classes[label])} ${percent(read ? score * read.share : score)}`;
+      const wide = context.measureText(name).width + size / 2;
+      const x = Math.min(left, canvas.width - wide), y = top > size * 1.4 ? top : Math.min(canvas.height, bottom + size * 1.4);
+      context.fillStyle = colour;
+      context.fillRect(x, y - size * 1.3, wide, size * 1.3);
+      context.fillStyle = "white";
+      context.fillText(name, x + size / 4, y - size * 0.1);
+    }
+    speak(canvas, "boxes_in", { count: shown.length }, "aria-label");
+    rows.replaceChildren(...shown.map(({ score, label, read }, k) => {
+      const cells = [element("td", {}, element("span", { class: "swatch" }), plainName(own.classes[label])), element("td", { class: "number" }, percent(score))];
+      cells[0].firstChild.style.background = boxColour(label);
+      if (reader) cells.push(element("td", {}, read?.name ?? "–"), element("td", { class: "number" }, read ? percent(read.share) : "–"));
+      return element("tr", { on: { mouseenter: () => draw_marked(k), mouseleave: () => draw_marked(-1) } }, ...cells);
+    }));
+    nothing.hidden = shown.length > 0 || every.length === 0;
+    table.hidden = shown.length === 0;
+  }
+
+  /** Mark a box; the table stays as it is, under the pointer. */
+  function draw_marked(index) {
+    const kept = [...rows.children];
+    draw(index);
+    rows.replaceChildren(...kept);
+  }
+
+  const right = card("found", element("p", { class: "note", words: "found_note" }), level.line, table, nothing);
+  return { parts: [source.part, right], layout: "two wide-first", begin: source.begin };
+}

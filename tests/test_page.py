@@ -1,0 +1,664 @@
+"""page.py: one file that a browser opens from disk, whose answers are PyTorch's.
+
+The suites of `tests/page/` are node's. What needs a browser needs onnxruntime-web as well: kept in
+`data/.cache`, or as the file that LAB_WEB_RUNTIME names; else it is skipped.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lab import web_runtime
+from lab.console import LabError
+from networks import warp
+from tasks import showing
+from tasks.detection.results import widened
+from tasks.diffusion import export as diffusion_export
+from tasks.diffusion.networks import make_pipeline, make_scheduler
+from tasks.diffusion.painting import prepared
+from tasks.diffusion.words import encode_prompts, make_tokenizer, tokenizer_state
+from tasks.exporting import as_images
+from tasks.gradients import sample
+from tasks.trained import load_trained, preprocess_of_run
+from tests.browser import HAS_BROWSER, Browser
+from tests.support import PROJECT, ScriptCase, script_here
+from tests.test_anatomy import CLASSES, KNOWN
+from tests.test_export import RUNS_ONNX, photographs, save_run
+
+KEPT = Path(os.environ.get("LAB_WEB_RUNTIME") or web_runtime.FOLDER / web_runtime.NAME)
+WHOLE = RUNS_ONNX and HAS_BROWSER and KEPT.is_file()
+PAGES = sorted(path.stem for path in (PROJECT / "page").glob("*.mjs"))
+
+
+def setUpModule():
+    unittest.addModuleCleanup(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(1)
+
+
+class ScriptTest(unittest.TestCase):
+    @unittest.skipUnless(shutil.which("node"), "no node here")
+    def test_numbers(self):
+        """What is arithmetic, by node's own tests."""
+        done = subprocess.run(
+            ["node", "--test", *(PROJECT / "tests/page").glob("*.mjs")],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stdout[-3000:])
+        self.assertRegex(done.stdout, r"# pass [1-9]")
+
+    @unittest.skipUnless(shutil.which("node"), "no node here")
+    def test_joined(self):
+        """Each task's script is whole: modules before who needs them, none of them twice."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name in PAGES:
+                text = showing.joined(name)
+                self.assertNotRegex(text, r"(?m)^(import|export)\b")
+                made = re.findall(r"(?m)^modules\.(\w+) = ", text)
+                self.assertEqual((made[-1], len(made)), (name, len(set(made))))
+                for used in re.finditer(r"(?m)^const \{.*\} = modules\.(\w+);$", text):
+                    self.assertLess(text.index(f"modules.{used[1]} = "), used.start())
+                file = Path(folder) / f"{name}.mjs"
+                file.write_text(text, encoding="utf-8")
+                done = subprocess.run(["node", "--check", file], capture_output=True, text=True)
+                self.assertEqual(done.returncode, 0, done.stderr)
+
+    @unittest.skipUnless(shutil.which("node"), "no node here")
+    def test_sampler(self):
+        """Tokens are CLIP's tokenizer's, and a course from given predictions is DDIM's."""
+        tokenizer = make_tokenizer(["a stop sign at night, in 30 nights", "it's/no entry"])
+        texts = [
+            "A night sign, stop!",
+            "",
+            "At  Nights 30 3",
+            "it's no-entry",
+            "zebra 中 é",
+            "a " * 50,
+        ]
+        known = tokenizer_state(tokenizer) | {"start": 0, "end": 1}
+        torch.manual_seed(0)
+        courses = []
+        for kind, steps in (("epsilon", 7), ("v_prediction", 25), ("v_prediction", 3)):
+            scheduler = make_scheduler(kind)
+            scheduler.set_timesteps(steps)
+            latents, predictions = torch.randn(6), torch.randn(steps, 6)
+            course = {"prediction": kind, "alphas": scheduler.alphas_cumprod.tolist()}
+            course |= {"latents": latents.tolist(), "predictions": predictions.tolist()}
+            course["times"] = scheduler.timesteps.tolist()
+            for time, prediction in zip(scheduler.timesteps, predictions, strict=True):
+                latents = scheduler.step(prediction, time, latents).prev_sample
+            courses.append(course | {"expected": latents.tolist()})
+        script = """
+            import * as sampler from "./page/sampler.mjs";
+            const { known, texts, courses } = JSON.parse(await new Response(process.stdin).text());
+            const ids = texts.map((text) => sampler.tokens(text, known, 32));
+            const ends = courses.map(({ latents, predictions, times, ...scheduler }) => {
+              const own = sampler.timesteps(times.length);
+              own.forEach((time, k) => {
+                const now = sampler.step(latents, predictions[k], time, own.length, scheduler);
+                latents = now.latents;
+              });
+              return { times: own, latents: Array.from(latents) };
+            });
+            console.log(JSON.stringify({ ids, ends }));
+        """
+        given = json.dumps({"known": known, "texts": texts, "courses": courses})
+        done = subprocess.run(
+            ["node", "--input-type=module", "-e", script],
+            input=given, capture_output=True, text=True, cwd=PROJECT, timeout=60,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answers = json.loads(done.stdout)
+        self.assertEqual(answers["ids"], encode_prompts(tokenizer, texts).tolist())
+        for own, course in zip(answers["ends"], courses, strict=True):
+            self.assertEqual(own["times"], course["times"])
+            far = np.abs(np.subtract(own["latents"], course["expected"])).max()
+            self.assertLess(far, 1e-4 * np.abs(course["expected"]).max())
+
+    def test_words(self):
+        """In both languages, with the same names to fill in; each that is used, and no others."""
+        text = (PROJECT / "page/words.mjs").read_text("utf-8")
+        table = re.findall(r'(\w+): \["((?:[^"\\]|\\.)*)",\s*"((?:[^"\\]|\\.)*)"\]', text)
+        self.assertGreater(len(table), 40)
+        code = "".join(
+            path.read_text("utf-8") for path in (PROJECT / "page").glob("*.mjs")
+            if path.name != "words.mjs"
+        )  # fmt: skip
+        for key, english, chinese in table:
+            self.assertTrue(english and chinese, key)
+            fields = [sorted(re.findall(r"\{(\w+)\}", own)) for own in (english, chinese)]
+            self.assertEqual(*fields, key)
+            self.assertTrue(re.search(rf"\b{key}\b", code), f"{key} is said nowhere")
+        self.assertEqual(len(table), text.count('["'))
+
+
+class RuntimeTest(ScriptCase):
+    SCRIPT = (
+        "var a=1,b=2;const w=import.meta.url;export{a as Tensor,b as env};\n//# sourceMappingURL=x"
+    )
+
+    def archive(self, folder: Path) -> Path:
+        path = folder / "runtime.tgz"
+        with tarfile.open(path, "w:gz") as archive:
+            for name, body in (
+                (web_runtime.SCRIPT, self.SCRIPT.encode()),
+                (web_runtime.WASM, b"w"),
+            ):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(body)
+                archive.addfile(entry, io.BytesIO(body))
+        return path
+
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.enterContext(mock.patch.object(web_runtime, "FOLDER", self.folder / "cache"))
+
+    def test_kept(self):
+        """Fetched once, then taken from where it is kept; a damaged one is fetched again."""
+        body = self.archive(self.folder).read_bytes()
+        digest = hashlib.sha256(body).hexdigest()
+        with (
+            mock.patch.object(web_runtime, "SHA256", digest),
+            mock.patch.object(web_runtime, "fetch", return_value=body) as fetch,
+        ):
+            for count in (1, 1):
+                runtime = web_runtime.find_runtime(None)
+                self.assertEqual((runtime.wasm, fetch.call_count), (b"w", count))
+            (self.folder / "cache" / web_runtime.NAME).write_bytes(body[:-1])
+            web_runtime.find_runtime(None)
+            self.assertEqual(fetch.call_count, 2)
+        self.assertIn("const ort = {Tensor: a, env: b};", runtime.script)
+        self.assertNotRegex(runtime.script, r"export|import\.meta|sourceMapping")
+
+    def test_another_file(self):
+        """Of the same name, or none: one line says both ways to get it."""
+        path = self.archive(self.folder)
+        for given in (path, self.folder / "none.tgz"):
+            with self.assertRaises(LabError) as caught:
+                web_runtime.find_runtime(given)
+            self.assertIn(given.name, str(caught.exception))
+        nowhere = mock.patch.object(web_runtime, "ADDRESS", "http://127.0.0.1:9/none")
+        with nowhere, self.assertRaises(LabError) as caught:
+            web_runtime.find_runtime(None)
+        for word in ("npm pack onnxruntime-web@", "--runtime", "with a connection"):
+            self.assertIn(word, str(caught.exception))
+
+
+class GradientTest(unittest.TestCase):
+    def test_sample(self):
+        """As the transformer's own sampler, and its gradient, within the image and beyond."""
+        torch.manual_seed(0)
+        images = torch.randn(3, 2, 9, 12, requires_grad=True)
+        theta = torch.eye(2, 3) + 0.4 * torch.randn(3, 2, 3)
+        own, other = sample(images, theta), warp(images, theta)
+        torch.testing.assert_close(own, other, atol=2e-5, rtol=1e-4)
+        weights = torch.randn_like(own)
+        gradients = [torch.autograd.grad((x * weights).sum(), images)[0] for x in (own, other)]
+        torch.testing.assert_close(*gradients, atol=2e-5, rtol=1e-4)
+
+    def test_slope(self):
+        """The graph's gradient is autograd's, of each class, with pooling and a transformer."""
+        with tempfile.TemporaryDirectory() as folder:
+            run = save_run(Path(folder), "classification", "classifier")
+            trained = load_trained(run / "ckpt_epoch_1.pth", "cpu", "fp32")
+            graphs = {one.name: one for one in trained.task.shown(trained).beside}
+        images = torch.randn(1, 3, 32, 32, requires_grad=True)
+        logits = trained.network(images)
+        for label in range(4):
+            own, gradient = graphs["slope"].network(images.detach(), torch.tensor([label]))
+            (expected,) = torch.autograd.grad(logits[0, label], images, retain_graph=True)
+            torch.testing.assert_close(own, logits, atol=1e-4, rtol=1e-4)
+            self.assertLess(float((gradient - expected).abs().max() / expected.abs().max()), 1e-4)
+
+
+class WrittenCase(ScriptCase):
+    """A page, written by the script; `open` is a browser with it."""
+
+    task, network, more, flags, reads = "classification", "classifier", {}, (), False
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.pictures = []
+        for k, (height, width) in enumerate(((120, 160), (203, 131))):
+            cls.pictures.append(cls.folder / f"picture_{k}.png")
+            Image.fromarray(photographs(1, height, width)[0].numpy()).save(cls.pictures[-1])
+        cls.run_folder = save_run(cls.folder / "run", cls.task, cls.network, **cls.more)
+        cls.trained = load_trained(cls.run_folder / "ckpt_epoch_1.pth", "cpu", "fp32")
+        if cls.reads:
+            cls.flags = ("--read", save_run(cls.folder / "reader", "classification", "classifier"))
+        done = script_here(
+            "page.py", *cls.command(), "--runtime", KEPT, *cls.flags,
+            *(["--image", *cls.pictures] if cls.trained.task.takes_pictures else []),
+        )  # fmt: skip
+        if done.returncode:
+            raise AssertionError(done.stderr)
+        cls.file = cls.run_folder / "page.html"
+        cls.browser = cls.enterClassContext(Browser())
+        cls.browser.size(1280)
+        cls.browser.open(cls.file.as_uri())
+        cls.browser.wait("globalThis.page?.count")
+
+    @classmethod
+    def command(cls) -> list[object]:
+        return ["--ckpt_path", cls.run_folder]
+
+    def answers(self, path: Path, *names: str) -> list[object]:
+        """Return what the page leaves in `page` for a picture that is uploaded."""
+        count = self.browser.ask("page.count")
+        self.browser.give("#file", path)
+        self.settled(count)
+        return [self.browser.ask(f"page.{name}") for name in names]
+
+    def settled(self, count: int) -> None:
+        """Wait until the page has answered once more, and answers no more."""
+        self.browser.wait(f"page.count > {count}")
+        while (now := self.browser.ask("page.count")) != count:
+            count = now
+            self.browser.ask("new Promise(resolve => setTimeout(resolve, 300))")
+
+    def click(self, selector: str) -> None:
+        self.browser.ask(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def assert_quiet(self) -> None:
+        """Nothing went wrong, and nothing but the file itself was asked for."""
+        self.assertEqual(self.browser.faults, [])
+        outside = [own for own in self.browser.requests if not own.startswith(("data:", "blob:"))]
+        self.assertEqual(outside, [self.file.as_uri()])
+        self.assertEqual(self.browser.ask("document.querySelector('.fault')?.textContent"), None)
+
+    def assert_fits(self) -> None:
+        """Nothing is wider than the window, and each control has a name, in both languages."""
+        nameless = """[...document.querySelectorAll("button, input, select, [role=img]")].filter(
+            own => own.checkVisibility() && !(own.getAttribute("aria-label")
+            || own.textContent.trim() || own.labels?.[0]?.textContent.trim()))
+            .map(own => own.outerHTML)"""
+        for width in (390, 1280):
+            self.browser.size(width)
+            for _ in range(2):
+                self.click("#language")
+                self.assertEqual(self.browser.ask(nameless), [])
+                wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                self.assertEqual(self.browser.ask(wide), 0, width)
+                left = "document.body.innerText.match(/\\{\\w+\\}|undefined|NaN|\\[object/)?.[0]"
+                self.assertEqual(self.browser.ask(left), None)
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class ClassifierTest(WrittenCase):
+    def test_answers(self):
+        """Logits and gradient are PyTorch's, of pictures that are uploaded."""
+        for path in self.pictures:
+            (logits,), gradient, label = self.answers(path, "logits", "gradient", "label")
+            images = preprocess_of_run(self.trained.state).read([path]).requires_grad_()
+            expected = self.trained.network(images)
+            scale = float(expected.abs().max())
+            # The input is not rounded to levels, as a file's is.
+            np.testing.assert_allclose(logits, expected[0].detach(), atol=0.02 * scale)
+            self.assertEqual(int(np.argmax(logits)), int(expected.argmax()))
+
+            picture = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None]
+            images = as_images(picture, preprocess_of_run(self.trained.state)).requires_grad_()
+            expected = self.trained.network(images)
+            np.testing.assert_allclose(logits, expected[0].detach(), atol=1e-3 * scale)
+            (slope,) = torch.autograd.grad(expected[0, label], images)
+            far = np.abs(np.reshape(gradient, slope.shape) - slope.numpy()).max()
+            self.assertLess(far, 1e-3 * float(slope.abs().max()))
+        self.assert_quiet()
+
+    def test_controls(self):
+        """Each is used once: layer, map, class, sliders, fooling, theme, samples, drawing."""
+        ask = self.browser.ask
+        self.answers(self.pictures[0])
+        ask("(layer.selectedIndex = 3, layer.dispatchEvent(new Event('change')))")
+        self.assertEqual(ask("document.querySelectorAll('.maps button').length"), 128)
+        self.click(".maps button:nth-child(7)")
+        self.assertEqual(
+            ask("document.querySelector('.maps [aria-pressed=true]').ariaLabel.match(/\\d+/)[0]"),
+            "6",
+        )
+        self.assertTrue(
+            ask("[...document.querySelectorAll('#one-map canvas')].every(c => c.width > 2)")
+        )
+        count = ask("page.count")
+        self.click(".bars li:nth-child(2) button")
+        self.settled(count)
+        second = ask("Number(document.querySelector('.bars li:nth-child(2) button').dataset.class)")
+        self.assertEqual(ask("page.label"), second)
+        before, count = ask("page.logits[0]"), ask("page.count")
+        ask("""document.querySelectorAll('.slider input').forEach((own, k) => {
+            own.value = [30, 0.1, -0.1, 0.8][k]; own.dispatchEvent(new Event('input')); })""")
+        self.settled(count)
+        self.assertGreater(float(np.abs(np.subtract(before, ask("page.logits[0]"))).max()), 1e-3)
+        self.click("#step")
+        self.browser.wait("!!document.querySelector('[data-fooled]')")
+        self.click("#go")
+        self.browser.wait("!!document.querySelector('[data-fooled=true]')")
+        for selector in ("#reset", "#theme", "#draw", ".samples button:nth-child(2)"):
+            count = ask("page.count")
+            self.click(selector)
+            if selector != "#theme":
+                self.settled(count)
+        self.assertEqual(ask("document.documentElement.dataset.theme"), "dark")
+        self.assert_quiet()
+
+    def test_camera(self):
+        """A stream of pictures until it is stopped."""
+        count = self.browser.ask("page.count")
+        self.click("#camera")
+        self.browser.wait(f"page.count > {count + 3}")
+        self.click("#camera")
+        self.answers(self.pictures[0])
+        self.assert_quiet()
+
+    def test_odd_pictures(self):
+        """Turned by EXIF, huge, clear in places; one that is none is named, and nothing lost."""
+        array = photographs(1, 90, 150)[0].numpy()
+        plain, turned, huge = (
+            self.folder / name for name in ("plain.png", "turned.png", "huge.png")
+        )
+        Image.fromarray(array).save(plain)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned by a quarter, clockwise
+        Image.fromarray(np.rot90(array).copy()).save(turned, exif=exif)
+        (own,), (other,) = self.answers(plain, "logits")[0], self.answers(turned, "logits")[0]
+        np.testing.assert_allclose(own, other, atol=1e-4)
+        Image.new("RGB", (9000, 5000), "red").save(huge)
+        self.answers(huge)
+        size = self.browser.ask("[picture.width, picture.height]")
+        self.assertEqual(size, [640, 356])
+        none = self.folder / "none.png"
+        none.write_bytes(b"no picture")
+        self.browser.give("#file", none)
+        self.browser.wait("document.querySelector('.fault')?.textContent.includes('none.png')")
+        self.answers(plain)
+        self.assert_quiet()
+
+    def test_an_old_browser(self):
+        """What it lacks is said in words."""
+        old = "delete globalThis.DecompressionStream"
+        known = self.browser.call("Page.addScriptToEvaluateOnNewDocument", source=old)
+        self.browser.open(self.file.as_uri())
+        fault = "document.querySelector('.fault')?.textContent"
+        self.assertIn("DecompressionStream", self.browser.wait(fault))
+        self.browser.call("Page.removeScriptToEvaluateOnNewDocument", **known)
+        self.browser.open(self.file.as_uri())
+        self.browser.wait("globalThis.page?.count")
+
+    def test_looks(self):
+        self.assert_fits()
+        text = self.file.read_text(encoding="utf-8")
+        self.assertIn("ckpt_epoch_1.pth", text)
+        self.assertNotRegex(text.partition("<script")[0], r"https?://")
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class DetectorTest(WrittenCase):
+    task, network, reads = "detection", "center_net", True
+
+    def test_answers(self):
+        """Boxes, scores and classes are PyTorch's, and so is what the second network reads."""
+        (detector,), total = self.trained.task.exported(self.trained), 0
+        reader = load_trained(self.folder / "reader/ckpt_epoch_1.pth", "cpu", "fp32")
+        (classifier,) = reader.task.exported(reader)
+        for path in self.pictures:
+            (found,), image = self.answers(path, "found"), Image.open(path).convert("RGB")
+            with torch.inference_mode():
+                answers = detector.network(torch.from_numpy(np.array(image))[None])
+            boxes, scores, labels = (own[0] for own in answers)
+            count = int((scores > 0).sum())
+            self.assertEqual(len(found), count)
+            np.testing.assert_allclose([own["score"] for own in found], scores[:count], atol=1e-3)
+            np.testing.assert_allclose([own["box"] for own in found], boxes[:count], atol=0.3)
+            self.assertEqual([own["label"] for own in found], labels[:count].tolist())
+            for own in (own for own in found if "read" in own):
+                crop = np.array(image.crop(widened(own["box"])))
+                shares = classifier.network(torch.from_numpy(crop)[None])[0].detach()
+                self.assertAlmostEqual(own["read"]["share"], float(shares.max()), places=3)
+                self.assertEqual(own["read"]["name"], CLASSES[int(shares.argmax())])
+                total += 1
+        self.assertGreater(total, 0)
+
+    def test_controls(self):
+        """A higher threshold leaves fewer lines; the camera gives one still."""
+        ask = self.browser.ask
+        self.answers(self.pictures[0])
+        count = "document.querySelectorAll('#found tbody tr').length"
+        for value in (0.05, 0.95):
+            ask(f"(own => {{ own.value = {value}; own.dispatchEvent(new Event('input')) }})"
+                "(document.querySelector('#threshold'))")  # fmt: skip
+            expected = ask(f"page.found.filter(own => own.score >= {value}).length")
+            self.assertEqual(ask(count), expected)
+        before = ask("page.count")
+        self.click("#camera")
+        self.browser.wait("!document.querySelector('#snap').disabled")
+        self.settled(before)
+        self.click("#snap")
+        self.settled(before + 1)
+        self.assertTrue(ask("document.querySelector('#snap').disabled && picture.width <= 640"))
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class LabellerTest(WrittenCase):
+    task, network = "segmentation", "res_unet"
+
+    def test_answers(self):
+        """Labels are PyTorch's; a class that is left out is not laid over the picture."""
+        (labeller,), ask = self.trained.task.exported(self.trained), self.browser.ask
+        for path in self.pictures:
+            (labels,) = self.answers(path, "labels")
+            picture = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None]
+            expected = labeller.network(picture)[0].flatten().numpy()
+            self.assertGreater(float((expected == np.array(labels)).mean()), 0.999)
+        pixels = "String(picture.getContext('2d').getImageData(0, 0, picture.width, 99).data)"
+        before = ask(pixels)
+        self.click("#labels button")
+        self.assertNotEqual(ask(pixels), before)
+        self.click("#labels button")
+        self.assertEqual(ask(pixels), before)
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class PainterTest(WrittenCase):
+    task, network = "style", "transform"
+
+    def test_answers(self):
+        """Painted as PyTorch paints, to a level; larger when asked."""
+        (painter,) = self.trained.task.exported(self.trained)
+        for path in self.pictures:
+            painted, size = self.answers(path, "painted", "size")
+            picture = torch.from_numpy(np.array(Image.open(path).convert("RGB")))[None]
+            expected = painter.network(picture)
+            self.assertEqual(size, [expected.shape[2], expected.shape[1]])
+            far = np.abs(expected.flatten().numpy().astype(int) - np.array(painted))
+            self.assertLessEqual(int(far.max()), 1)
+        count = self.browser.ask("page.count")
+        self.browser.ask(
+            "(own => { own.value = 128; own.dispatchEvent(new Event('input')) })"
+            "(document.querySelector('#side'))"
+        )
+        self.settled(count)
+        self.assertEqual(max(self.browser.ask("page.size")), 128)
+        self.assertFalse(self.browser.ask("document.querySelector('#save').disabled"))
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class ClipTest(WrittenCase):
+    task, network, more = "video", "cnn3d", {"dataset": "motion", "data_root": "none"}
+
+    def test_answers(self):
+        """After each frame, and in each order, what PyTorch says; shuffles differ."""
+        self.settled(0)
+        (clips,) = self.trained.task.exported(self.trained)
+        strip = self.browser.ask(
+            "JSON.parse(document.querySelector('#facts').textContent).runs[0].clips[0].strip"
+        )
+        with Image.open(io.BytesIO(base64.b64decode(strip.partition(",")[2]))) as image:
+            frames = np.array(image)
+        count = self.trained.state["configs"]["frames"]
+        clip = torch.from_numpy(np.stack(np.split(frames, count, 1)))
+        held = torch.stack([clip[torch.arange(count).clamp(max=k)] for k in range(count)])
+        with torch.inference_mode():
+            expected, reversed_ = clips.network(held), clips.network(clip.flip(0)[None])
+        np.testing.assert_allclose(self.browser.ask("page.shares"), expected, atol=1e-3)
+        orders = self.browser.ask("page.orders")
+        np.testing.assert_allclose(orders[0], expected[-1], atol=1e-3)
+        np.testing.assert_allclose(orders[1], reversed_[0], atol=1e-3)
+        now = self.browser.ask("page.count")
+        self.click("#shuffle")
+        self.settled(now)
+        self.assertNotEqual(self.browser.ask("page.orders")[2], orders[2])
+        self.assertEqual(self.browser.ask("page.orders")[1], orders[1])
+
+    def test_controls(self):
+        """The camera gives as many frames as are taken; a file that is no film is named."""
+        now = self.browser.ask("page.count")
+        self.click("#camera")
+        self.settled(now)
+        self.assertFalse(self.browser.ask("document.querySelector('#camera').disabled"))
+        self.browser.give("#file", self.pictures[0])
+        self.browser.wait("document.querySelector('.fault')?.textContent.includes('.png')")
+        now = self.browser.ask("page.count")
+        self.click(".samples button:nth-child(2)")
+        self.settled(now)
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class WordsTest(WrittenCase):
+    task, network = "diffusion", "latent_diffusion"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.tokenizer = make_tokenizer(["a stop sign at night, nights"])
+        state = tokenizer_state(cls.tokenizer)
+        words = ["a", "at", "night", "sign", "stop"]
+        cls.more = {"tokenizer": state, "words": words, "dataset": "captions"}
+        cls.enterClassContext(mock.patch.object(diffusion_export, "STEPS", 4))
+        small = {"channels": (32, 32), "text_layers": 1}
+        cls.enterClassContext(mock.patch.dict(KNOWN, small))
+        super().setUpClass()
+
+    def test_answers(self):
+        """From words to pixels as diffusers' pipeline paints, from the same noise."""
+        ask, prompts = self.browser.ask, ["a night sign, stop!", "At Nights"]
+        for guidance, kind in ((1, prompts[:1]), (6.5, prompts)):
+            count = ask("page.count")
+            ask(f"(prompt.value = '{kind[0]}', other.value = '{''.join(kind[1:])}',"
+                f" seed.value = '5', guidance.value = {guidance},"
+                " guidance.dispatchEvent(new Event('input')), go.click())")  # fmt: skip
+            self.settled(count)
+            ids = encode_prompts(self.tokenizer, kind)
+            self.assertEqual(ask("page.ids"), ids.tolist())
+            pipeline = prepared(make_pipeline(self.trained.network, self.tokenizer))
+            side = self.trained.network.unet.config.sample_size
+            noise = torch.tensor(ask("page.noise")).view(1, -1, side, side)
+            painted = pipeline(
+                kind, latents=noise.repeat(len(kind), 1, 1, 1), num_inference_steps=4,
+                guidance_scale=guidance, output_type="np",
+            ).images  # fmt: skip
+            own = np.reshape(ask("page.pictures"), painted.shape)
+            self.assertLess(float(np.abs(own - 255 * painted).max()), 1.5)
+        self.assertEqual(ask("document.querySelectorAll('.course canvas').length"), 8)
+        self.assertEqual(ask("document.querySelectorAll('.looks figure').length"), 8)
+        ask("(prompt.value = 'a zebra', other.value = '', go.click())")
+        self.browser.wait("document.body.innerText.includes('zebra')")
+        self.settled(ask("page.count"))
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+@unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
+class SideBySideTest(WrittenCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        with mock.patch.dict(KNOWN, {"use_stn": False, "use_non_local": False}):
+            cls.second = save_run(folder / "plain", "classification", "classifier")
+        super().setUpClass()
+
+    @classmethod
+    def command(cls) -> list[object]:
+        return ["--ckpt_path", cls.run_folder, cls.second]
+
+    def test_answers(self):
+        """Each run's own, on one picture; what is below is of the one that is chosen."""
+        ask, picture = self.browser.ask, self.pictures[0]
+        (logits,) = self.answers(picture, "logits")
+        pixels = torch.from_numpy(np.array(Image.open(picture).convert("RGB")))[None]
+        for own, path in zip(logits, (self.run_folder, self.second), strict=True):
+            trained = load_trained(path / "ckpt_epoch_1.pth", "cpu", "fp32")
+            expected = trained.network(as_images(pixels, preprocess_of_run(trained.state)))
+            scale = float(expected.detach().abs().max())
+            np.testing.assert_allclose(own, expected[0].detach(), atol=1e-3 * scale)
+        self.assertEqual(ask("document.querySelectorAll('.bars').length"), 2)
+        count = ask("page.count")
+        self.click("[role=group] button:nth-child(2)")
+        self.settled(count)
+        hidden = "[...document.querySelectorAll('section')].filter(own => own.hidden).length"
+        self.assertEqual(ask(hidden), 1)  # it has no transformer
+        self.assert_quiet()
+
+    def test_looks(self):
+        self.assert_fits()
+
+
+class RefusedTest(ScriptCase):
+    def test_wrong_runs(self):
+        """In a line: of several tasks, twice the same, of other classes, --read of a classifier."""
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        signs = save_run(folder / "signs", "classification", "classifier")
+        style = save_run(folder / "style", "style", "transform")
+        clips = save_run(folder / "clips", "video", "cnn3d")
+        others = save_run(
+            folder / "others", "classification", "classifier", class_names=["a", "b", "c", "other"]
+        )
+        for words, said in (
+            ((signs, style), "side by side stand classifiers; these are of classification, style"),
+            ((signs, signs), "names a run twice"),
+            ((signs, others), "classifiers of the same classes"),
+            ((signs, "--read", signs), "--read is of detection"),
+            ((clips, "--image", "a.png"), "--image has no use on a page of video"),
+        ):
+            done = script_here("page.py", "--ckpt_path", *words)
+            self.assert_refused(done, 2, said)
+        done = script_here("page.py", "--ckpt_path", folder / "none")
+        self.assert_refused(done, 1, "no checkpoints in")
+        with mock.patch.object(showing, "find_spec", lambda name: None):
+            done = script_here("page.py", "--ckpt_path", signs)
+        self.assert_refused(done, 1, "pip install onnx onnxscript onnxruntime")
+        self.assertFalse((signs / "page.html").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
