@@ -7,7 +7,7 @@ import { pictureSource } from "./source.mjs";
 import { speak } from "./words.mjs";
 
 const MOST = 1280; // pixels a side of a photograph: signs are small in it
-const MARGIN = 0.1; // of a box's sides, around what a second network reads
+const MARGIN = 0.1, LEAST_MARGIN = 5; // of a box's sides, and in pixels, around what is read
 
 /** Build the page and start it. */
 export function start() {
@@ -56,7 +56,7 @@ function build() {
 
   /** Have the second network read a box: a class of its own, and how surely. */
   async function readBox(seen, box) {
-    const [left, top, right, bottom] = widened(box, MARGIN);
+    const [left, top, right, bottom] = widened(box, MARGIN, LEAST_MARGIN);
     const crop = element("canvas", { width: Math.max(1, right - left), height: Math.max(1, bottom - top) });
     const context = crop.getContext("2d", { willReadFrequently: true });
     context.fillRect(0, 0, crop.width, crop.height); // black beyond the picture, as files are cropped

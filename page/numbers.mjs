@@ -107,9 +107,9 @@ export function plainName(name) {
   return name.replace(/^\d+_/, "").replaceAll("_", " ");
 }
 
-/** A box with a margin around it, in whole pixels. @param {number[]} box left, top, right, bottom */
-export function widened([left, top, right, bottom], margin) {
-  const x = margin * (right - left), y = margin * (bottom - top);
+/** A box with a margin around it, in whole pixels; of its sides a share, and the least. @param {number[]} box left, top, right, bottom */
+export function widened([left, top, right, bottom], margin, least) {
+  const [x, y] = [right - left, bottom - top].map((side) => Math.max(least, margin * side));
   return [left - x, top - y, right + x, bottom + y].map(Math.round);
 }
 

@@ -65,7 +65,8 @@ test("labels: colours where they are shown, shares in order", () => {
 });
 
 test("boxes with a margin; every class has a colour", () => {
-  assert.deepEqual(numbers.widened([10, 20, 30, 60], 0.1), [8, 16, 32, 64]);
+  assert.deepEqual(numbers.widened([10, 20, 30, 60], 0.1, 1), [8, 16, 32, 64]);
+  assert.deepEqual(numbers.widened([10, 10, 26, 30], 0.1, 5), [5, 5, 31, 35]);
   assert.equal(new Set(Array.from({ length: 43 }, (_, k) => numbers.boxColour(k))).size, 43);
   assert.deepEqual([...numbers.opaque(Uint8Array.of(1, 2, 3, 4, 5, 6))], [1, 2, 3, 255, 4, 5, 6, 255]);
 });
