@@ -240,6 +240,19 @@ class ResUNetTest(unittest.TestCase):
         expected = F.interpolate(self.network(filled), (64, 96), mode="bilinear")[..., :50, :70]
         torch.testing.assert_close(self.network.segment(images), expected)
 
+    @torch.inference_mode()
+    def test_two_sizes(self):
+        """The mean of what is said of a picture, and of one of half as many rows and columns."""
+        config = self.network.config
+        twice = ResUNet(replace(config, sizes=2)).eval()
+        twice.load_state_dict(self.network.state_dict())
+        images = torch.rand(2, 3, 49, 70)
+        half = F.interpolate(F.pad(images, (0, 0, 0, 1)), scale_factor=0.5, mode="area")
+        half[:, :, -1] = images[:, :, -1].unflatten(2, (35, 2)).mean(3)  # of one row, not of two
+        coarse = F.interpolate(self.network.segment(half), (50, 70), mode="bilinear")[..., :49, :]
+        expected = (self.network.segment(images) + coarse) / 2
+        torch.testing.assert_close(twice.segment(images), expected)
+
     def test_normalise(self):
         """Light and contrast of the channels change nothing, nor does what is filled up."""
         images = torch.rand(2, 3, 50, 70) * 2 - 1

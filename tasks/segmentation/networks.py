@@ -28,13 +28,25 @@ class Segmenter(nn.Module):
     Attributes:
         stride: `forward` takes images whose sides are multiples of it.
         outputs: names of the layers that tell classes apart.
+        sizes: that images are looked at in, each half as large as the one before.
     """
 
     stride = 1
     outputs: tuple[str, ...] = ()
+    sizes = 1
 
     def segment(self, images: Tensor) -> Tensor:
-        """Return the scores of every pixel, float (N, C, H, W)."""
+        """Return the scores of every pixel, float (N, C, H, W): of several sizes, their mean."""
+        height, width = images.shape[-2:]
+        scores = self._scores(images)
+        for times in range(1, self.sizes):
+            images = F.avg_pool2d(images, 2, ceil_mode=True)
+            coarse = F.interpolate(self._scores(images), scale_factor=2**times, mode="bilinear")
+            scores = scores + coarse[..., :height, :width]
+        return scores / self.sizes
+
+    def _scores(self, images: Tensor) -> Tensor:
+        """Return the scores of every pixel at one size."""
         height, width = images.shape[-2:]
         padded = fill(images, self.stride)
         scores = at_least_float32(self(padded))
@@ -49,6 +61,7 @@ class ResUNetConfig:
 
     num_classes: int
     width: int = 32  # channels at stride 4; all others are multiples of it
+    sizes: int = 1  # see `Segmenter`
 
 
 class ResUNet(Segmenter):
@@ -76,7 +89,7 @@ class ResUNet(Segmenter):
 
     def __init__(self, config: ResUNetConfig):
         super().__init__()
-        self.config, width = config, config.width
+        self.config, self.sizes, width = config, config.sizes, config.width
         widths, joint = (width, 2 * width, 4 * width, 6 * width), 2 * width
         self.stage4 = nn.Sequential(
             conv_bn(3, width // 2, 3, 2), conv_bn(width // 2, width, 3, 2), Residual(width)
