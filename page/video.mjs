@@ -88,10 +88,10 @@ function build() {
     const image = new Image();
     image.src = own.clips[k].strip;
     await image.decode();
-    const side = image.naturalHeight;
+    const width = image.naturalWidth / own.frames, height = image.naturalHeight;
     take(Array.from({ length: own.frames }, (_, t) => {
-      const frame = element("canvas", { width: side, height: side });
-      frame.getContext("2d", { willReadFrequently: true }).drawImage(image, -t * side, 0);
+      const frame = element("canvas", { width, height });
+      frame.getContext("2d", { willReadFrequently: true }).drawImage(image, -t * width, 0);
       return frame;
     }));
   }
