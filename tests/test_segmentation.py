@@ -50,6 +50,7 @@ from tasks.segmentation.results import GREY, WRONG, draw_mistakes, legend, mark_
 from tasks.segmentation.windows import Windows
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
 from tests.test_segmentation_data import make_folder, save
+from world.street import streets_of
 
 CPU = Runtime(torch.device("cpu"))
 
@@ -393,6 +394,21 @@ class ScriptTest(ScriptCase):
         self.assertEqual([len(results), results[-1].name], [4, "mistakes.jpg"])
         self.assertEqual(Image.open(results[0]).size, (3 * 48, 40))
 
+    def test_streets_are_looked_at_in_two_sizes(self):
+        """By what has learned the drawn ones, and goes on; not by what starts from it."""
+        streets, folder = self.base / "streets", self.base / "drawn"
+        streets_of((96, 160))(streets, splits={"train": 4, "val": 1, "test": 1})
+        flags = ("--task", "segmentation", "--epoch", "1", "--batch_size", "4", "--no_show")
+        self.train(folder, *flags, "--data_root", streets, "--width", "8")
+        self.train(folder, "--resume", folder, "--epoch", "2", "--no_show")
+        state = checkpoint.load(folder / "ckpt_epoch_2.pth")
+        self.assertEqual(state["configs"]["sizes"], 2)
+        _, network = TASK.restore(state)
+        self.assertEqual(network.sizes, 2)
+        self.train(self.base / "after", *self.flags, "--weights", folder)
+        state = checkpoint.load(self.base / "after/ckpt_epoch_2.pth")
+        self.assertEqual(state["configs"]["sizes"], 1)
+
     def test_width(self):
         """Of the network that has one, kept by whoever starts from it; not of an FCN."""
         folder = self.base / "narrow"
@@ -400,7 +416,7 @@ class ScriptTest(ScriptCase):
         self.assertEqual(checkpoint.load(folder / "ckpt_epoch_2.pth")["configs"]["width"], 8)
         self.train(self.base / "from", *self.flags, "--weights", folder)
         state = checkpoint.load(self.base / "from/ckpt_epoch_2.pth")
-        self.assertEqual(state["configs"], {"num_classes": 3, "width": 8})
+        self.assertEqual(state["configs"], {"num_classes": 3, "width": 8, "sizes": 1})
         done = script_here("train.py", *self.flags, "--network", "fcn_32s", "--width", "8")
         self.assert_refused(done, 2, "--width is of res_unet")
 
@@ -508,7 +524,7 @@ class ScriptTest(ScriptCase):
         flags = (*self.flags, "--epoch", "1", "--lr", "1e-12", "--weights")
         self.train(self.base / "narrow", *flags, self.base / "narrow.pth")
         made = checkpoint.load(self.base / "narrow" / "ckpt_epoch_1.pth")
-        self.assertEqual(made["configs"], {"num_classes": 3, "width": 8})
+        self.assertEqual(made["configs"], {"num_classes": 3, "width": 8, "sizes": 1})
         said = self.train(
             self.base / "finer", *flags, self.base / "fcn_32s", "--network", "fcn_16s"
         ).stdout
@@ -741,7 +757,7 @@ class EarlierCheckpointTest(unittest.TestCase):
             objective, network = TASK.restore(state)
             self.assertEqual(objective.classes, ("a", "b"))
             self.assertEqual(objective.weights.tolist(), [1, 2])
-            self.assertEqual(asdict(network.config), config)
+            self.assertEqual(asdict(network.config) | config, asdict(network.config))
             for key, value in network.state_dict().items():
                 self.assertTrue(torch.equal(value, weights[key]))
 
