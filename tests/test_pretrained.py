@@ -269,7 +269,7 @@ class MakeTest(ScriptCase):
             done = script_here("test.py", "--task", "video")
             self.assertNotIn("comes with", done.stderr)
             done = script_here("test.py", "--ckpt_path", "none")
-            self.assert_refused(done, 1, "holds one of classification")
+            self.assert_refused(done, 1, " holds one of classification (--ckpt_path ")
 
 
 class PipelineTest(unittest.TestCase):
