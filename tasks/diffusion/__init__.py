@@ -33,7 +33,7 @@ STAGES = ("all", "autoencoder", "unet")
 AUTOENCODER_FOLDER = "autoencoder"  # within the run's
 # Of text encoder and UNet; of the autoencoder where it differs.
 SETTINGS = {
-    "epoch": 5, "batch_size": 32, "lr": 2e-3, "weight_decay": 1e-2, "optim_type": "adamw",
+    "epoch": 10, "batch_size": 32, "lr": 2e-3, "weight_decay": 1e-2, "optim_type": "adamw",
     "schedule": "onecycle", "clip_norm": 1.0, "ema": 0.998, "max_ckpt_save_num": 2,
 }  # fmt: skip
 AUTOENCODER = {
