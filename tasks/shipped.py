@@ -77,7 +77,8 @@ SHIPPED = {
     ),
     "street": Shipped(
         "find traffic signs in photographs of streets",
-        "--task detection --network center_net --optim_type muon --lr 7e-3 --batch_size 32 --epoch 10",
+        "--task detection --network center_net --optim_type muon --lr 7e-3 --batch_size 32 "
+        "--epoch 10",
         "street", 100,
         [
             "What a sign says it tells less surely than where it is: have `signs43` read it "
