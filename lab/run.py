@@ -12,7 +12,7 @@
 
 `test.py` adds `test.json`, pictures and, of a classifier, `predictions.csv` and `results/`. Of
 diffusion, `pipeline/` is what others load, and `autoencoder/` the folder of its first stage.
-`export/` is what `export.py` wrote.
+`export/` and `page.html` are what `export.py` and `page.py` wrote.
 """
 
 import csv
@@ -43,7 +43,7 @@ SESSIONS = "run.json"
 # All that the scripts write into a run's folder.
 OWN = ("ckpt_*.pth", "metrics.csv", "events.out.tfevents.*", "run.json", "log.txt", "test.json",
        "predictions.csv", "*.jpg", "film_*.mp4", "vis.png", "results", "pipeline",
-       "export")  # fmt: skip
+       "export", "page.html")  # fmt: skip
 
 
 class Run:

@@ -29,7 +29,7 @@ from sklearn.datasets import load_sample_images
 
 from lab.console import LabError, UsageError, say
 from lab.fetching import given_images
-from lab.files import read_text, write_whole
+from lab.files import attempt, read_text, write_whole
 from lab.folders import PROJECT, in_order, located, split_folder
 from lab.images import open_image
 from lab.run import read_sessions
@@ -146,17 +146,16 @@ def write_page(flags: PageFlags) -> None:
         reader = find_reader(flags.read, runs[0].classes, "cpu", "fp32")
     runtime, pack, blobs = find_runtime(flags.runtime), Pack(), {}
     every = [run.task.shown(run) for run in runs]
-    said = [
-        add_run(run, shown, folder, pack, blobs)
-        for run, shown, folder in zip(runs, every, flags.ckpt_path, strict=True)
-    ]
+    said = [add_run(run, shown, pack, blobs) for run, shown in zip(runs, every, strict=True)]
     facts = {"runs": said, "reader": None, "samples": []}
     if reader is not None:
         own = Shown(reader.task.exported(reader), facts={"classes": reader.classes})
-        facts["reader"] = add_run(reader, own, reader.path.parent, pack, blobs)
+        facts["reader"] = add_run(reader, own, pack, blobs)
     if runs[0].task.takes_pictures:
         facts["samples"] = as_samples(sample_pictures(flags, runs[0]))
-    path = flags.ckpt_path[0] / "page.html"
+    path = runs[0].results / "page.html"
+    with attempt(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, assemble(runs[0].task.name, facts, runtime, pack, blobs))
     say(f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
 
@@ -174,14 +173,12 @@ def check(flags: PageFlags, runs: Sequence[Trained]) -> None:
         raise UsageError(f"--image has no use on a page of {names[0]}")
 
 
-def add_run(
-    trained: Trained, shown: Shown, folder: Path, pack: Pack, blobs: dict[str, bytes]
-) -> dict[str, Any]:
+def add_run(trained: Trained, shown: Shown, pack: Pack, blobs: dict[str, bytes]) -> dict[str, Any]:
     """Put a run's networks into the page; return what is said of it there."""
     key, graphs = f"run{len(blobs)}", {}
     for exported in (*shown.graphs, *shown.beside):
         try:
-            path = graph_file(exported, trained, folder / "export/page")
+            path = graph_file(exported, trained, trained.results / "export/page")
         except LabError as error:
             if exported in shown.graphs:
                 raise
@@ -190,8 +187,8 @@ def add_run(
         graphs[exported.name] = f"{key}-{exported.name}"
         blobs[graphs[exported.name]] = pack.graph(path)
     arrays = {name: pack.array(values) for name, values in shown.arrays.items()}
-    own = {"name": folder.resolve().name, "graphs": graphs, "arrays": arrays}
-    return own | {"made": made(trained, folder)} | shown.facts
+    own = {"name": trained.path.parent.resolve().name, "graphs": graphs, "arrays": arrays}
+    return own | {"made": made(trained)} | shown.facts
 
 
 def graph_file(exported: Exported, trained: Trained, folder: Path) -> Path:
@@ -223,9 +220,10 @@ def kept_stamp(path: Path) -> str | None:
     return next((entry.value for entry in model.metadata_props if entry.key == "stamp"), None)
 
 
-def made(trained: Trained, folder: Path) -> dict[str, Any]:
+def made(trained: Trained) -> dict[str, Any]:
     """Return what made a network, for the foot of the page."""
-    known, session = metadata(trained), next(iter((read_sessions(folder) or [])[-1:]), {})
+    sessions = read_sessions(trained.path.parent)
+    known, session = metadata(trained), sessions[-1] if sessions else {}
     data = known.get("dataset") or Path(str(trained.state.get("data_root", "data"))).name
     own = {name: session[name] for name in ("command", "started", "commit") if session.get(name)}
     parameters = sum(weight.numel() for weight in trained.network.parameters())
