@@ -573,7 +573,7 @@ class InputsTest(FolderCase):
             (case,) = cases.cases_of("segmentation", self.root, CPU).values()
             before = list(case.job.network.state_dict())
             made = take_turns(inputs.contestants(self.root, CPU, ["segmentation"]), batches)
-        shapes = [(False, (1, 3, 64, 64))] * 2
+        shapes = [(False, (1, 3, side, side)) for side in (64, 32)] * 2  # in two sizes
         self.assertEqual(made, {("segmentation", "res_unet"): (2, shapes)})
         self.assertEqual(list(case.job.network.state_dict()), before)
 
