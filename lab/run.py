@@ -323,7 +323,7 @@ def processor() -> str:
     """Return the name of the processor, as far as the system tells."""
     known = platform.processor() or platform.machine()
     with suppress(OSError):  # of Linux, where Python knows the architecture alone
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        lines = Path("/proc/cpuinfo").read_bytes().decode(errors="replace").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         known = next(filter(None, names), known)
     return known

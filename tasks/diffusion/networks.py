@@ -314,7 +314,7 @@ def packed(state: dict[str, Any], folder: Path) -> dict[str, Any]:
     save_pipeline(pipeline, state["words"], folder)
     # Unless told otherwise diffusers loads in 32 bits, transformers as its file says.
     config = folder / "text_encoder" / "config.json"
-    config.write_text(config.read_text("utf-8").replace("float16", "float32"), "utf-8")
+    config.write_bytes(config.read_bytes().replace(b"float16", b"float32"))
     files = {
         f"{name}.": file.relative_to(folder).as_posix()
         for name in ("vae", "text_encoder", "unet")
