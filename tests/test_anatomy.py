@@ -73,6 +73,14 @@ HANDED_OUT = {
     for one in ASSIGNMENTS.values()
     for file in (*one.blanked, *one.whole)
 }
+# What lies at the top beside scripts and modules; the first are rooms.
+TOP = {
+    "course", "docs", "lab", "looking", "page", "pretrained", "published", "reporting", "speed",
+    "tasks", "tests", "world", "checkpoints", "data", "visualized",
+    ".ci", ".gitignore", "README.md", "README.zh.md", "lab.ipynb", "pyproject.toml",
+    "requirements.txt",
+}  # fmt: skip
+LARGEST = 1_000_000  # bytes of a file in git, but of networks that come with the project
 CPU = Runtime(torch.device("cpu"))
 LONGEST = 60  # lines of a function
 LONGEST_FILES = {"datasets.py": 300, "networks.py": 450}
@@ -350,6 +358,20 @@ class SizeTest(unittest.TestCase):
         for path, most in LONGEST_FILES.items():
             (lines,) = [module.lines for module in modules().values() if module.path == path]
             self.assertLessEqual(lines, most, path)
+
+    def test_what_is_in_git(self):
+        """Nothing that a run or a test left behind."""
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True
+        )
+        if listed.returncode:
+            self.skipTest("needs git, and a clone")
+        paths = [PROJECT / name for name in listed.stdout.split("\0") if name]
+        tops = {path.relative_to(PROJECT).parts[0] for path in paths}
+        self.assertEqual({top for top in tops - TOP if not top.endswith(".py")}, set())
+        shipped = PROJECT / "pretrained"
+        own = [path for path in paths if path.is_file() and shipped not in path.parents]
+        self.assertEqual([path for path in own if path.stat().st_size > LARGEST], [])
 
     def test_annotations_are_not_quoted(self):
         quoted = []
