@@ -365,7 +365,9 @@ class SizeTest(unittest.TestCase):
         if not ((PROJECT / ".git").exists() and shutil.which("git")):
             self.skipTest("needs git, and a clone")
         words = ["git", "ls-files", "-z"]
-        listed = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=True)
+        listed = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
+        if listed.returncode:
+            self.skipTest(listed.stderr)
         paths = [PROJECT / name for name in listed.stdout.split("\0") if name]
         tops = {path.relative_to(PROJECT).parts[0] for path in paths}
         self.assertEqual({top for top in tops - TOP if not top.endswith(".py")}, set())
