@@ -513,6 +513,7 @@ class ClipTest(WrittenCase):
 
     def test_answers(self):
         """After each frame, and in each order, what PyTorch says; shuffles differ."""
+        self.assertFalse((PROJECT / "none").exists(), "no data set is drawn for a page")
         self.settled(0)
         (clips,) = self.trained.task.exported(self.trained)
         strip = self.browser.ask(

@@ -9,11 +9,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lab.console import LabError
+from lab.folders import DATA_ROOT
 from tasks.exporting import Exported, as_images, trial_pictures
+from tasks.loaders import root_of
 from tasks.showing import Shown, as_sample, evenly
 from tasks.trained import Trained
-from tasks.video.data import test_loader
+from tasks.video.data import drawn_folder, test_loader
 from tasks.video.files import PREPROCESS
+from world.clips import KINDS
 
 CLIPS = 12  # that a page brings
 
@@ -57,13 +60,19 @@ def shown(trained: Trained) -> Shown:
 
 
 def sample_clips(trained: Trained) -> Iterator[tuple[np.ndarray, str]]:
-    """Yield clips (T, H, W, 3) to begin with, and their classes: of the test split where it is."""
+    """Yield clips (T, H, W, 3) to begin with, and their classes: of the test split where it is.
+
+    For a page, no data set is drawn.
+    """
+    kind, frames = trained.state["dataset"], trained.state["configs"]["frames"]
     try:
+        root = root_of(trained, None) or DATA_ROOT
+        if kind in KINDS and not drawn_folder(kind, root, frames).is_dir():
+            raise LabError(f"no clips of {kind} have been drawn")
         dataset = test_loader(trained, None, 1).dataset
     except LabError:  # the data is elsewhere: the camera moves over photographs
         for pictures in islice(trial_pictures(None), 2):
-            clip = moved(pictures[:1, ::4, ::4], trained.state["configs"]["frames"])[0]
-            yield clip.numpy(), "?"
+            yield moved(pictures[:1, ::4, ::4], frames)[0].numpy(), "?"
         return
     for index in evenly(len(dataset), CLIPS):
         yield dataset.frames(index), dataset.classes[int(dataset.labels[index])]
