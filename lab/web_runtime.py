@@ -73,9 +73,7 @@ def fetch() -> bytes:
             response.raise_for_status()
             body = response.content
     except requests.RequestException as error:
-        why = (
-            reason(error) if isinstance(error, OSError) and error.strerror else type(error).__name__
-        )
+        why = reason(error) if error.strerror else type(error).__name__
         raise LabError(f"cannot fetch onnxruntime-web ({why}): {HOW}") from error
     if not is_it(body):
         raise LabError(f"{ADDRESS} gave another file than {NAME}: {HOW}")

@@ -27,10 +27,10 @@ function build() {
   const answers = new Map();
 
   const ask = latest(async () => {
-    const pixels = picture.getContext("2d").getImageData(0, 0, picture.width, picture.height);
+    const pixels = asTensor(picture);
     let milliseconds = 0;
     for (const [k, own] of runs.entries()) {
-      const answer = await run(own.graphs.inside, { pictures: asTensor(pixels) });
+      const answer = await run(own.graphs.inside, { pictures: pixels });
       answers.set(own, answer.outputs);
       milliseconds += answer.milliseconds;
       columns[k].show(answer.outputs.logits.data, chosen);

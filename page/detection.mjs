@@ -37,8 +37,7 @@ function build() {
   const ask = latest(async () => {
     tell("working");
     const seen = picture;
-    const pixels = seen.getContext("2d").getImageData(0, 0, seen.width, seen.height);
-    const { outputs, milliseconds } = await run(own.graphs.detector, { pictures: asTensor(pixels) });
+    const { outputs, milliseconds } = await run(own.graphs.detector, { pictures: asTensor(seen) });
     const found = [];
     for (let k = 0; k < outputs.scores.data.length && outputs.scores.data[k] > 0; k++) {
       found.push({ box: Array.from(outputs.boxes.data.subarray(4 * k, 4 * k + 4)), score: outputs.scores.data[k],
@@ -61,7 +60,7 @@ function build() {
     const context = crop.getContext("2d", { willReadFrequently: true });
     context.fillRect(0, 0, crop.width, crop.height); // black beyond the picture, as files are cropped
     context.drawImage(seen, -left, -top);
-    const { outputs } = await run(reader.graphs.classifier, { pictures: asTensor(context.getImageData(0, 0, crop.width, crop.height)) });
+    const { outputs } = await run(reader.graphs.classifier, { pictures: asTensor(crop) });
     const [label] = greatest(outputs.probabilities.data, 1);
     return { name: plainName(reader.classes[label]), share: outputs.probabilities.data[label] };
   }

@@ -80,9 +80,9 @@ export function packedArray({ offset, shape }) {
   return new Float32Array(weights.buffer, weights.byteOffset + offset, count);
 }
 
-/** A picture as a network takes it. @param {ImageData} image @returns {Tensor} */
-export function asTensor(image) {
-  const { data, width, height } = image;
+/** A picture as a network takes it. @param {HTMLCanvasElement} canvas @returns {Tensor} */
+export function asTensor(canvas) {
+  const { width, height } = canvas, { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
   const pixels = new Uint8Array(3 * width * height);
   for (let k = 0, j = 0; k < data.length; k += 4) {
     pixels[j++] = data[k];

@@ -30,8 +30,7 @@ function build() {
   const ask = latest(async () => {
     tell("working");
     const seen = picture;
-    const pixels = seen.getContext("2d").getImageData(0, 0, seen.width, seen.height);
-    const { outputs, milliseconds } = await run(own.graphs.labeller, { pictures: asTensor(pixels) });
+    const { outputs, milliseconds } = await run(own.graphs.labeller, { pictures: asTensor(seen) });
     if (seen !== picture) return; // another one has come meanwhile
     labels = outputs.labels.data;
     draw();

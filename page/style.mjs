@@ -32,8 +32,7 @@ function build() {
   const ask = latest(async () => {
     tell("working");
     const small = onCanvas(picture, picture.width, picture.height, side);
-    const pixels = small.getContext("2d").getImageData(0, 0, small.width, small.height);
-    const { outputs, milliseconds } = await run(own.graphs.painter, { pictures: asTensor(pixels) });
+    const { outputs, milliseconds } = await run(own.graphs.painter, { pictures: asTensor(small) });
     const [, height, width] = outputs.painted.dims;
     paint(canvas, opaque(outputs.painted.data), width, height);
     save.disabled = false;

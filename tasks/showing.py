@@ -242,11 +242,8 @@ def sample_pictures(flags: PageFlags, trained: Trained) -> list[Image.Image]:
         return [image for _, image in islice(given_images(flags.image), SAMPLES)]
     root = located(str(trained.state.get("data_root", "data")))
     folder = split_folder(root, "test")
-    paths = (
-        []
-        if folder is None
-        else in_order(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    )
+    files = () if folder is None else folder.rglob("*")
+    paths = in_order(file for file in files if file.suffix.lower() in SUFFIXES)
     images = []
     for place in evenly(len(paths), SAMPLES):
         try:

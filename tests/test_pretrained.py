@@ -272,6 +272,26 @@ class MakeTest(ScriptCase):
             self.assert_refused(done, 1, " holds one of classification (--ckpt_path ")
 
 
+class BitsTest(unittest.TestCase):
+    def test_as_few_as_will_do(self):
+        """16 where no figure changes by more than 0.1 points, else 32; and the figures of those."""
+        state = {"model_state": {"weight": torch.full((1,), 1 / 3)}, "shipped": {"name": "signs"}}
+        with tempfile.TemporaryDirectory() as base:
+            for moved, bits in ((0.0009, 16), (0.0011, 32)):
+                answers = [{"inputs": 9, "figures": {"accuracy": 0.9 + k}} for k in (0, moved)]
+                with (
+                    mock.patch.object(shipping, "written_to", lambda name: Path(base)),
+                    mock.patch.object(shipping, "draw_test", return_value=1),
+                    mock.patch.object(shipping, "measure", side_effect=answers),
+                ):
+                    chosen, _ = shipping.tested(SHIPPED["signs"], state, Path(base), [])
+                self.assertEqual(chosen["shipped"]["bits"], bits)
+                kept = {16: torch.float16, 32: torch.float32}[bits]
+                self.assertEqual(chosen["model_state"]["weight"].dtype, kept)
+                figures = chosen["shipped"]["tests"][0]["figures"]
+                self.assertEqual(figures, answers[bits == 16]["figures"])
+
+
 class PipelineTest(unittest.TestCase):
     """Of diffusion the weights lie in the files of a pipeline."""
 

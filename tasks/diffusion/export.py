@@ -60,9 +60,7 @@ class WatchedUNet(nn.Module):
         self.watching = list(watching.values())
 
     def forward(self, latents: Tensor, timesteps: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        seen: list[
-            Tensor
-        ] = []  # a list of its own: tracing would take another for one that is kept
+        seen: list[Tensor] = []  # of this pass: tracing would take another for one that is kept
         for own in self.watching:
             own.seen = seen
         prediction, total = self.unet(latents, timesteps, states).sample, 0

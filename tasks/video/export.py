@@ -1,6 +1,7 @@
 """A network for clips as export.py writes it: clips of frames of any size to probabilities."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 
 import numpy as np
@@ -65,12 +66,11 @@ def sample_clips(trained: Trained) -> Iterator[tuple[np.ndarray, str]]:
     For a page, no data set is drawn.
     """
     kind, frames = trained.state["dataset"], trained.state["configs"]["frames"]
-    try:
-        root = root_of(trained, None) or DATA_ROOT
-        if kind in KINDS and not drawn_folder(kind, root, frames).is_dir():
-            raise LabError(f"no clips of {kind} have been drawn")
-        dataset = test_loader(trained, None, 1).dataset
-    except LabError:  # the data is elsewhere: the camera moves over photographs
+    root, dataset = root_of(trained, None) or DATA_ROOT, None
+    if kind not in KINDS or drawn_folder(kind, root, frames).is_dir():
+        with suppress(LabError):
+            dataset = test_loader(trained, None, 1).dataset
+    if dataset is None:  # it is elsewhere: the camera moves over photographs
         for pictures in islice(trial_pictures(None), 2):
             yield moved(pictures[:1, ::4, ::4], frames)[0].numpy(), "?"
         return
