@@ -146,7 +146,7 @@ def report_reconstructions(
         labels = dataset.labels.cpu()
         say(f"Read by {flags.read}:")
         say_read(classes, labels, {"originals": read[0], "decoded": read[1]})
-        shares = [float((own == labels).float().mean()) for own in read]
+        shares = [share_of(own, labels) for own in read]
         say(f"decoded over originals: {shares[1] / max(shares[0], 1e-9):.3f}")
     chosen = np.linspace(0, len(pairs) - 1, min(EXAMPLES, len(pairs))).astype(int)
     draw_pairs(trained.results / "reconstructions.jpg", [pairs[k] for k in chosen])
