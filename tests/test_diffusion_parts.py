@@ -32,11 +32,13 @@ from tasks.diffusion.networks import (
     stable_diffusion_unet,
 )
 from tasks.diffusion.objective import (
+    UNTOLD,
     Denoising,
     Reconstruction,
     difference,
     divergence,
     empty_where,
+    told,
 )
 from tasks.diffusion.training import learn_words
 from tasks.diffusion.views import attention_of_words
@@ -159,6 +161,33 @@ class DenoisingTest(unittest.TestCase):
             )
         torch.testing.assert_close(loss, targets[0].square().mean())
         self.assertEqual(scheduler.config.num_train_timesteps, 1000)
+
+    def test_weights_of_places(self):
+        """Of a network that is wrong in one place alone, the loss is that place's share."""
+        weights = torch.tensor([[3.0, 1.0], [0.0, 0.0]])
+        objective = Denoising(make_scheduler("v_prediction"), weights)
+        target, losses = objective.target, []
+        for place in ((0, 0), (0, 1), (1, 0)):
+
+            def off(*arguments, place=place):
+                values = target(*arguments)
+                values[:, :, *place] += 2.0
+                return values
+
+            right = mock.patch.object(objective, "predict", lambda *given: target(*given[1:4]))
+            with right, mock.patch.object(objective, "target", off):
+                losses.append(objective.loss(None, self.latents, self.ids))
+        torch.testing.assert_close(torch.stack(losses), torch.tensor([3.0, 1.0, 0.0]))
+
+    def test_what_classes_differ_in(self):
+        """The variance of their means, place by place; where there is none, all the same."""
+        latents, labels = torch.zeros(8, 4, 2, 2), torch.arange(8) % 2
+        latents[labels == 1, :, 0, 0] = 1.0
+        latents[:, :, 1, 1] = torch.arange(8.0)[:, None] // 2  # within classes
+        weights = told(latents, labels)
+        expected = torch.tensor([[4.0, 0.0], [0.0, 0.0]])
+        torch.testing.assert_close(weights, (expected + UNTOLD) / (1 + UNTOLD))
+        torch.testing.assert_close(told(latents, 0 * labels), torch.ones(2, 2))
 
     def test_some_captions_are_left_out(self):
         seen = []
@@ -340,7 +369,7 @@ class CheckpointTest(unittest.TestCase):
     UNET = {
         "autoencoder": AUTOENCODER, "tokens": 40, "scaling_factor": 0.5, "prediction": "epsilon",
         "channels": (16, 16), "layers": 1, "heads": 2, "groups": 4, "text_width": 16,
-        "text_layers": 1, "text_heads": 2, "pooled": True,
+        "text_layers": 1, "text_heads": 2, "time_width": 32, "pooled": True,
     }  # fmt: skip
 
     def test_autoencoder(self):
@@ -360,7 +389,9 @@ class CheckpointTest(unittest.TestCase):
         parts = {name.split(".")[0] for name in weights}
         self.assertEqual(parts, {"vae", "text_encoder", "unet"})
         state = {"network": "latent_diffusion", "configs": self.UNET, "model_state": weights}
-        objective, network = TASK.restore(state)
+        self.assertIsNone(TASK.restore(state)[0].weights)  # as in earlier checkpoints
+        objective, network = TASK.restore(state | {"place_weights": [[2.0, 0.0]]})
+        self.assertEqual(objective.weights.tolist(), [[2.0, 0.0]])
         self.assertEqual(objective.scheduler.config.prediction_type, "epsilon")
         self.assert_same(network, made, self.UNET)
         self.assertFalse(any(weight.requires_grad for weight in network.vae.parameters()))

@@ -44,6 +44,7 @@ PLAIN_ATTENTION = "eager"
 # What diffusers' UNet2DConditionModel is given for Stable Diffusion 1.5; the rest are its defaults.
 STABLE_DIFFUSION = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 
+TIME_WIDTH = 192  # see DiffusionConfig; four times the channels are a fifth of all weights
 # A variance of latents below which there is more noise than picture; some ten times what the
 # autoencoder's Gaussians have.
 FLOOR = 0.05
@@ -96,6 +97,8 @@ class DiffusionConfig:
         heads: of attention. (diffusers calls their number `attention_head_dim`, by an old mistake.)
         groups: of group norm; see AutoencoderConfig.
         text_width, text_layers, text_heads: of the text encoder.
+        time_width: numbers that time and prompt are told to residual blocks in; None: four times
+            the first of `channels`.
         pooled: whether each residual block is told what the prompt says as a whole, with the time,
             and scales its maps by it; checkpoints that do not say so hold none of it.
     """
@@ -111,6 +114,7 @@ class DiffusionConfig:
     text_width: int = 96
     text_layers: int = 1
     text_heads: int = 4
+    time_width: int | None = None
     pooled: bool = False
 
     def __post_init__(self) -> None:
@@ -237,6 +241,7 @@ def build_unet(config: DiffusionConfig) -> UNet2DConditionModel:
         attention_head_dim=config.heads, norm_num_groups=config.groups,
         addition_embed_type="text" if config.pooled else None,
         addition_embed_type_num_heads=config.text_heads,
+        time_embedding_dim=config.time_width,
         resnet_time_scale_shift="scale_shift" if config.pooled else "default",
     )  # fmt: skip
     unet.set_attn_processor(AttnProcessor())

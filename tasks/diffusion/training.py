@@ -32,13 +32,14 @@ from tasks.diffusion.data import (
 )
 from tasks.diffusion.networks import (
     NETWORKS,
+    TIME_WIDTH,
     LatentDiffusion,
     MeanPicture,
     decorrelate,
     make_pipeline,
     save_pipeline,
 )
-from tasks.diffusion.objective import Likeness, Reconstruction, restore
+from tasks.diffusion.objective import Likeness, Reconstruction, restore, told
 from tasks.diffusion.words import make_tokenizer, restore_tokenizer, tokenizer_state, words_of
 from tasks.loaders import find_folder, find_made, make_loaders
 from tasks.starting import start_network
@@ -102,12 +103,15 @@ def prepare_unet(
         config = new_config(
             NETWORKS, "latent_diffusion", autoencoder=autoencoder.config, tokens=len(tokenizer),
             scaling_factor=1 / float(encoded["train"][1].std()), prediction=own.prediction,
-            pooled=True,
+            time_width=TIME_WIDTH, pooled=True,
         )  # fmt: skip
         network = build(NETWORKS, "latent_diffusion", vars(config))
         network.vae.load_state_dict(vae.state_dict())
         latents = encoded["train"][1] * network.config.scaling_factor
         learn_words(network, latents, encode_sentences(train, tokenizer), settings, runtime)
+        weights = told(latents.cpu(), torch.as_tensor(train.split.labels)).tolist()
+    else:
+        weights = resumed.get("place_weights")
     scale = network.config.scaling_factor
 
     def make(pictures: Any, size: int, training: bool, device: Any, **options: Any) -> DataLoader:
@@ -118,7 +122,7 @@ def prepare_unet(
     identity = {
         "configs": asdict(network.config), "network": "latent_diffusion",
         "flags": {"stage": "unet", "then": None},
-        "tokenizer": tokenizer_state(tokenizer), "words": words,
+        "tokenizer": tokenizer_state(tokenizer), "words": words, "place_weights": weights,
     }  # fmt: skip
     subject = f"latents of pictures with {len(train.sentences[0])} sentences, {len(words)} words"
 
