@@ -16,8 +16,8 @@ from lab.folders import PRETRAINED, near
 from tasks import DEFAULT
 
 SIGNS = (
-    "--bn --stn --augment --dropout 0.25 --batch_size 128 --optim_type adamw --lr 4e-3 "
-    "--weight_decay 0.02 --schedule onecycle --label_smoothing 0.1"
+    "--bn --stn --augment --dropout 0.25 --batch_size 128 --optim_type muon --lr 8e-3 "
+    "--weight_decay 0.02 --schedule onecycle --label_smoothing 0.1 --epoch 20"
 )
 ONE_SIGN = "It is shown one sign, cut out; to find signs in a street is the work of `street`."
 
@@ -91,7 +91,7 @@ SHIPPED = {
     ),
     "segmentation": Shipped(
         "label every pixel of a street as one of eleven classes",
-        "--task segmentation --width 24", "street", 100,
+        "--task segmentation --augment", "street", 100,
         [
             "It labels any picture so, also one that shows no street.",
             "Fences, poles and riders it often misses: they are few pixels.",

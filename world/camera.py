@@ -122,11 +122,13 @@ def through_lens(
 
 
 def expose(
-    rng: Generator, scene: np.ndarray, size: tuple[int, int], motion: float = 3, veil: float = 0.5
-) -> np.ndarray:
+    rng: Generator, scene: np.ndarray, size: tuple[int, int],
+    motion: float | tuple[float, float] = (2.1, 4.2), veil: float = 0.5,
+) -> np.ndarray:  # fmt: skip
     """Lens, shutter and sensor: (H, W, 3) linear light -> (*size, 3) uint8.
 
-    motion: how far the scene moves while the shutter is open, in its pixels, where it does.
+    motion: how far the scene moves while the shutter is open, in its pixels, where it does; down
+        and across, which is more where a car drives past.
     veil: the most light that the lens scatters, as a share of the mean.
     """
     if rng.random() < 0.3:  # motion: the mean of the scene along a short path

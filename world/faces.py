@@ -303,7 +303,7 @@ def road_narrows(pen: Pen, look: Look, alt: int) -> None:  # 121-10
 def traffic_signals(pen: Pen, look: Look, alt: int) -> None:  # 131
     if alt:
         pen.polygon([(-0.08, -0.15), (0.08, -0.15), (0.08, 0.44), (-0.08, 0.44)], BLACK, 0.04)
-    radius = (0.12 if alt else 0.13) * look.scale
+    radius = (0.1 if alt else 0.105) * look.scale
     for y, colour in ((-0.14, RED), (0.145, YELLOW), (0.43, GREEN)):
         pen.disc(0, y, radius, colour)
 

@@ -132,7 +132,7 @@ def put_up(
 
 
 INKS = np.array((WHITE, BLACK, RED, BLUE, YELLOW, GREEN), np.float32)
-LEGIBLE = 10  # grey levels between a face's inks; few real photographs have less
+LEGIBLE = 7  # grey levels between a face's inks; few real photographs have less
 
 
 def draw_sign(label: int, rng: Generator, names: Sequence[str] = NAMES) -> Image.Image:
@@ -167,17 +167,18 @@ def photograph(
     """A photograph of class `label`, and the plate in it, SCENE pixels a side and clean."""
     size = int(np.clip(25 + rng.gamma(2.0, 10), 25, 64))
     tall = height_of(label, names)  # photographs are cut to the plate, and so is the scene
-    radius = SCENE * (0.5 - max(0.1, 5 / size) * rng.uniform(0.3, 1.3))
-    x, y = SCENE / 2 + rng.normal(0, 0.035, 2) * SCENE
+    radius = SCENE * (0.5 - max(0.1, 5 / size) * rng.uniform(0.8, 1.4))
+    x, y = SCENE / 2 + rng.normal(0, 0.025, 2) * SCENE
 
     background = Image.fromarray(backdrop(rng))
     neighbours(rng, background, x, y, radius, names)
     plate = put_up(label, rng, x, y, radius, tall, names)
     clean = np.asarray(plate)
     alpha = clean[..., 3:] * np.float32(1 / 255)
-    face = wear(rng, LINEAR.take(clean[..., :3]))
+    tones = LINEAR ** np.float32(rng.uniform(1, 1.6))  # photographs are more contrasty than paint
+    face = wear(rng, tones.take(clean[..., :3]))
 
-    brightness = min(max(math.exp(rng.normal(math.log(0.65), 0.65)), 0.07), 1.8) ** GAMMA
+    brightness = min(max(math.exp(rng.normal(math.log(0.5), 0.65)), 0.05), 1.8) ** GAMMA
     # Background against sign; a bright sky behind a plate leaves it dark.
     behind = math.exp(rng.normal(-0.5, 0.8) if rng.random() < 0.8 else rng.normal(1.3, 1))
     cast = np.exp(rng.normal(0, 0.1, 3) + rng.normal(0, 0.15) * np.array([1, 0, -1]))
