@@ -73,7 +73,7 @@ def backdrop(rng: Generator) -> np.ndarray:
 
 def textured(rng: Generator, palette: int) -> np.ndarray:
     dark, light = np.asarray(PALETTES[palette], np.float32)
-    mix = np.clip(0.5 + rng.uniform(0.1, 0.6) * noise(rng, SCENE), 0, 1)[..., None]
+    mix = np.clip(0.5 + rng.uniform(0.2, 1.2) * noise(rng, SCENE), 0, 1)[..., None]
     return (dark + (light - dark) * mix).astype(np.uint8)
 
 
@@ -178,18 +178,18 @@ def photograph(
     tones = LINEAR ** np.float32(rng.uniform(1, 1.6))  # photographs are more contrasty than paint
     face = wear(rng, tones.take(clean[..., :3]))
 
-    brightness = min(max(math.exp(rng.normal(math.log(0.5), 0.65)), 0.05), 1.8) ** GAMMA
+    brightness = min(max(math.exp(rng.normal(math.log(0.6), 0.7)), 0.05), 1.8) ** GAMMA
     # Background against sign; a bright sky behind a plate leaves it dark.
-    behind = math.exp(rng.normal(-0.5, 0.8) if rng.random() < 0.8 else rng.normal(1.3, 1))
+    behind = math.exp(rng.normal(-0.3, 0.8) if rng.random() < 0.75 else rng.normal(1.3, 1))
     cast = np.exp(rng.normal(0, 0.1, 3) + rng.normal(0, 0.15) * np.array([1, 0, -1]))
-    scene = face * (alpha * shade(rng, SCENE)) + LINEAR.take(background) * (behind * (1 - alpha))
+    scene = face * (alpha * shade(rng, SCENE)) + tones.take(background) * (behind * (1 - alpha))
     scene = scene * (brightness * cast).astype(np.float32)
 
     shape = size * np.array([1, tall]) / math.sqrt(tall) * np.exp(rng.normal(0, 0.02, 2))
     height, width = np.clip(np.round(shape), 25, 64).astype(int).tolist()
     # Far signs fill few pixels of the sensor and are enlarged.
-    scale = 1.0 if rng.random() < 0.8 else rng.uniform(15, 26) / max(height, width)
-    seen = expose(rng, scene, (round(height * scale), round(width * scale)))
+    scale = 1.0 if rng.random() < 0.9 else rng.uniform(15, 26) / max(height, width)
+    seen = expose(rng, scene, (round(height * scale), round(width * scale)), veil=0.2)
     image = Image.fromarray(seen)
     if scale != 1:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
