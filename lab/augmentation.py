@@ -35,10 +35,13 @@ def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:
     return vary_light(move(images, generator, ROTATION, SHIFT, SCALE, SHEAR), generator)
 
 
-def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
+def vary_light(images: Tensor, generator: torch.Generator, tint: Tensor | None = None) -> Tensor:
     """Light and blur each image of a batch differently, without moving anything in it.
 
     Clips, (N, 3, T, H, W), can be given as well: all frames of one are lit and blurred alike.
+
+    Args:
+        tint: a matrix for each image, (N, 3, 3), that its colours are multiplied with first.
     """
     count, device = len(images), images.device
     saturation, contrast, exposure = uniform(count, generator, SATURATION, CONTRAST, EXPOSURE)
@@ -52,7 +55,11 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
     colours = images.flatten(2)  # (N, 3, H * W)
     grey = torch.full((3, 3), 1 / 3, device=device)
     mix = torch.lerp(grey, torch.eye(3, device=device), saturation)  # (N, 3, 3)
-    mean = colours.mean((1, 2), keepdim=True)
+    mean = colours.mean(2, keepdim=True)
+    if tint is not None:
+        tint = upload(tint, device)
+        mix, mean = mix @ tint, tint @ mean
+    mean = mean.mean(1, keepdim=True)
     shift = (mean - contrast * mean + 1) * exposure - 1
     images = torch.baddbmm(shift, contrast * exposure * mix, colours).view(images.shape)
 

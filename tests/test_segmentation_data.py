@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lab.augmentation import Window
+from lab.augmentation import Window, vary_light
 from lab.console import LabError
 from tasks import annotated
 from tasks.segmentation import data
@@ -28,10 +28,12 @@ from tasks.segmentation.labels import (
 )
 from tasks.segmentation.windows import (
     DRAWS,
+    GREY_SHARE,
     Cut,
     Windows,
     choose_window,
     cut_window,
+    other_colours,
     vary_camera,
 )
 from tests.support import ScriptCase, script_here
@@ -600,6 +602,18 @@ class WindowTest(unittest.TestCase):
         rising = one.mean((1, 2)).diff(dim=1) > -0.05
         self.assertGreater(rising.float().mean(), 0.95)
         self.assertFalse(torch.equal(one[:, 0], one[:, 2]))  # the colour of the light
+
+    def test_other_colours(self):
+        """What is grey stays so; where there are none, all are grey. Light comes after that."""
+        tint = other_colours(200, torch.Generator().manual_seed(3))
+        torch.testing.assert_close(tint.sum(2), torch.ones(200, 3))
+        grey = (tint == tint[:, :1, :1]).all((1, 2))
+        self.assertAlmostEqual(float(grey.float().mean()), GREY_SHARE, delta=0.08)
+        images = 0.4 * torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        at_once = vary_light(images, torch.Generator().manual_seed(2), tint)
+        mixed = torch.einsum("nij,njhw->nihw", tint, images)
+        after = vary_light(mixed, torch.Generator().manual_seed(2))
+        torch.testing.assert_close(at_once, after)
 
 
 class LoaderTest(Folder):

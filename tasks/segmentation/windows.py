@@ -154,28 +154,25 @@ def vary_camera(images: Tensor, generator: torch.Generator) -> Tensor:
     """
     count, device = len(images), images.device
     cast = upload(uniform(3 * count, generator, CAST).view(count, 3, 1, 1).exp(), device)
-    images.add_(1).mul_(cast).sub_(1)
+    torch.addcmul(cast - 1, images, cast, out=images)  # scales the light, i.e. (x + 1)
     shades = uniform(count * math.prod(SHADE_GRID), generator, SHADE).view(count, 1, *SHADE_GRID)
     for index in (torch.rand(count, generator=generator) < SHADE_SHARE).nonzero()[:, 0].tolist():
         light = upload(shades[index][None].exp(), device)
         light = F.interpolate(light, images.shape[2:], mode="bilinear", align_corners=True)
-        images[index].add_(1).mul_(light[0]).sub_(1)
+        torch.addcmul(light[0] - 1, images[index], light[0], out=images[index])
     images.clamp_(-1, 1)
     # A parabola through black and white, which leaves both where they are: a gamma, but cheaper.
     bend = upload(uniform(count, generator, CURVE).view(-1, 1, 1, 1), device)
-    images.add_(images.square().neg_().add_(1).mul_(bend))
-    images = vary_light(mix_channels(images, generator), generator)
+    images.addcmul_(images.square(), -bend).add_(bend)
+    images = vary_light(images, generator, other_colours(count, generator))
     for index in (torch.rand(count, generator=generator) < BLUR_SHARE).nonzero()[:, 0].tolist():
         half = F.interpolate(images[index][None], scale_factor=0.5, mode="bilinear")
         images[index] = F.interpolate(half, images.shape[2:], mode="bilinear")[0]
     return add_grain(images, generator, NOISE_SHARE, NOISE)
 
 
-def mix_channels(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return images (N, 3, H, W) of other colours, or of none; what is white stays white."""
-    count = len(images)
+def other_colours(count: int, generator: torch.Generator) -> Tensor:
+    """Return what makes images of other colours, or of none, (N, 3, 3); white stays white."""
     mix = torch.eye(3) + uniform(9 * count, generator, MIXED).view(count, 3, 3)
     mix[torch.rand(count, generator=generator) < GREY_SHARE] = 1
-    mix /= mix.sum(2, keepdim=True)
-    mixed = torch.bmm(upload(mix, images.device), images.flatten(2))
-    return mixed.view(images.shape).clamp_(-1, 1)
+    return mix / mix.sum(2, keepdim=True)
