@@ -1,4 +1,5 @@
 // Networks that are packed in the page: unpacked here, run in a worker, so that the page stays alive.
+import { interleaved } from "./numbers.mjs";
 
 /** @typedef {{type: string, data: any, dims: number[]}} Tensor */
 
@@ -59,8 +60,8 @@ export async function startNetworks() {
   worker.onerror = (event) => {
     for (const { reject } of waiting.values()) reject(new Error(event.message || "worker"));
   };
-  const [wasm, body] = await Promise.all([unpack("wasm"), unpack("weights")]);
-  weights = body;
+  const [wasm, planes] = await Promise.all([unpack("wasm"), unpack("weights")]);
+  weights = interleaved(planes);
   await call("start", { wasm, weights }, [wasm.buffer]);
 }
 

@@ -1,5 +1,12 @@
 // Arithmetic of what the page shows; nothing here knows of the page.
 
+/** Bytes that lie in four planes, the first of every four in the first. @param {Uint8Array} planes */
+export function interleaved(planes) {
+  const bytes = new Uint8Array(planes.length), each = planes.length / 4;
+  for (let k = 0; k < bytes.length; k++) bytes[k] = planes[(k % 4) * each + (k >> 2)];
+  return bytes;
+}
+
 /** Shares of scores, as softmax has them. @param {ArrayLike<number>} scores @returns {number[]} */
 export function softmax(scores) {
   const values = Array.from(scores);

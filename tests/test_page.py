@@ -224,6 +224,35 @@ class GradientTest(unittest.TestCase):
             self.assertLess(float((gradient - expected).abs().max() / expected.abs().max()), 1e-4)
 
 
+class PackTest(unittest.TestCase):
+    def test_rounded(self):
+        """To 16 bits of a fraction, never to infinity; what is no float32 stays as it is."""
+        torch.manual_seed(0)
+        values = torch.randn(1000).numpy()
+        near = showing.rounded(values)
+        self.assertFalse((near.view(np.uint32) & 0xFF).any())
+        self.assertLessEqual(float(np.abs(near / values - 1).max()), 2**-16)
+        self.assertAlmostEqual(float((near / values - 1).mean()), 0, delta=1e-6)
+        odd = np.array([np.finfo(np.float32).max, -np.finfo(np.float32).max, np.inf, 0, 65535, 0.1])
+        odd = odd.astype(np.float32)
+        np.testing.assert_array_equal(showing.rounded(odd)[:-1], odd[:-1])
+        for kept in (np.arange(300), np.array([0.1, 9], np.float16), np.full(9, 0.1)):
+            np.testing.assert_array_equal(showing.rounded(kept), kept)
+
+    def test_planes(self):
+        """Each array once, and small: two bytes and a half of a weight, base64 left aside."""
+        torch.manual_seed(0)
+        pack, weights = showing.Pack(), 0.05 * torch.randn(300, 100).numpy()
+        places = [pack.array(weights), pack.array(np.arange(5)), pack.array(weights)]
+        self.assertEqual(places[0], places[2])
+        planes = np.frombuffer(pack.planes(), np.uint8).reshape(4, -1)
+        for place, expected in zip(places, (weights, np.arange(5)), strict=False):
+            own = np.ascontiguousarray(planes.T).view(np.float32).ravel()[place["offset"] // 4 :]
+            own = own[: expected.size].reshape(expected.shape)
+            np.testing.assert_allclose(own, expected, rtol=2**-16)
+        self.assertLess(len(showing.as_text(pack.planes())) * 3 / 4, 2.5 * weights.size)
+
+
 class WrittenCase(ScriptCase):
     """A page, written by the script; `open` is a browser with it."""
 
@@ -402,6 +431,8 @@ class ClassifierTest(WrittenCase):
         self.assert_fits()
         text = self.file.read_text(encoding="utf-8")
         self.assertIn("ckpt_epoch_1.pth", text)
+        self.assertIn('id="packed-run0-slope"', text)
+        self.assertLess(len(text), 10e6)  # with saliency in it
         self.assertNotRegex(text.partition("<script")[0], r"https?://")
 
 

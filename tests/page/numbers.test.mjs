@@ -5,6 +5,10 @@ import * as numbers from "../../page/numbers.mjs";
 
 const close = (own, other, most = 1e-6) => assert.ok(Math.abs(own - other) <= most, `${own} ${other}`);
 
+test("planes: bytes of every four at their places", () => {
+  assert.deepEqual([...numbers.interleaved(Uint8Array.of(1, 5, 2, 6, 3, 7, 4, 8))], [1, 2, 3, 4, 5, 6, 7, 8]);
+});
+
 test("softmax: shares that add up, of scores of any size", () => {
   const shares = numbers.softmax([1000, 1001, 1002]);
   close(shares.reduce((a, b) => a + b), 1);
