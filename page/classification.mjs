@@ -3,11 +3,12 @@ import { card, element, latest, percent, tell, tests } from "./dom.mjs";
 import { fooling } from "./fooling.mjs";
 import { mapsPart } from "./maps.mjs";
 import { asTensor, facts, run } from "./network.mjs";
-import { greatest, plainName, softmax } from "./numbers.mjs";
+import { greatest, softmax } from "./numbers.mjs";
 import { opened } from "./opening.mjs";
 import { saliencyPart } from "./saliency.mjs";
 import { pictureSource } from "./source.mjs";
 import { transformerPart } from "./transformer.mjs";
+import { named } from "./words.mjs";
 
 const LIKELIEST = 5;
 const MOST = 640; // pixels a side of a picture that is looked at
@@ -74,7 +75,7 @@ function answersOf(own, choose) {
     const focused = buttons.findIndex((button) => button === document.activeElement);
     buttons = greatest(shares, LIKELIEST).map((label) => {
       const button = element("button", { type: "button", "aria-pressed": String(label === chosen), on: { click: () => choose(label) } },
-        element("span", {}, plainName(own.classes[label])), element("span", {}, percent(shares[label])));
+        element("span", { words: named(own.classes[label]) }), element("span", {}, percent(shares[label])));
       button.style.setProperty("--share", `${100 * shares[label]}%`);
       button.dataset.class = label;
       return button;

@@ -1,10 +1,10 @@
 // A detector's page: boxes over one's own photograph, each read by a second network if there is one.
 import { card, element, latest, percent, slider, tell, tests } from "./dom.mjs";
 import { asTensor, facts, run } from "./network.mjs";
-import { boxColour, greatest, plainName, widened } from "./numbers.mjs";
+import { boxColour, greatest, widened } from "./numbers.mjs";
 import { opened } from "./opening.mjs";
 import { pictureSource } from "./source.mjs";
-import { speak } from "./words.mjs";
+import { named, speak, words } from "./words.mjs";
 
 const MOST = 1280; // pixels a side of a photograph: signs are small in it
 const MARGIN = 0.1, LEAST_MARGIN = 5; // of a box's sides, and in pixels, around what is read
@@ -62,8 +62,10 @@ function build() {
     context.drawImage(seen, -left, -top);
     const { outputs } = await run(reader.graphs.classifier, { pictures: asTensor(crop) });
     const [label] = greatest(outputs.probabilities.data, 1);
-    return { name: plainName(reader.classes[label]), share: outputs.probabilities.data[label] };
+    return { name: reader.classes[label], share: outputs.probabilities.data[label] };
   }
+
+  document.addEventListener("language", () => { if (every.length) draw(); });
 
   function draw(marked = -1) {
     const shown = every.filter(({ score }) => score >= threshold);
@@ -77,7 +79,7 @@ function build() {
       context.lineWidth = (k === marked ? 2.5 : 1) * Math.max(2, canvas.width / 420);
       context.strokeStyle = colour;
       context.strokeRect(left, top, right - left, bottom - top);
-      const name = `${read ? read.name : plainName(own.classes[label])} ${percent(read ? score * read.share : score)}`;
+      const name = `${words(...named(read ? read.name : own.classes[label]))} ${percent(read ? score * read.share : score)}`;
       const wide = context.measureText(name).width + size / 2;
       const x = Math.min(left, canvas.width - wide), y = top > size * 1.4 ? top : Math.min(canvas.height, bottom + size * 1.4);
       context.fillStyle = colour;
@@ -87,9 +89,9 @@ function build() {
     }
     speak(canvas, "boxes_in", { count: shown.length }, "aria-label");
     rows.replaceChildren(...shown.map(({ score, label, read }, k) => {
-      const cells = [element("td", {}, element("span", { class: "swatch" }), plainName(own.classes[label])), element("td", { class: "number" }, percent(score))];
+      const cells = [element("td", {}, element("span", { class: "swatch" }), element("span", { words: named(own.classes[label]) })), element("td", { class: "number" }, percent(score))];
       cells[0].firstChild.style.background = boxColour(label);
-      if (reader) cells.push(element("td", {}, read?.name ?? "–"), element("td", { class: "number" }, read ? percent(read.share) : "–"));
+      if (reader) cells.push(element("td", { words: named(read?.name ?? "–") }), element("td", { class: "number" }, read ? percent(read.share) : "–"));
       return element("tr", { on: { mouseenter: () => draw_marked(k), mouseleave: () => draw_marked(-1) } }, ...cells);
     }));
     nothing.hidden = shown.length > 0 || every.length === 0;

@@ -1,8 +1,8 @@
 // A picture changed step by step until the network says another class (Szegedy et al. 2013).
 import { card, element, fault, paint, percent, tile } from "./dom.mjs";
-import { asPixels, foolingStep, greatest, plainName, softmax } from "./numbers.mjs";
+import { asPixels, foolingStep, greatest, softmax } from "./numbers.mjs";
 import { slopeOf } from "./saliency.mjs";
-import { speak } from "./words.mjs";
+import { named, speak } from "./words.mjs";
 
 const LENGTH = 0.5; // of a step, in units of network input
 const REACH = 0.099; // that a pixel changes at the most, of black to white
@@ -24,7 +24,7 @@ export function fooling() {
     part.hidden = !newRun.graphs.slope;
     if (part.hidden || (newRun === run && answer.images === original)) return;
     if (newRun !== run) {
-      target.replaceChildren(...newRun.classes.map((name, k) => element("option", { value: String(k) }, plainName(name))));
+      target.replaceChildren(...newRun.classes.map((name, k) => element("option", { value: String(k), words: named(name) })));
       const order = greatest(answer.logits.data, 2);
       target.value = String(order.find((other) => other !== label) ?? 0);
     }
@@ -84,7 +84,7 @@ export function fooling() {
       return;
     }
     const shares = softmax(logits), [first] = greatest(shares, 1);
-    speak(state, fooled ? "fooled" : "fool_state", { steps, name: plainName(run.classes[first]),
+    speak(state, fooled ? "fooled" : "fool_state", { steps, name: run.classes[first],
       share: percent(shares[first]), other: percent(shares[Number(target.value)]) });
     state.dataset.fooled = String(fooled);
   }

@@ -1,11 +1,14 @@
 // Networks that are packed in the page: unpacked here, run in a worker, so that the page stays alive.
+import { inBoth } from "./names.mjs";
 import { interleaved } from "./numbers.mjs";
 
 /** @typedef {{type: string, data: any, dims: number[]}} Tensor */
 
-/** What the page knows of its runs, as `tasks/showing.py` writes it. */
+/** What the page knows of its runs, as `tasks/showing.py` writes it; classes as [English, Chinese]. */
 export function facts() {
-  known ??= JSON.parse(document.getElementById("facts").textContent);
+  if (known) return known;
+  known = JSON.parse(document.getElementById("facts").textContent);
+  for (const own of [...known.runs, known.reader]) if (own?.classes) own.classes = inBoth(own.classes);
   return known;
 }
 

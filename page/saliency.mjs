@@ -1,7 +1,7 @@
 // Which pixels sway the score of a class: the gradient's size (Simonyan et al. 2013).
 import { card, element, paint, paintMap, tests, tile } from "./dom.mjs";
 import { run as compute } from "./network.mjs";
-import { asPixels, plainName, quantile, saliency } from "./numbers.mjs";
+import { asPixels, quantile, saliency } from "./numbers.mjs";
 import { speak } from "./words.mjs";
 
 /** Logits and the gradient of a class's. @param {{data: any, dims: number[]}} images network input */
@@ -25,7 +25,7 @@ export function saliencyPart() {
     const side = height * width, { mean, std } = run.preprocess;
     const values = saliency(outputs.gradient.data, side);
     const high = quantile(values, 0.99) || 1e-12;
-    speak(note, "saliency_note", { name: plainName(run.classes[label]) });
+    speak(note, "saliency_note", { name: run.classes[label] });
     speak(seen.caption, "input_seen", { height, width });
     speak(seen.canvas, "input_seen", { height, width }, "aria-label");
     const pixels = asPixels(data, side, mean, std);

@@ -1,10 +1,10 @@
 // The page of a network for pixels: labels over one's own photograph, by opacity and by class.
 import { card, element, latest, percent, slider, tell, tests } from "./dom.mjs";
 import { asTensor, facts, run } from "./network.mjs";
-import { labelPixels, plainName, sharesOf } from "./numbers.mjs";
+import { labelPixels, sharesOf } from "./numbers.mjs";
 import { opened } from "./opening.mjs";
 import { pictureSource } from "./source.mjs";
-import { speak } from "./words.mjs";
+import { named, speak } from "./words.mjs";
 
 /** Build the page and start it. */
 export function start() {
@@ -55,7 +55,7 @@ function build() {
         if (!hidden.delete(label)) hidden.add(label);
         button.setAttribute("aria-pressed", String(!hidden.has(label)));
         draw();
-      } } }, element("span", {}, element("span", { class: "swatch" }), plainName(own.classes[label])), element("span", {}, percent(share)));
+      } } }, element("span", {}, element("span", { class: "swatch" }), element("span", { words: named(own.classes[label]) })), element("span", {}, percent(share)));
       button.style.setProperty("--share", `${100 * share}%`);
       button.querySelector(".swatch").style.background = `rgb(${own.colours[label].join(" ")})`;
       return element("li", {}, button);

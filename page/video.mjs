@@ -1,10 +1,10 @@
 // The page of a network for clips: what it says after each frame, and in another order.
 import { card, element, fault, latest, percent, tell, tests } from "./dom.mjs";
 import { facts, run } from "./network.mjs";
-import { boxColour, greatest, held, plainName, shuffled } from "./numbers.mjs";
+import { boxColour, greatest, held, shuffled } from "./numbers.mjs";
 import { opened } from "./opening.mjs";
 import { onCanvas } from "./source.mjs";
-import { speak } from "./words.mjs";
+import { named, speak } from "./words.mjs";
 
 const SIDE = 160; // pixels of a frame's longer side, of one's own clips
 const APART = 1 / 12; // seconds between frames, of one's own clips
@@ -67,7 +67,7 @@ function build() {
       drawStrip(strip, orders[k]);
       const shares = outputs.probabilities.data.subarray(k * count, (k + 1) * count);
       list.replaceChildren(...greatest(shares, 3).map((label) => {
-        const line = element("div", {}, element("span", {}, plainName(own.classes[label])), element("span", {}, percent(shares[label])));
+        const line = element("div", {}, element("span", { words: named(own.classes[label]) }), element("span", {}, percent(shares[label])));
         line.style.setProperty("--share", `${100 * shares[label]}%`);
         return element("li", {}, line);
       }));
@@ -80,8 +80,8 @@ function build() {
     order().catch((error) => fault("failed", { why: error.message }));
   } } });
   const inputs = clipInputs(own.frames, take);
-  const samples = own.clips.map(({ strip, name }, k) => element("button", {
-    type: "button", label: ["sample_clip", { number: k + 1, name: plainName(name) }], on: { click: () => sample(k) },
+  const samples = own.clips.map(({ strip, label }, k) => element("button", {
+    type: "button", label: ["sample_clip", { number: k + 1, name: own.classes[label] ?? "?" }], on: { click: () => sample(k) },
   }, cover(strip)));
 
   async function sample(k) {
@@ -157,7 +157,7 @@ function drawChart(canvas, keys, classes, shares) {
   keys.replaceChildren(...labels.flatMap((label) => {
     const swatch = element("span", { class: "swatch" });
     swatch.style.background = chartColour(label);
-    return [swatch, `${plainName(classes[label])} ${percent(shares.at(-1)[label])}   `];
+    return [swatch, element("span", { words: named(classes[label]) }), ` ${percent(shares.at(-1)[label])}   `];
   }));
 }
 

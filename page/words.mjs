@@ -18,6 +18,7 @@ export const WORDS = {
     "{network}，{parameters} 个参数，在 {dataset} 上训练；{checkpoint}{figures}"],
   runtime: ["Run by onnxruntime-web (Microsoft, MIT licence).", "由 onnxruntime-web（微软，MIT 许可证）运行。"],
   run: ["Run", "网络"],
+  name: ["{name}", "{name}"],
 
   // Pictures in
   picture: ["Picture", "图片"],
@@ -145,10 +146,16 @@ export const WORDS = {
 
 let language = (navigator.language ?? "en").startsWith("zh") ? 1 : 0;
 
-/** A text in the page's language. @param {string} key @param {Record<string, any>} values */
+/** A text in the page's language. @param {string} key
+ * @param {Record<string, any>} values to fill in; one that is of two languages is a pair */
 export function words(key, values = {}) {
   const text = WORDS[key][language];
-  return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+  return text.replace(/\{(\w+)\}/g, (_, name) => (Array.isArray(values[name]) ? values[name][language] : values[name] ?? ""));
+}
+
+/** A class's name as a text. @param {[string, string]} name */
+export function named(name) {
+  return ["name", { name }];
 }
 
 /** Have an element say a text, in whatever language the page is switched to.
@@ -169,6 +176,7 @@ export function switchLanguage() {
       if (known) speak(element, ...JSON.parse(known));
     }
   }
+  document.dispatchEvent(new Event("language")); // for words that are drawn
 }
 
 /** The page's language: en or zh. */

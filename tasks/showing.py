@@ -130,7 +130,7 @@ class Pack:
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Return float32 numbers whose last byte is 0, 2^-16 from what they were; others as they are."""
+    """Return float32 numbers 2^-16 from what they were, their last byte 0; others as they are."""
     if values.dtype != np.float32:
         return values
     near = (np.ascontiguousarray(values).view(np.uint32) + 0x80 & 0xFFFFFF00).view(np.float32)

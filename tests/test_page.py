@@ -18,14 +18,17 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import av
 import numpy as np
 import torch
 from PIL import Image
 
+from datasets import DIGITS
 from lab import web_runtime
 from lab.console import LabError
 from networks import warp
 from tasks import showing
+from tasks.classification.results import CIFAR10
 from tasks.detection.results import widened
 from tasks.diffusion import export as diffusion_export
 from tasks.diffusion.networks import make_pipeline, make_scheduler
@@ -33,11 +36,16 @@ from tasks.diffusion.painting import prepared
 from tasks.diffusion.words import encode_prompts, make_tokenizer, tokenizer_state
 from tasks.exporting import as_images
 from tasks.gradients import sample
+from tasks.segmentation.labels import CAMVID_CLASSES, VOC_CLASSES
 from tasks.trained import load_trained, preprocess_of_run
 from tests.browser import HAS_BROWSER, Browser
 from tests.support import PROJECT, ScriptCase, script_here
-from tests.test_anatomy import CLASSES, KNOWN
+from tests.test_anatomy import KNOWN
 from tests.test_export import RUNS_ONNX, photographs, save_run
+from world.clips import KINDS
+from world.faces import FACES
+from world.signs import CLASSES as SIGNS
+from world.street import OBJECTS
 
 KEPT = Path(os.environ.get("LAB_WEB_RUNTIME") or web_runtime.FOLDER / web_runtime.NAME)
 WHOLE = RUNS_ONNX and HAS_BROWSER and KEPT.is_file()
@@ -128,6 +136,35 @@ class ScriptTest(unittest.TestCase):
             far = np.abs(np.subtract(own["latents"], course["expected"])).max()
             self.assertLess(far, 1e-4 * np.abs(course["expected"]).max())
 
+    @unittest.skipUnless(shutil.which("node"), "no node here")
+    def test_names(self):
+        """Each class of our own data has a Chinese name of its own; a list of others' has none."""
+        ours = [FACES, (*FACES, *OBJECTS), CAMVID_CLASSES, CIFAR10, VOC_CLASSES]
+        ours += [SIGNS, *(kind.classes for kind in KINDS.values())]
+        others = [DIGITS, ("stop", "go"), ("03_cat", "my_cat"), ("toString",)]
+        script = """
+            import { inBoth } from "./page/names.mjs";
+            const lists = JSON.parse(await new Response(process.stdin).text());
+            console.log(JSON.stringify(lists.map(inBoth)));
+        """
+        done = subprocess.run(
+            ["node", "--input-type=module", "-e", script],
+            input=json.dumps([*map(list, ours + others)]), capture_output=True, text=True,
+            encoding="utf-8", cwd=PROJECT, timeout=60,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answers = json.loads(done.stdout)
+        for names, own in zip(ours, answers[: len(ours)], strict=True):
+            plain = [re.sub(r"^\d+_", "", name).replace("_", " ") for name in names]
+            self.assertEqual([english for english, _ in own], plain)
+            self.assertEqual(len({chinese for _, chinese in own}), len(names), own)
+            for _, chinese in own:
+                self.assertRegex(chinese, "^[\u4e00-\u9fff]+( [0-9]+)?$")
+        self.assertEqual(answers[0][13], ["give way", "减速让行"])
+        for names, own in zip(others, answers[len(ours) :], strict=True):
+            plain = [re.sub(r"^\d+_", "", name).replace("_", " ") for name in names]
+            self.assertEqual(own, [[name, name] for name in plain])
+
     def test_words(self):
         """In both languages, with the same names to fill in; each that is used, and no others."""
         text = (PROJECT / "page/words.mjs").read_text("utf-8")
@@ -142,7 +179,7 @@ class ScriptTest(unittest.TestCase):
             fields = [sorted(re.findall(r"\{(\w+)\}", own)) for own in (english, chinese)]
             self.assertEqual(*fields, key)
             self.assertTrue(re.search(rf"\b{key}\b", code), f"{key} is said nowhere")
-        self.assertEqual(len(table), text.count('["'))
+        self.assertEqual(len(table), text.count(': ["'))
 
 
 class RuntimeTest(ScriptCase):
@@ -253,6 +290,24 @@ class PackTest(unittest.TestCase):
         self.assertLess(len(showing.as_text(pack.planes())) * 3 / 4, 2.5 * weights.size)
 
 
+def film_frames(count: int) -> np.ndarray:
+    """Return frames, uint8 (count, 64, 96, 3), each much lighter or darker than those beside it."""
+    y, x = np.mgrid[:64, :96]
+    ramp = np.stack((x, y, 96 - x), 2) / 4 + 10
+    return (ramp + 3 * (37 * np.arange(count) % 60)[:, None, None, None]).astype(np.uint8)
+
+
+def save_film(path: Path, codec: str, frames: np.ndarray) -> None:
+    """Write frames, 30 a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode())
+
+
 class WrittenCase(ScriptCase):
     """A page, written by the script; `open` is a browser with it."""
 
@@ -268,7 +323,9 @@ class WrittenCase(ScriptCase):
         cls.run_folder = save_run(cls.folder / "run", cls.task, cls.network, **cls.more)
         cls.trained = load_trained(cls.run_folder / "ckpt_epoch_1.pth", "cpu", "fp32")
         if cls.reads:
-            cls.flags = ("--read", save_run(cls.folder / "reader", "classification", "classifier"))
+            own = {"class_names": cls.trained.classes}
+            reader = save_run(cls.folder / "reader", "classification", "classifier", **own)
+            cls.flags = ("--read", reader)
         done = script_here(
             "page.py", *cls.command(), "--runtime", KEPT, *cls.flags,
             *(["--image", *cls.pictures] if cls.trained.task.takes_pictures else []),
@@ -439,12 +496,15 @@ class ClassifierTest(WrittenCase):
 @unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
 class DetectorTest(WrittenCase):
     task, network, reads = "detection", "center_net", True
+    more = {"class_names": ["stop", "give_way", "no_entry", "roundabout"]}
 
     def test_answers(self):
         """Boxes, scores and classes are PyTorch's, and so is what the second network reads."""
         (detector,), total = self.trained.task.exported(self.trained), 0
         reader = load_trained(self.folder / "reader/ckpt_epoch_1.pth", "cpu", "fp32")
         (classifier,) = reader.task.exported(reader)
+        names = [["stop", "停车让行"], ["give way", "减速让行"], ["no entry", "禁止驶入"]]
+        names.append(["roundabout", "环岛行驶"])
         for path in self.pictures:
             (found,), image = self.answers(path, "found"), Image.open(path).convert("RGB")
             with torch.inference_mode():
@@ -459,7 +519,7 @@ class DetectorTest(WrittenCase):
                 crop = np.array(image.crop(widened(own["box"])))
                 shares = classifier.network(torch.from_numpy(crop)[None])[0].detach()
                 self.assertAlmostEqual(own["read"]["share"], float(shares.max()), places=3)
-                self.assertEqual(own["read"]["name"], CLASSES[int(shares.argmax())])
+                self.assertEqual(own["read"]["name"], names[int(shares.argmax())])
                 total += 1
         self.assertGreater(total, 0)
 
@@ -481,6 +541,28 @@ class DetectorTest(WrittenCase):
         self.settled(before + 1)
         self.assertTrue(ask("document.querySelector('#snap').disabled && picture.width <= 640"))
         self.assert_quiet()
+
+    def test_language(self):
+        """Classes that are well known are Chinese on the Chinese page, in the picture as well."""
+        ask = self.browser.ask
+        self.answers(self.pictures[0])
+        names = "[...document.querySelectorAll('#found td:nth-child(1)')].map(own => own.innerText)"
+        pixels = "picture.toDataURL()"
+        before, english = ask(pixels), ask(names)
+        known = {
+            "stop": "停车让行",
+            "give way": "减速让行",
+            "no entry": "禁止驶入",
+            "roundabout": "环岛行驶",
+        }
+        self.assertLessEqual(set(english), set(known))
+        self.click("#language")
+        self.assertEqual(ask(names), [known[name] for name in english])
+        read = ask("document.querySelector('#found td:nth-child(3)').innerText")
+        self.assertIn(read, ("–", *known.values()))
+        self.assertNotEqual(ask(pixels), before)
+        self.click("#language")
+        self.assertEqual((ask(names), ask(pixels)), (english, before))
 
     def test_looks(self):
         self.assert_fits()
@@ -540,7 +622,10 @@ class PainterTest(WrittenCase):
 
 @unittest.skipUnless(WHOLE, "needs Chromium, onnx and onnxruntime-web")
 class ClipTest(WrittenCase):
-    task, network, more = "video", "cnn3d", {"dataset": "motion", "data_root": "none"}
+    task, network = "video", "cnn3d"
+    more = {
+        "dataset": "motion", "data_root": "none", "class_names": ["left", "right", "up", "still"]
+    }  # fmt: skip
 
     def test_answers(self):
         """After each frame, and in each order, what PyTorch says; shuffles differ."""
@@ -566,6 +651,46 @@ class ClipTest(WrittenCase):
         self.settled(now)
         self.assertNotEqual(self.browser.ask("page.orders")[2], orders[2])
         self.assertEqual(self.browser.ask("page.orders")[1], orders[1])
+        self.click("#language")
+        said = self.browser.ask("document.querySelector('.bars').innerText")
+        said += self.browser.ask("document.querySelector('#chart ~ p').innerText")
+        self.click("#language")
+        self.assertIn(["向左", "向右", "向上", "静止"][int(np.argmax(orders[0]))], said)
+        self.assertNotRegex(said, "[a-z]")
+
+    def test_film(self):
+        """A film's frames, a twelfth of a second apart, and what PyTorch says of those frames."""
+        (clips,) = self.trained.task.exported(self.trained)
+        count = self.trained.state["configs"]["frames"]
+        for name, codec, seconds in (("a.mp4", "libx264", 2), ("b.webm", "libvpx", 2),
+                                     ("short.mp4", "libx264", 0.4)):  # fmt: skip
+            path, frames = self.folder / name, film_frames(round(30 * seconds))
+            save_film(path, codec, frames)
+            now = self.browser.ask("page.count")
+            self.browser.give("#file", path)
+            self.settled(now)
+            strip = self.browser.ask(
+                "(own => [own.width, own.height, Array.from(own.getContext('2d')"
+                ".getImageData(0, 0, own.width, own.height).data)])"
+                "(document.querySelector('#chart').closest('.card').parentNode"
+                ".querySelector('.side canvas'))"
+            )
+            pixels = np.reshape(np.uint8(strip[2]), (strip[1], strip[0], 4))[..., :3]
+            height, width = frames.shape[1:3]
+            own = pixels.reshape(strip[1] // height, height, strip[0] // width, width, 3)
+            own = own.swapaxes(1, 2).reshape(-1, height, width, 3)[:count]
+            apart = min(1 / 12, seconds / count)
+            there = frames[[int((k + 0.5) * apart * 30 + 1e-6) for k in range(count)]]
+            far = np.abs(own.astype(int) - there).mean((1, 2, 3))
+            self.assertLess(float(far.max()), 8, (name, far.round(1)))
+            held = [[min(k, last) for k in range(count)] for last in range(count)]
+            with torch.inference_mode():
+                expected = clips.network(torch.from_numpy(own[held]))
+                of_film = clips.network(torch.from_numpy(there[held]))
+            shares = self.browser.ask("page.shares")
+            np.testing.assert_allclose(shares, expected, atol=1e-3)
+            np.testing.assert_allclose(shares, of_film, atol=0.1)
+        self.assert_quiet()
 
     def test_controls(self):
         """The camera gives as many frames as are taken; a file that is no film is named."""

@@ -53,15 +53,15 @@ def exported(trained: Trained) -> list[Exported]:
 
 def shown(trained: Trained) -> Shown:
     clips = [
-        {"strip": as_sample(Image.fromarray(np.concatenate(clip, 1)), None), "name": name}
-        for clip, name in sample_clips(trained)
+        {"strip": as_sample(Image.fromarray(np.concatenate(clip, 1)), None), "label": label}
+        for clip, label in sample_clips(trained)
     ]
     facts = {"classes": trained.classes, "frames": trained.state["configs"]["frames"]}
     return Shown(exported(trained), facts=facts | {"clips": clips})
 
 
-def sample_clips(trained: Trained) -> Iterator[tuple[np.ndarray, str]]:
-    """Yield clips (T, H, W, 3) to begin with, and their classes: of the test split where it is.
+def sample_clips(trained: Trained) -> Iterator[tuple[np.ndarray, int | None]]:
+    """Yield clips (T, H, W, 3) to begin with, and their labels: of the test split where it is.
 
     For a page, no data set is drawn.
     """
@@ -72,7 +72,7 @@ def sample_clips(trained: Trained) -> Iterator[tuple[np.ndarray, str]]:
             dataset = test_loader(trained, None, 1).dataset
     if dataset is None:  # it is elsewhere: the camera moves over photographs
         for pictures in islice(trial_pictures(None), 2):
-            yield moved(pictures[:1, ::4, ::4], frames)[0].numpy(), "?"
+            yield moved(pictures[:1, ::4, ::4], frames)[0].numpy(), None
         return
     for index in evenly(len(dataset), CLIPS):
-        yield dataset.frames(index), dataset.classes[int(dataset.labels[index])]
+        yield dataset.frames(index), int(dataset.labels[index])

@@ -19,6 +19,9 @@ test("softmax: shares that add up, of scores of any size", () => {
 test("quantile and colours: limits are the ends of a ramp", () => {
   assert.equal(numbers.quantile([5, 1, 3, 2, 4], 0.99), 5);
   assert.equal(numbers.quantile([5, 1, 3, 2, 4], 0.4), 3);
+  assert.equal(numbers.quantile([5, 1, 3, 2, 4], 0.5), 3);
+  const between = numbers.coloured([1, 2, 3], 1, 3, "hot");
+  assert.deepEqual([...between.slice(0, 3), ...between.slice(8, 11)], [0x0b, 0, 0, 255, 255, 255]);
   const pixels = numbers.coloured([-1, 0, 2, 9], 0, 2, "viridis");
   assert.deepEqual([...pixels.slice(0, 4)], [0x44, 0x01, 0x54, 255]);
   assert.deepEqual([...pixels.slice(0, 4)], [...pixels.slice(4, 8)]);
@@ -39,6 +42,7 @@ test("saliency: the greatest size over channels", () => {
 
 test("a frame: the identity is the whole picture, half the scale its middle", () => {
   assert.deepEqual(numbers.frameOf([1, 0, 0, 0, 1, 0]), [[0, 0], [1, 0], [1, 1], [0, 1]]);
+  assert.deepEqual(numbers.frameOf([0, -1, 0, 1, 0, 0]), [[1, 0], [1, 1], [0, 1], [0, 0]]); // a quarter turned
   assert.deepEqual(numbers.frameOf([0.5, 0, 0.5, 0, 0.5, 0])[0], [0.5, 0.25]);
 });
 
@@ -53,6 +57,10 @@ test("a fooling step: of its length, and within its reach", () => {
   close(far[1], -0.198);
   const white = numbers.foolingStep({ image: original, original, gradient: Float32Array.of(0, 0, 1) }, { ...how, length: 9 });
   assert.equal(white[2], 1); // no pixel is whiter than white
+  const edges = Float32Array.of(1, -0.95, 0), slopes = Float32Array.of(5, 0, 1);
+  close(numbers.foolingStep({ image: edges, original: edges, gradient: slopes }, how)[2], 0.1); // what cannot move takes no share
+  const black = numbers.foolingStep({ image: edges, original: edges, gradient: Float32Array.of(0, -1, 0) }, { ...how, length: 9 });
+  assert.equal(black[1], -1);
 });
 
 test("sizes and names", () => {
@@ -90,4 +98,13 @@ test("noise: of mean 0 and deviation 1, the same of a seed", () => {
   assert.ok(Math.abs(mean) < 0.03 && Math.abs(square - 1) < 0.04, `${mean} ${square}`);
   assert.deepEqual(numbers.noise(5, 7), values.slice(0, 5));
   assert.notDeepEqual(numbers.noise(5, 8), values.slice(0, 5));
+});
+
+test("orders and noise: every order comes, and no value tells the next", () => {
+  const orders = new Set(Array.from({ length: 60 }, (_, seed) => numbers.shuffled(["a", "b", "c"], seed).join("")));
+  assert.equal(orders.size, 6);
+  const values = numbers.noise(10000, 3);
+  let together = 0;
+  for (let k = 0; k < values.length; k += 2) together += (values[k] * values[k + 1]) / 5000;
+  close(together, 0, 0.06);
 });
