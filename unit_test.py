@@ -7,21 +7,27 @@ Several suites run side by side, each in a process of its own, as many as there 
 """
 
 import faulthandler
+import multiprocessing
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import unittest
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lab.console import run
+from lab.files import read_text
 from lab.flags import Parser
 
 TESTS = Path(__file__).parent / "tests"
 LIMIT = 15 * 60  # seconds that a suite may take where nobody watches
+# Processes of suites are forks of one that has loaded what nearly all load, and done nothing else;
+# elsewhere than on Linux, such forks may crash or hang.
+FORKS = sys.platform == "linux"
+LOADED = ["torch", "torchvision", "torchmetrics", "sklearn.metrics", "matplotlib.pyplot"]
 SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.MULTILINE)
 
 
@@ -35,7 +41,11 @@ def main() -> None:
         if name not in suites:
             parser.error(f"no suite {name!r}; there are {', '.join(suites)}")
 
-    counts = run_here(chosen[0]) if len(chosen) == 1 else run_all(chosen or suites)
+    report(run_here(chosen[0]) if len(chosen) == 1 else run_all(chosen or suites))
+
+
+def report(counts: tuple[int, int, int]) -> NoReturn:
+    """Print how many tests passed, failed and were skipped, and end."""
     passed, failed, skipped = counts
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     sys.exit(exit_code(*counts))
@@ -51,6 +61,7 @@ def run_here(suite: str) -> tuple[int, int, int]:
 
     Where nobody sits at a terminal, a suite that hangs is ended, with where it hangs.
     """
+    faulthandler.enable()
     if not sys.stdin or not sys.stdin.isatty():
         faulthandler.dump_traceback_later(LIMIT, exit=True)
     sys.path.insert(0, str(TESTS.parent))
@@ -89,32 +100,45 @@ def run_all(suites: list[str]) -> tuple[int, int, int]:
     A suite counts one more failure where its process ends in another way than its numbers say:
     killed, crashed, stuck, or without any.
     """
+    # As many processes as cores: with threads besides, they wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+    if FORKS:
+        context.set_forkserver_preload(LOADED)
     totals = (0, 0, 0)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in as_completed(pool.submit(run_apart, name) for name in suites):
-            output, counts = done.result()
-            print(output, flush=True)
-            totals = tuple(map(sum, zip(totals, counts, strict=True)))
+    waiting, running = suites[::-1], {}
+    with tempfile.TemporaryDirectory() as folder:
+        while waiting or running:
+            while waiting and len(running) < (os.cpu_count() or 1):
+                file = Path(folder, waiting.pop())
+                file.touch()
+                process = context.Process(target=run_apart, args=(file.name, file))
+                process.start()
+                running[process.sentinel] = process, file
+            for ended in wait(running):
+                output, counts = outcome(*running.pop(ended))
+                print(output, flush=True)
+                totals = tuple(map(sum, zip(totals, counts, strict=True)))
     return totals
 
 
-def run_apart(suite: str) -> tuple[str, tuple[int, int, int]]:
-    """Run a suite in a process of its own; return what it printed, and its numbers."""
-    # As many processes as cores: with threads besides, they wait for one another.
-    threads = {"OMP_NUM_THREADS": "1"}
-    # Into a file, since what a suite has left running would keep a pipe open.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
-        ended = subprocess.run(
-            [sys.executable, "-X", "faulthandler", __file__, suite],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            env=threads | os.environ,
-        ).returncode  # fmt: skip
-        file.seek(0)
-        output = file.read()
+def run_apart(suite: str, file: Path) -> None:
+    """Run a suite in this process, which is its own, and write what it prints into a file."""
+    # Not through a pipe, which what a suite has left running would keep open.
+    output = os.open(file, os.O_WRONLY)
+    for stream, at in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
+        os.dup2(at, stream)
+    run(lambda: report(run_here(suite)))
+
+
+def outcome(process: BaseProcess, file: Path) -> tuple[str, tuple[int, int, int]]:
+    """Return what the suite of a process that has ended printed, and its numbers."""
+    process.join()
+    output = read_text(file, errors="replace", utf16=False)
     numbers = SUMMARY.findall(output)
     passed, failed, skipped = (int(count or 0) for count in numbers[-1]) if numbers else (0, 0, 0)
-    if not numbers or ended != exit_code(passed, failed, skipped):
-        output += f"FAIL: the suite {suite} ended with exit code {ended}\n"
+    if not numbers or process.exitcode != exit_code(passed, failed, skipped):
+        output += f"FAIL: the suite {file.name} ended with exit code {process.exitcode}\n"
         failed += 1
     return output, (passed, failed, skipped)
 
