@@ -6,15 +6,20 @@ import contextlib
 import importlib
 import io
 import itertools
+import json
 import os
 import re
+import runpy
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import traceback
 import unittest
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from unittest import mock
 
 import matplotlib
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")
+LONGEST = 300  # seconds that a script may take
 ODD_NAMES = ("$a_b$", "back\\slash", r"\$c", "$", "no text \udcff", "tab\tbed", "_hidden")
 
 
@@ -74,15 +80,95 @@ def environment(threads: int = 1) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": str(threads), "MPLBACKEND": "Agg"}
 
 
+def _serve(asked: socket.socket) -> None:
+    """Run the scripts that are asked for in forks of this process, until nobody can ask any more.
+
+    With torch imported, that takes no time; and nothing has been computed, after which it may hang.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    matplotlib.use("agg")  # MPLBACKEND is read when it is imported
+    while True:
+        message, streams, *_ = socket.recv_fds(asked, 1 << 20, 2)
+        if not message:
+            os._exit(0)
+        words, folder, environments = json.loads(message)
+        started = []
+        for variables in environments:
+            started.append(os.fork())
+            if not started[-1]:
+                asked.close()
+                _run(words, folder, variables, streams)
+        for stream in streams:
+            os.close(stream)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
+        asked.send(json.dumps(codes).encode())
+
+
+def _run(words: list[str], folder: str, variables: dict[str, str], streams: list[int]) -> NoReturn:
+    """Go on as `python WORDS`, with these variables, and this output and these errors."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.alarm(LONGEST)
+    for number, stream in enumerate(streams, 1):
+        os.dup2(stream, number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.argv, code = words, 0
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.exit(code)
+
+
+def _start_server() -> socket.socket | None:
+    """Return what `_serve` listens to in a process of its own; None where forks may crash."""
+    if sys.platform != "linux":
+        return None
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sys.stdout.flush()
+    if os.fork():
+        theirs.close()
+        return ours
+    ours.close()
+    _serve(theirs)
+
+
 def script(
-    *arguments: object, cwd: Path = PROJECT, env: dict[str, str] | None = None
+    *arguments: object, cwd: Path = PROJECT, env: dict[str, str] | None = None, processes: int = 1
 ) -> subprocess.CompletedProcess:
-    """Run `python SCRIPT ...` to its end and return it, output as text; `env` adds variables."""
+    """Run `python SCRIPT ...` to its end and return it, output as text.
+
+    Args:
+        env: variables that it has besides.
+        processes: how many there are of it, in a group as torchrun's are.
+    """
     name, *rest = map(str, arguments)
-    return subprocess.run(
-        [sys.executable, str(PROJECT / name), *rest],
-        cwd=cwd, env=environment() | (env or {}), capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    words, environments = [str(PROJECT / name), *rest], [environment() | (env or {})]
+    if processes > 1:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = str(probe.getsockname()[1])
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+        environments = [environments[0] | group | rank for rank in ranks]
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        if SERVER:
+            message = json.dumps([words, str(cwd), environments]).encode()
+            socket.send_fds(SERVER, [message], [output.fileno(), errors.fileno()])
+            codes = json.loads(SERVER.recv(1 << 10))
+        else:
+            started = [
+                subprocess.Popen([sys.executable, *words], cwd=cwd, env=one, stdout=output,
+                                 stderr=errors)
+                for one in environments
+            ]  # fmt: skip
+            codes = [process.wait(LONGEST) for process in started]
+        output.seek(0), errors.seek(0)
+        code = next(filter(None, codes), 0)
+        return subprocess.CompletedProcess(words, code, output.read(), errors.read())
 
 
 def main_of(name: str) -> Callable[[], None]:
@@ -145,3 +231,6 @@ class ScriptCase(unittest.TestCase):
         self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
         for word in words:
             self.assertIn(str(word), done.stderr)
+
+
+SERVER = _start_server()  # a fork of this process before it computes, when all above is known

@@ -5,6 +5,7 @@ time that it answers (`sys.modules`), not from how long that takes.
 """
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ import sys
 import tempfile
 import unittest
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -97,22 +97,35 @@ def setUpModule():
 
 
 HEAVY = {"torch", "torchvision", "numpy", "PIL", "matplotlib", "sklearn", "scipy", "diffusers"}
+# Runs each command line; prints its exit code, output, errors, and what it has imported. The next
+# one imports the project anew.
 PROBE = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    print("\\nimported", *{name.partition(".")[0] for name in sys.modules})
+import contextlib, io, json, os, runpy, sys, traceback
+for sys.argv in json.load(sys.stdin):
+    output, errors, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    imported = sorted({name.partition(".")[0] for name in sys.modules})
+    print(json.dumps([code, output.getvalue(), errors.getvalue(), imported]))
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(os.getcwd() + os.sep):
+            del sys.modules[name]
 """
 
 
-def answer(words: list[str]) -> subprocess.CompletedProcess:
-    """Run a script to its end; the last line of its output is what it has imported."""
-    return subprocess.run(
-        [sys.executable, "-c", PROBE, *words],
-        cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=60,
+def answers(commands: list[list[str]]) -> list[tuple[int, str, str, list[str]]]:
+    """Run scripts to their ends; return of each what `PROBE` prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], input=json.dumps(commands),
+        cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 class AnswerTest(unittest.TestCase):
@@ -122,21 +135,19 @@ class AnswerTest(unittest.TestCase):
     def setUpClass(cls):
         cls.commands = [[path.name] for path in sorted(PROJECT.glob("*.py"))]
         cls.commands += [["train.py", "--task", name] for name in tasks.TASKS]
-        drawn = re.search(r"(\w+(?:\|\w+)+)", answer(["datasets.py", "--help"]).stdout)
+        drawn = re.search(r"(\w+(?:\|\w+)+)", answers([["datasets.py", "--help"]])[0][1])
         cls.commands += [["datasets.py", name] for name in drawn[1].split("|")]
 
     def assert_answers(self, commands: list[list[str]], code: int) -> list[tuple[str, str, str]]:
         """Return of each the script, and what it says."""
         said = []
-        with ThreadPoolExecutor(2) as pool:
-            answers = list(pool.map(answer, commands))
-        for words, done in zip(commands, answers, strict=True):
+        for words, answer in zip(commands, answers(commands), strict=True):
             with self.subTest(" ".join(words)):
-                self.assertEqual(done.returncode, code, done.stderr)
-                imported = set(done.stdout.rpartition("\nimported ")[2].split())
+                ended, output, errors, imported = answer
+                self.assertEqual(ended, code, errors)
                 self.assertIn("argparse", imported)
-                self.assertEqual(HEAVY & imported, set())
-                said.append((words[0], done.stdout, done.stderr))
+                self.assertEqual(HEAVY & set(imported), set())
+                said.append((words[0], output, errors))
         return said
 
     def test_help(self):

@@ -4,8 +4,6 @@ import io
 import json
 import math
 import re
-import subprocess
-import sys
 import tempfile
 import unittest
 from collections.abc import Sequence
@@ -70,7 +68,7 @@ from tasks.detection.torchvision_detectors import (
 from tasks.detection.windows import Windows
 from tasks.sign_reader import SignReader
 from tasks.trained import load_trained
-from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
+from tests.support import ScriptCase, script, script_here, stopped_at
 from world.faces import FACES
 
 SMALLEST = "ssdlite320_mobilenet_v3_large"  # of torchvision's
@@ -915,7 +913,7 @@ class TestSizes(ScriptCase):
 
 
 class TestProcesses(ScriptCase):
-    """Two processes of torchrun share the pictures, and all of them count."""
+    """Two processes share the pictures, and all of them count."""
 
     def test_figures_are_those_of_all_pictures(self):
         with tempfile.TemporaryDirectory() as base:
@@ -931,11 +929,7 @@ class TestProcesses(ScriptCase):
                      "--weights", weights, "--lr", "1e-12", "--batch_size", "36", "--epoch", "1",
                      "--precision", "fp32", "--no_show", "--data_root", data,
                      "--ckpt_path", folder)  # fmt: skip
-            done = subprocess.run(
-                [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                 "--nproc_per_node=2", "train.py", *map(str, flags)],
-                cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
-            )  # fmt: skip
+            done = script("train.py", *flags, processes=2)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(done.stdout.count("Epoch  1/1"), 1)
             state = checkpoint.load(folder / "ckpt_epoch_1.pth")

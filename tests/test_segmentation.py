@@ -1,8 +1,6 @@
 """Segmentation: loss, measures, the network for two cores, what is drawn, and the real scripts."""
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import unittest
 from dataclasses import asdict, dataclass, replace
@@ -48,7 +46,7 @@ from tasks.segmentation.objective import (
 )
 from tasks.segmentation.results import GREY, WRONG, draw_mistakes, legend, mark_wrong, overlay
 from tasks.segmentation.windows import Windows
-from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
+from tests.support import ScriptCase, script, script_here, stopped_at
 from tests.test_segmentation_data import make_folder, save
 from world.street import streets_of
 
@@ -763,7 +761,7 @@ class EarlierCheckpointTest(unittest.TestCase):
 
 
 class ProcessesTest(ScriptCase):
-    """Two processes of torchrun share the pictures, and all of them count."""
+    """Two processes share the pictures, and all of them count."""
 
     def test_the_matrix_is_that_of_all_pictures(self):
         with tempfile.TemporaryDirectory() as base:
@@ -772,11 +770,7 @@ class ProcessesTest(ScriptCase):
             flags = ("--task", "segmentation", "--dataset", "folder", "--lr", "1e-12",
                      "--batch_size", "6", "--epoch", "1", "--precision", "fp32", "--no_show",
                      "--data_root", data, "--ckpt_path", folder)  # fmt: skip
-            done = subprocess.run(
-                [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                 "--nproc_per_node=2", "train.py", *map(str, flags)],
-                cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
-            )  # fmt: skip
+            done = script("train.py", *flags, processes=2)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(done.stdout.count("Epoch  1/1"), 1)
             state = checkpoint.load(folder / "ckpt_epoch_1.pth")

@@ -810,17 +810,13 @@ class ScriptTest(ScriptCase):
             self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_two_processes(self):
-        """Of torchrun, which train.py takes: they share the photographs, and all of them count."""
+        """As torchrun starts them: they share the photographs, and all of them count."""
         one, two = self.base / "of one", self.base / "of two"
         exact = ("--epoch", 1, "--precision", "fp32", "--optim_type", "sgd", "--lr", 1e-12,
                  "--batch_size", 4)  # fmt: skip
         self.train_script(one, *exact)
         flags = [flag for flag in self.train(two, *exact) if flag != "--train"]
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        done = subprocess.run(
-            [*launcher, "--nproc_per_node", "2", "train.py", "--task", "style", *map(str, flags)],
-            cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+        done = script("train.py", "--task", "style", *flags, processes=2)
         self.assertEqual(done.returncode, 0, done.stderr)
         states = [checkpoint.load(folder / "ckpt_epoch_1.pth") for folder in (one, two)]
         alone, shared = (state["history"][0]["loss"] for state in states)

@@ -1,8 +1,6 @@
 """Networks for clips: shapes, sizes, what each can see of time; loader, scripts, processes."""
 
 import json
-import subprocess
-import sys
 import tempfile
 import unittest
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ from tasks.video.networks import (
 from tasks.video.objective import VideoObjective
 from tasks.video.results import mean_and_deviation, spread, table_of_networks
 from tasks.video.views import shown_share
-from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
+from tests.support import ScriptCase, script, script_here, stopped_at
 from world.clips import KINDS
 
 CLASSES = 10
@@ -608,7 +606,7 @@ class TestScripts(ScriptCase):
 
 
 class TestProcesses(ScriptCase):
-    """Two processes of torchrun share the clips, and all of them count."""
+    """Two processes share the clips, and all of them count."""
 
     def test_figures_are_those_of_all_clips(self):
         with tempfile.TemporaryDirectory() as base:
@@ -618,11 +616,7 @@ class TestProcesses(ScriptCase):
                      "--network", "late_fusion", "--frames", "8", "--width", "4", "--epoch", "2",
                      "--batch_size", "6", "--precision", "fp32", "--no_show",
                      "--ckpt_path", folder)  # fmt: skip
-            done = subprocess.run(
-                [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                 "--nproc_per_node=2", "train.py", *map(str, flags)],
-                cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300,
-            )  # fmt: skip
+            done = script("train.py", *flags, processes=2)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(done.stdout.count("Epoch  2/2"), 1)
             self.assertIn("10 train, 10 val clips", done.stdout)
