@@ -687,7 +687,7 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 class DistributedTest(ScriptCase):
-    """Two processes of torchrun: interrupted ones, and a session of all that need no own start."""
+    """Two processes: interrupted ones of torchrun, and a session of all that need no own start."""
 
     exact = ("--bn", "--stn", "--augment", "--dropout", "0.2", "--batch_size", "8", "--epoch", "2")
     plain = ("--precision", "fp32", "--optim_type", "sgd", "--lr", "0.02", "--batch_size", "5",
