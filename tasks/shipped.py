@@ -117,7 +117,7 @@ SHIPPED = {
         [
             "It paints 64x64 pixels: one of 26 signs, its weather, light and surroundings. Words "
             "that it has not learned are named, and mean nothing to it.",
-            "The first figure of a speed limit is often another one than was asked for.",
+            "Of limits of 50 and 80, half become 60.",
         ],
         task="diffusion", failing="painted.jpg", reader="signs",
         begin='diffuse.py --model {folder} --prompt "a roundabout sign at night"',
