@@ -269,7 +269,7 @@ def card(folder: Path) -> str:
         "commit": facts["commit"],
         "versions": ", ".join(f"{library} {number}" for library, number in versions.items()),
         "trained on": f"{machine['device']}, {threads}, {machine['precision']}: "
-        f"{facts['minutes']:.0f} minutes",
+        f"{counted(max(1, round(facts['minutes'])), 'minutes')}",
         "network": f"`{state['network']}`, {facts['parameters']:,} weights that were trained, in "
         f"{facts['bits']} bits: {size / 1e6:.1f} MB in all",
         "has seen": f"`{shipped.draws}` as this project draws them: {counts}. Nothing else, no "
