@@ -299,7 +299,8 @@ def moved_in_words(facts: dict[str, Any]) -> str:
     """Say what weights in 16 bits have changed."""
     most = f"{100 * facts['moved']:.2f} points"
     if facts["bits"] == 16:
-        return f"With weights in 16 bits instead of 32, no figure differs by more than {most}."
+        most = "by as much as 0.01 points" if most.startswith("0.00") else f"by more than {most}"
+        return f"With weights in 16 bits instead of 32, no figure differs {most}."
     return f"The weights are in 32 bits, since in 16 a figure would differ by {most}."
 
 
