@@ -32,10 +32,12 @@ class Browser:
         self.profile, self.faults, self.requests = tempfile.mkdtemp(), [], []
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # A shell puts the pipes at their numbers: no code of ours runs between fork and exec.
-        redirect = f'exec chromium "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        # A shell puts the pipes at their numbers: no code of ours runs between fork and exec. Not
+        # any: dash knows no number of two digits.
+        started = f'exec chromium "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        flags = *FLAGS, f"--user-data-dir={self.profile}", "about:blank"
         self._process = subprocess.Popen(
-            ["sh", "-c", redirect, "sh", *FLAGS, f"--user-data-dir={self.profile}", "about:blank"],
+            ["bash", "-c", started, "bash", *flags],
             pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(theirs_in)
