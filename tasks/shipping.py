@@ -192,8 +192,14 @@ def tested(
 
 
 def in_half(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return weights in 16 bits."""
-    return {k: value.half() if value.is_floating_point() else value for k, value in weights.items()}
+    """Return weights in 16 bits; the few that scale or shift channels as they are.
+
+    These are what figures hang on most: those of a batch norm are of any size.
+    """
+    return {
+        key: value.half() if value.is_floating_point() and value.dim() > 1 else value
+        for key, value in weights.items()
+    }
 
 
 def draw_test(shipped: Shipped, state: State, count: int | None, root: Path) -> int:
