@@ -236,6 +236,26 @@ class DenoisingTest(unittest.TestCase):
         self.assertAlmostEqual(figures[2]["r2"], 0, places=6)
         self.assertTrue(0.8 < figures[2]["loss"] < 1.2)
 
+    def test_meter_of_other_batches(self):
+        """What the n-th latent is given does not hang on them; times are as evenly spread."""
+        seen = {}
+        for size in (64, 10, 1):
+            given, meter = [], self.objective.meter()
+
+            def network(noisy, times, ids, given=given):
+                given.append((noisy, times))
+                return 0 * noisy
+
+            for own in self.latents.split(size):
+                meter.update(network, own, self.ids[: len(own)])
+            seen[size] = [torch.cat(values) for values in zip(*given, strict=True)]
+        for size in (10, 1):
+            for one, other in zip(seen[64], seen[size], strict=True):
+                torch.testing.assert_close(one, other)
+        gaps = seen[64][1].sort().values.diff()
+        self.assertGreater(int(gaps.min()), 5)  # 1000 / 64 is 16
+        self.assertLess(int(gaps.max()), 40)
+
 
 class ReconstructionTest(unittest.TestCase):
     def test_difference(self):

@@ -32,6 +32,7 @@ from tasks.diffusion.networks import make_scheduler
 EDGES = 1.0  # of differences of neighbours, beside those of pixels
 DIVERGENCE = 1e-3  # of the latents' Gaussians from the normal one
 WORDLESS = 0.1  # share of captions that are left out
+GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, are spread evenly, however many
 UNTOLD = 0.1  # what is added to the weight of each place, before their mean is 1 again
 
 
@@ -172,6 +173,11 @@ def told(latents: Tensor, labels: Tensor) -> Tensor:
     return (share + UNTOLD) / (1 + UNTOLD)
 
 
+def noise_of(number: int, shape: torch.Size) -> Tensor:
+    """Return the noise of the n-th latent of a test, on the CPU."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(number))
+
+
 def empty_where(chosen: Tensor, ids: Tensor) -> Tensor:
     """Return prompts, int64 (N, LENGTH), of which those chosen, bool (N, 1), say nothing.
 
@@ -185,21 +191,23 @@ def empty_where(chosen: Tensor, ids: Tensor) -> Tensor:
 class DenoisingMeter(SumsMeter):
     """How much of noise or velocity is explained: 1 - squared error / squared value, over all.
 
-    Noise and times are the same at each call, so that epochs can be compared; the times are spread
-    evenly over each batch.
+    The n-th latent has the same noise and time whatever the batches, so that epochs, and tests of
+    other batches, can be compared; times are spread evenly over any number of latents.
     """
 
     def __init__(self, objective: Denoising):
         super().__init__()
-        self.objective, self.batches = objective, 0
+        self.objective, self.seen = objective, 0
 
     def update(self, network: nn.Module, latents: Tensor, ids: Tensor) -> None:
         """Add noise to a batch of latents and have it predicted."""
-        objective, generator = self.objective, torch.Generator().manual_seed(self.batches)
-        self.batches += 1
-        noise = upload(torch.randn(latents.shape, generator=generator), latents.device)
+        objective, device = self.objective, latents.device
+        every = range(self.seen, self.seen + len(latents))
+        self.seen = every.stop
+        noise = torch.stack([noise_of(number, latents.shape[1:]) for number in every])
         steps = objective.scheduler.config.num_train_timesteps
-        times = torch.linspace(0, steps - 1, len(latents), device=latents.device).long()
+        times = upload(torch.tensor([int(n * GOLDEN % 1 * steps) for n in every]), device)
+        noise = upload(noise, device)
         target = objective.target(latents, noise, times)
         errors = (objective.predict(network, latents, noise, times, ids) - target).square().sum()
         self.add(errors, target.square().sum(), errors.new_tensor(target.numel()))
