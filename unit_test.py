@@ -124,6 +124,7 @@ def run_all(suites: list[str]) -> tuple[int, int, int]:
 
 def run_apart(suite: str, file: Path) -> None:
     """Run a suite in this process, which is its own, and write what it prints into a file."""
+    multiprocessing.set_start_method(None, force=True)  # the system's own again
     # Not through a pipe, which what a suite has left running would keep open.
     output = os.open(file, os.O_WRONLY)
     for stream, at in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
