@@ -305,7 +305,7 @@ def moved_in_words(facts: dict[str, Any]) -> str:
     """Say what weights in 16 bits have changed."""
     most = f"{100 * facts['moved']:.2f} points"
     if facts["bits"] == 16:
-        most = "by as much as 0.01 points" if most.startswith("0.00") else f"by more than {most}"
+        most = f"by more than {most}" if facts["moved"] >= 5e-5 else "by as much as 0.01 points"
         return f"With weights in 16 bits instead of 32, no figure differs {most}."
     return f"The weights are in 32 bits, since in 16 a figure would differ by {most}."
 

@@ -91,17 +91,14 @@ def _serve(asked: socket.socket) -> None:
         message, streams, *_ = socket.recv_fds(asked, 1 << 20, 2)
         if not message:
             os._exit(0)
-        words, folder, environments = json.loads(message)
-        started = []
-        for variables in environments:
-            started.append(os.fork())
-            if not started[-1]:
-                asked.close()
-                _run(words, folder, variables, streams)
+        words, folder, variables = json.loads(message)
+        process = os.fork()
+        if not process:
+            asked.close()
+            _run(words, folder, variables, streams)
         for stream in streams:
             os.close(stream)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
-        asked.send(json.dumps(codes).encode())
+        asked.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 
 
 def _run(words: list[str], folder: str, variables: dict[str, str], streams: list[int]) -> NoReturn:
@@ -144,30 +141,29 @@ def script(
 
     Args:
         env: variables that it has besides.
-        processes: how many there are of it, in a group as torchrun's are.
+        processes: as many as torchrun starts of it.
     """
     name, *rest = map(str, arguments)
-    words, environments = [str(PROJECT / name), *rest], [environment() | (env or {})]
+    words, variables = [str(PROJECT / name), *rest], environment() | (env or {})
+    if processes == 1 and SERVER:
+        return _ask(words, str(cwd), variables)
     if processes > 1:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = str(probe.getsockname()[1])
-        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
-        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-        environments = [environments[0] | group | rank for rank in ranks]
+        launcher = ["-m", "torch.distributed.run", "--standalone"]
+        words = [*launcher, f"--nproc_per_node={processes}", *words]
+    return subprocess.run(
+        [sys.executable, *words], cwd=cwd, env=variables, capture_output=True, text=True,
+        timeout=LONGEST,
+    )  # fmt: skip
+
+
+def _ask(words: list[str], folder: str, variables: dict[str, str]) -> subprocess.CompletedProcess:
+    """Have `_serve` run a script, and return it."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        if SERVER:
-            message = json.dumps([words, str(cwd), environments]).encode()
-            socket.send_fds(SERVER, [message], [output.fileno(), errors.fileno()])
-            codes = json.loads(SERVER.recv(1 << 10))
-        else:
-            started = [
-                subprocess.Popen([sys.executable, *words], cwd=cwd, env=one, stdout=output,
-                                 stderr=errors)
-                for one in environments
-            ]  # fmt: skip
-            codes = [process.wait(LONGEST) for process in started]
-        output.seek(0), errors.seek(0)
-        code = next(filter(None, codes), 0)
+        message = json.dumps([words, folder, variables]).encode()
+        socket.send_fds(SERVER, [message], [output.fileno(), errors.fileno()])
+        code = int(SERVER.recv(1 << 10))
+        output.seek(0)
+        errors.seek(0)
         return subprocess.CompletedProcess(words, code, output.read(), errors.read())
 
 

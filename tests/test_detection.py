@@ -913,7 +913,7 @@ class TestSizes(ScriptCase):
 
 
 class TestProcesses(ScriptCase):
-    """Two processes share the pictures, and all of them count."""
+    """Two processes of torchrun share the pictures, and all of them count."""
 
     def test_figures_are_those_of_all_pictures(self):
         with tempfile.TemporaryDirectory() as base:

@@ -42,7 +42,6 @@ from tests.support import (
     environment,
     make_images,
     network_of,
-    script,
     script_here,
 )
 
@@ -636,8 +635,8 @@ class TestScriptTest(ScriptTest):
         self.assert_refused(done, 1, "crimson")
 
 
-# Runs train.py with each list of arguments in the same processes. They cannot leave their group and
-# join another.
+# Runs train.py with each list of arguments in processes that torchrun has started once: a start
+# takes longer than they do. A process cannot leave its group and join another.
 WORKER = """
 import json, os, sys
 from unittest import mock
@@ -687,7 +686,7 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 class DistributedTest(ScriptCase):
-    """Two processes: interrupted ones of torchrun, and a session of all that need no own start."""
+    """Two processes of torchrun: interrupted ones, and a session of all that need no own start."""
 
     exact = ("--bn", "--stn", "--augment", "--dropout", "0.2", "--batch_size", "8", "--epoch", "2")
     plain = ("--precision", "fp32", "--optim_type", "sgd", "--lr", "0.02", "--batch_size", "5",
@@ -720,10 +719,9 @@ class DistributedTest(ScriptCase):
             [*map(str, flags), "--ckpt_path", str(cls.base / name)] for name, flags in runs.items()
         ]
         output = cls.base / "rank_"
-        worker = cls.base / "worker.py"
-        worker.write_text(WORKER)
-        said = script(worker, json.dumps(arguments), output, processes=2)
-        assert said.returncode == 0, said
+        process = cls.torchrun(WORKER, json.dumps(arguments), output)
+        said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
         results = [json.loads(Path(f"{output}{rank}").read_text()) for rank in (0, 1)]
         cls.done = [dict(zip(runs, result, strict=True)) for result in results]
 

@@ -761,7 +761,7 @@ class EarlierCheckpointTest(unittest.TestCase):
 
 
 class ProcessesTest(ScriptCase):
-    """Two processes share the pictures, and all of them count."""
+    """Two processes of torchrun share the pictures, and all of them count."""
 
     def test_the_matrix_is_that_of_all_pictures(self):
         with tempfile.TemporaryDirectory() as base:

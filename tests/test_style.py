@@ -810,7 +810,7 @@ class ScriptTest(ScriptCase):
             self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_two_processes(self):
-        """As torchrun starts them: they share the photographs, and all of them count."""
+        """Of torchrun, which train.py takes: they share the photographs, and all of them count."""
         one, two = self.base / "of one", self.base / "of two"
         exact = ("--epoch", 1, "--precision", "fp32", "--optim_type", "sgd", "--lr", 1e-12,
                  "--batch_size", 4)  # fmt: skip

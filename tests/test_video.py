@@ -606,7 +606,7 @@ class TestScripts(ScriptCase):
 
 
 class TestProcesses(ScriptCase):
-    """Two processes share the clips, and all of them count."""
+    """Two processes of torchrun share the clips, and all of them count."""
 
     def test_figures_are_those_of_all_clips(self):
         with tempfile.TemporaryDirectory() as base:

@@ -123,7 +123,7 @@ def through_lens(
 
 def expose(
     rng: Generator, scene: np.ndarray, size: tuple[int, int],
-    motion: float | tuple[float, float] = (2.1, 4.2), veil: float = 0.5,
+    motion: float | tuple[float, float] = (2.1, 4.2), veil: float = 0.2,
 ) -> np.ndarray:  # fmt: skip
     """Lens, shutter and sensor: (H, W, 3) linear light -> (*size, 3) uint8.
 

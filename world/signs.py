@@ -189,7 +189,7 @@ def photograph(
     height, width = np.clip(np.round(shape), 25, 64).astype(int).tolist()
     # Far signs fill few pixels of the sensor and are enlarged.
     scale = 1.0 if rng.random() < 0.9 else rng.uniform(15, 26) / max(height, width)
-    seen = expose(rng, scene, (round(height * scale), round(width * scale)), veil=0.2)
+    seen = expose(rng, scene, (round(height * scale), round(width * scale)))
     image = Image.fromarray(seen)
     if scale != 1:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
