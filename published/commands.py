@@ -40,26 +40,24 @@ def make_parser() -> Parser:
     )
 
     street = commands.add_parser("street", help="draw streets, with boxes and labels")
-    add_drawing(street, "street", "pictures")
+    add_drawing(street, STREET, "pictures")
     formatted = (
         f"write boxes as other tools have them, and no labels of pixels, into {STREET}_FORMAT"
     )
     street.add_argument("--format", choices=STREET_FORMATS, help=formatted)
     captions = commands.add_parser("captions", help="draw signs, with sentences about them")
-    add_drawing(captions, "captions", "pictures of each class")
+    add_drawing(captions, near(DATA_ROOT / "captions"), "pictures of each class")
     signs = commands.add_parser("signs", help="draw photographs of traffic signs")
     signs.add_argument("--classes", type=int, choices=(26, 43), default=26)
-    where = f"folder to make (default {near(DATA_ROOT)}, of 43 {near(DATA_ROOT / 'signs43')})"
-    signs.add_argument("--root", type=Path, help=where)
-    signs.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
+    where = f"{near(DATA_ROOT)}, of 43 {near(DATA_ROOT / 'signs43')}"
+    add_drawing(signs, where, "pictures of each class")
     commands.metavar = "|".join(commands.choices)
     return parser
 
 
-def add_drawing(parser: Parser, name: str, what: str) -> None:
+def add_drawing(parser: Parser, place: str | Path, what: str) -> None:
     """Add the flags of a data set that is drawn: where, from which seed, and how much of it."""
-    made = f"folder to make (default {near(DATA_ROOT / name)})"
-    parser.add_argument("--root", type=Path, help=made)
+    parser.add_argument("--root", type=Path, help=f"folder to make (default {place})")
     parser.add_argument("--seed", type=seed, default=0, help="(default %(default)s)")
     for split in SPLITS:
         text = f"{what} of {split} (default: as many as are drawn unasked)"
@@ -75,13 +73,10 @@ def main(args: Namespace | None = None) -> None:
     from world.formats import FORMATS
     from world.missing import DRAWN, draw
 
-    if args.name == "signs":
-        drawn = DRAWN["signs43" if args.classes == 43 else "signs"]
-        draw(drawn, args.root or DATA_ROOT / drawn.place, args.seed)
-        return
     if args.name in DRAWN:
-        drawn, chosen = counted(DRAWN[args.name], args), getattr(args, "format", None)
-        root = args.root or DATA_ROOT / args.name
+        name = "signs43" if getattr(args, "classes", None) == 43 else args.name
+        drawn, chosen = counted(DRAWN[name], args), getattr(args, "format", None)
+        root = args.root or DATA_ROOT / drawn.place
         if chosen is None:
             draw(drawn, root, args.seed)
             return

@@ -16,8 +16,8 @@ from lab.folders import PRETRAINED, near
 from tasks import DEFAULT
 
 SIGNS = (
-    "--bn --stn --augment --dropout 0.25 --batch_size 128 --optim_type muon --lr 8e-3 "
-    "--weight_decay 0.02 --schedule onecycle --label_smoothing 0.1 --epoch 20"
+    "--bn --stn --augment --dropout 0.25 --batch_size 128 --optim_type muon --lr 4e-3 --warmup 1 "
+    "--ema 0.998 --weight_decay 0.02 --label_smoothing 0.1 --epoch 20"
 )
 ONE_SIGN = "It is shown one sign, cut out; to find signs in a street is the work of `street`."
 

@@ -41,6 +41,47 @@ class Lens(unittest.TestCase):
         np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
+class Sensor(unittest.TestCase):
+    def test_each_pixel_sees_its_own_colour(self):
+        light = np.random.default_rng(0).random((6, 8, 3)).astype(np.float32)
+        seen = camera.demosaic(light)
+        for y, x, channel in ((2, 4, 0), (2, 3, 1), (3, 4, 1), (3, 3, 2)):
+            self.assertEqual(seen[y, x, channel], light[y, x, channel])
+        red, green, blue = np.moveaxis(light, 2, 0)
+        corners = blue[1, 3] + blue[1, 5] + blue[3, 3] + blue[3, 5]
+        self.assertAlmostEqual(seen[2, 4, 2], corners / 4, places=6)
+        beside = green[1, 4] + green[3, 4] + green[2, 3] + green[2, 5]
+        self.assertAlmostEqual(seen[2, 4, 1], beside / 4, places=6)
+        self.assertAlmostEqual(seen[2, 3, 0], (red[2, 2] + red[2, 4]) / 2, places=6)
+
+    def test_what_changes_evenly_is_seen_as_it_is(self):
+        y, x = np.indices((9, 12), np.float32)
+        for light in (np.full((9, 12, 3), (0.2, 0.5, 0.7), np.float32),
+                      np.dstack([0.05 * y + 0.01 * x, 0.3 + 0.02 * x, 0.9 - 0.03 * y - 0.02 * x])
+                      ):  # fmt: skip
+            inside = np.s_[1:-1, 1:-1]
+            np.testing.assert_allclose(camera.demosaic(light)[inside], light[inside], atol=1e-6)
+            sharp = camera.sharpen(light, 0.5)
+            np.testing.assert_allclose(sharp[inside], light[inside], atol=1e-6)
+
+    def test_a_thin_black_line_is_coloured(self):
+        light = np.ones((8, 9, 3), np.float32)
+        light[:, 4] = 0
+        seen = camera.demosaic(light)
+        self.assertGreater(np.ptp(seen[:, 4], axis=1).min(), 0.4)
+        self.assertEqual(np.ptp(seen[:, 1], axis=1).max(), 0)
+        wide = np.ones((8, 20, 3), np.float32)
+        wide[:, 6:14] = 0
+        self.assertEqual(np.ptp(camera.demosaic(wide)[:, 9:11], axis=2).max(), 0)
+
+    def test_sharpening_raises_a_step_on_both_sides(self):
+        light = np.full((5, 8, 3), 0.25, np.float32)
+        light[:, 4:] = 0.75
+        sharp = camera.sharpen(light, 0.4)[2, :, 0]  # a step of 1/2, a quarter of it, times 0.4
+        expected = [0.25, 0.25, 0.25, 0.2, 0.8, 0.75, 0.75, 0.75]
+        np.testing.assert_allclose(sharp, expected, atol=1e-6)
+
+
 class Exposure(unittest.TestCase):
     def test_even_light_keeps_its_level(self):
         """What leaves the sensor is the light's gamma, veil and grain apart."""

@@ -121,21 +121,51 @@ def through_lens(
     return planes
 
 
+def demosaic(light: np.ndarray) -> np.ndarray:
+    """What a sensor sees that has one colour a pixel: red, green, green, blue (Bayer 1976).
+
+    The two others are the mean of the nearest pixels of that colour. What is narrower than two
+    pixels takes on colours that it does not have. Linear light (H, W, 3) in and out.
+    """
+    rows, columns = np.indices(light.shape[:2], sparse=True)
+    own = (rows % 2 + columns % 2)[..., None] == np.arange(3)  # 0 red, 1 green, 2 blue
+    known = np.pad(np.where(own, light, 0), ((1, 1), (1, 1), (0, 0)), "reflect")
+    across = known[:, 1:-1] + (known[:, :-2] + known[:, 2:]) / 2
+    seen = across[1:-1] + (across[:-2] + across[2:]) / 2
+    seen[..., 1] = known[1:-1, 1:-1, 1] + mean_beside(known[..., 1:2])[..., 0]
+    return seen
+
+
+def sharpen(light: np.ndarray, strength: float) -> np.ndarray:
+    """What a camera makes of it: `strength` times what sets a pixel apart from those beside it."""
+    beside = mean_beside(np.pad(light, ((1, 1), (1, 1), (0, 0)), "edge"))
+    return light + np.float32(strength) * (light - beside)
+
+
+def mean_beside(padded: np.ndarray) -> np.ndarray:
+    """The mean of the four pixels beside each, (H + 2, W + 2, C) to (H, W, C)."""
+    down = padded[:-2, 1:-1] + padded[2:, 1:-1]
+    return (down + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
+
+
 def expose(
     rng: Generator, scene: np.ndarray, size: tuple[int, int],
-    motion: float | tuple[float, float] = (2.1, 4.2), veil: float = 0.2,
+    motion: float | tuple[float, float] = (2.1, 4.2), veil: float = 0.2, mosaic: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Lens, shutter and sensor: (H, W, 3) linear light -> (*size, 3) uint8.
 
     motion: how far the scene moves while the shutter is open, in its pixels, where it does; down
         and across, which is more where a car drives past.
     veil: the most light that the lens scatters, as a share of the mean.
+    mosaic: each pixel of the picture is one of the sensor, which sees one colour; else it is the
+        mean of several, as where a picture has been shrunk.
     """
     if rng.random() < 0.3:  # motion: the mean of the scene along a short path
         dy, dx = rng.normal(0, motion, 2)
         path = np.linspace(-0.5, 0.5, 5)
         scene = sum(np.roll(scene, (round(t * dy), round(t * dx)), (0, 1)) for t in path) / 5
-    sigma = rng.uniform(0.35, 0.6) if rng.random() < 0.8 else rng.uniform(0.6, 1.3)
+    sharpest, sharp = (0.3, 0.5) if mosaic else (0.35, 0.6)  # a mosaic blurs besides
+    sigma = rng.uniform(sharpest, sharp) if rng.random() < 0.8 else rng.uniform(0.6, 1.3)
     planes = np.ascontiguousarray(scene.transpose(2, 0, 1))
     if rng.random() < 0.5:  # colour fringes: the lens bends red and blue apart
         red, blue = rng.normal(0, 0.3, (2, 2))
@@ -148,6 +178,8 @@ def expose(
     light = np.ascontiguousarray(light.transpose(1, 2, 0))
     amplitude = rng.uniform(0.002, 0.015)
     grain = amplitude * rng.standard_normal(light.shape, np.float32)
+    if mosaic:
+        light = sharpen(demosaic(np.clip(light, 0, 1, out=light)), rng.uniform(0, 0.6))
     np.power(np.clip(light, 0, 1, out=light), 1 / GAMMA, out=light)
     light += grain
     np.clip(light, 0, 1, out=light)

@@ -178,18 +178,22 @@ def photograph(
     tones = LINEAR ** np.float32(rng.uniform(1, 1.6))  # photographs are more contrasty than paint
     face = wear(rng, tones.take(clean[..., :3]))
 
-    brightness = min(max(math.exp(rng.normal(math.log(0.6), 0.7)), 0.05), 1.8) ** GAMMA
+    brightness = min(max(math.exp(rng.normal(math.log(0.55), 0.75)), 0.05), 1.8) ** GAMMA
     # Background against sign; a bright sky behind a plate leaves it dark.
-    behind = math.exp(rng.normal(-0.3, 0.8) if rng.random() < 0.75 else rng.normal(1.3, 1))
-    cast = np.exp(rng.normal(0, 0.1, 3) + rng.normal(0, 0.15) * np.array([1, 0, -1]))
-    scene = face * (alpha * shade(rng, SCENE)) + tones.take(background) * (behind * (1 - alpha))
+    behind = math.exp(rng.normal(-0.4, 0.8) if rng.random() < 0.75 else rng.normal(1.8, 1))
+    # In the shade light is blue: it comes from the sky.
+    cast = np.exp(rng.normal((0, 0, 0.15), 0.08) + rng.normal(0, 0.12) * np.array([1, 0, -1]))
+    ground = tones.take(background)
+    grey = ground.mean(2, keepdims=True)
+    ground = grey + np.float32(rng.uniform(0.3, 1)) * (ground - grey)
+    scene = face * (alpha * shade(rng, SCENE)) + ground * (behind * (1 - alpha))
     scene = scene * (brightness * cast).astype(np.float32)
 
     shape = size * np.array([1, tall]) / math.sqrt(tall) * np.exp(rng.normal(0, 0.02, 2))
     height, width = np.clip(np.round(shape), 25, 64).astype(int).tolist()
     # Far signs fill few pixels of the sensor and are enlarged.
     scale = 1.0 if rng.random() < 0.9 else rng.uniform(15, 26) / max(height, width)
-    seen = expose(rng, scene, (round(height * scale), round(width * scale)))
+    seen = expose(rng, scene, (round(height * scale), round(width * scale)), mosaic=True)
     image = Image.fromarray(seen)
     if scale != 1:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
