@@ -8,12 +8,13 @@ import sys
 import tempfile
 import time
 import unittest
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from tests.support import PROJECT
+from tests.support import PROJECT, script_here
 from world import signs
 from world.parallel import map_chunks
 
@@ -202,6 +203,18 @@ class AllClassesTest(unittest.TestCase):
             again = signs.draw_sign(30, np.random.default_rng((0, 0, 30, 0)), signs.ALL)
             again.save(root / "again.jpg", quality=90)
             self.assertEqual((root / "a" / file).read_bytes(), (root / "again.jpg").read_bytes())
+
+    def test_as_many_as_are_asked_for(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for classes, places in ((26, signs.CLASSES), (43, signs.folders_of(signs.ALL))):
+                root, few = Path(folder, str(classes)), ("--train", 2, "--val", 1, "--test", 0)
+                done = script_here(
+                    "datasets.py", "signs", "--classes", classes, "--root", root, *few
+                )
+                self.assertEqual(done.returncode, 0, done.stderr)
+                drawn = Counter(str(path.parent.relative_to(root)) for path in root.rglob("*.jpg"))
+                expected = {f"train/{place}": 2 for place in places}
+                self.assertEqual(drawn, expected | {f"val/{place}": 1 for place in places})
 
 
 if __name__ == "__main__":
