@@ -117,7 +117,7 @@ SHIPPED = {
         [
             "It paints 64x64 pixels: one of 26 signs, its weather, light and surroundings. Words "
             "that it has not learned are named, and mean nothing to it.",
-            "Of limits of 50 and 80, about half become other ones.",
+            "Of limits of 50 and 80, more than half become other ones.",
         ],
         task="diffusion", failing="painted.jpg", reader="signs",
         begin='diffuse.py --model {folder} --prompt "a roundabout sign at night"',
