@@ -46,7 +46,7 @@ from tasks.detection import ssd
 from tasks.style import RECIPES, losses
 from tasks.style.networks import TransformConfig, TransformNet
 from tests.support import PROJECT, make_images
-from tests.test_diffusion_parts import SENTENCES, tiny
+from tests.tiny_diffusion import SENTENCES, tiny
 
 PAGES = [PROJECT / "docs" / name for name in ("answers.md", "answers.zh.md")]
 CPU = Runtime(torch.device("cpu"))

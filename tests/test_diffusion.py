@@ -44,7 +44,7 @@ from tasks.diffusion import (
 from tasks.diffusion.words import make_tokenizer
 from tasks.trained import load_trained
 from tests.support import PROJECT, ScriptCase, environment, script_here, stopped_at
-from tests.test_diffusion_parts import (
+from tests.tiny_diffusion import (
     CPU,
     SENTENCES,
     TINY_AUTOENCODER,

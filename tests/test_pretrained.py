@@ -29,7 +29,7 @@ from tasks.diffusion.words import make_tokenizer, tokenizer_state
 from tasks.shipped import SHIPPED, Shipped, shipped_with
 from tasks.trained import load_trained
 from tests.support import ScriptCase, script_here
-from tests.test_diffusion_parts import SENTENCES, tiny
+from tests.tiny_diffusion import SENTENCES, tiny
 from world import missing, signs
 
 MOST_BYTES = 25_000_000  # of all of them
