@@ -99,7 +99,7 @@ def draw_streets(folder: Path, images: int) -> None:
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
     rows = []
-    for index in range(min(images, 100)):
+    for index in range(images):
         view = draw_street(np.random.default_rng(index), STREET)
         Image.fromarray(view.picture).save(folder / f"images/{index:03d}.jpg")
         Image.fromarray(view.labels).save(folder / f"labels/{index:03d}.png")

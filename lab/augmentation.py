@@ -27,7 +27,7 @@ EXPOSURE = 0.5  # of the natural logarithm: from 0.6 to 1.65 times the light
 CONTRAST = 0.3
 SATURATION = 0.5
 BLUR_SHARE = 0.1  # share of images blurred
-GREY = 127  # of pixels where a picture does not reach: in the middle, 0 as network input
+GREY = 127  # of pixels where a picture does not reach: in the middle, nearly 0 as network input
 
 
 def augment_batch(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ import gc
 import os
 import re
 import shlex
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -41,9 +42,16 @@ def process_rank() -> tuple[int, int]:
 
 
 def launch() -> str | None:
-    """Return the name that torchrun has, or was given, for a launch and all its restarts."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return name if process_rank()[1] > 1 and name != "none" else None
+    """Return what tells a launch of torchrun, with all its restarts, from others; None alone.
+
+    The name that it was given. Without one, as torch before 2.12 leaves a launch on one machine,
+    torchrun itself: it is the process that started this one, and the ones before.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    if name == "none":
+        is_whole = os.environ.get("GROUP_WORLD_SIZE") == "1"
+        name = f"{socket.gethostname()}-{os.getppid()}" if is_whole else None
+    return name
 
 
 _log: Path | None = None  # of the run at hand

@@ -110,6 +110,7 @@ def _options(entry: Field, default: Any) -> dict[str, Any]:
     parse = entry.metadata["parse"]
     if parse is bool:
         undone = entry.metadata.get("undone", True)
+        options["help"] += " (default: yes)" if default else ""
         return options | {"action": argparse.BooleanOptionalAction if undone else "store_true"}
     if default is not None and "default" not in options["help"]:
         options["help"] += " (default %(default)s)"

@@ -17,6 +17,7 @@ from lab.runtime import computes_bf16
 from lab.settings import OPTIMIZERS, TrainSettings
 
 FUSED = ("sgd", "adam", "adagrad", "adamw")  # those torch has one-kernel updates for
+KERNELS = {"fused", "foreach"}  # options of torch's optimizers that change no result
 ONECYCLE_START, ONECYCLE_END = 25, 1e4  # the peak over the first rate, the first over the last
 STEPS, STEP_FACTOR = 3, 0.1  # of `step`: equal parts, and each one's rate over the last one's
 
@@ -134,7 +135,7 @@ def resume_optimizer(
     try:
         state = resumed["optimizer_state"]
         missing = set(optimizer.defaults) - set(state["param_groups"][0])
-        missing -= {"fused", "foreach", "decoupled_weight_decay"}  # of some versions of torch
+        missing -= KERNELS | {"decoupled_weight_decay"}  # of some versions of torch
         if missing or made_by != settings.optim_type:
             raise ValueError
         optimizer.load_state_dict(state)
@@ -145,6 +146,8 @@ def resume_optimizer(
         ) from error
     for group in optimizer.param_groups:
         group["weight_decay"] = settings.weight_decay
+        # Which kernels there are is the device's, which may be another one.
+        group |= {name: optimizer.defaults[name] for name in KERNELS & optimizer.defaults.keys()}
         if settings.optim_type == "sgd":
             group["momentum"] = settings.momentum
 

@@ -4,7 +4,6 @@ Each step is taken at a higher rate than the one before. The loss stays, then fa
 where it falls most steeply is a rate to train with.
 """
 
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +64,6 @@ def losses_at_rates(
     losses, mean, began = [], 0.0, time.perf_counter()
     with progress(total=STEPS, label="raising the rate") as bar:
         while len(losses) < STEPS and time.perf_counter() - began < SECONDS:
-            loader.batch_sampler.epoch += 1
             for batch in loader:
                 loss = learner.step(*to_device(batch, runtime))[0].item()
                 mean = SMOOTH * mean + (1 - SMOOTH) * loss
@@ -87,7 +85,7 @@ def steepest(rates: np.ndarray, losses: np.ndarray) -> float | None:
     slopes = np.gradient(losses, np.log(rates))
     slopes = np.convolve(slopes, np.ones(5) / 5, "valid")
     lowest = int(slopes.argmin())
-    return float(rates[lowest + 2]) if slopes[lowest] < 0 and math.isfinite(losses[0]) else None
+    return float(rates[lowest + 2]) if slopes[lowest] < 0 else None
 
 
 def draw_losses(rates: np.ndarray, losses: np.ndarray, rate: float | None) -> Figure:

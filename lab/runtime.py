@@ -237,8 +237,9 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(mmap_threshold, 2**30)
-        mallopt(trim_threshold, 2**31 - 1)
+        # Before 2.35 glibc refuses a size beyond 32 MB; the other one would do harm alone.
+        if mallopt(mmap_threshold, 2**30):
+            mallopt(trim_threshold, 2**31 - 1)
 
 
 def start_as(state: dict[str, Any], device: str | None, precision: str | None) -> Runtime:

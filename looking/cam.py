@@ -110,10 +110,11 @@ def shown_over(pixels: np.ndarray, shares: Tensor) -> np.ndarray:
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Return a copy of a network in which nothing is left of what it has learned.
+    """Return a copy of a network in which nothing is left of what its weights have learned.
 
     Each weight is drawn anew from all values of its own tensor, so that every layer goes on putting
-    out numbers of the size that it did (Adebayo et al. 2018, section 3, randomise all layers).
+    out numbers of the size that it did (Adebayo et al. 2018, section 3, randomise all layers). The
+    statistics of batch norm stay, for the same reason.
     """
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     with torch.no_grad():

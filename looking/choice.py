@@ -49,6 +49,19 @@ def class_index(text: str, classes: Sequence[str]) -> int:
     )
 
 
+def one_class(view: str, target: Sequence[str] | None, classes: Sequence[str]) -> int | None:
+    """Return the one class that a view's `--target` names, if it is given.
+
+    Raises:
+        UsageError: it names several, or one that there is not.
+    """
+    if target is None:
+        return None
+    if len(target) > 1:
+        raise UsageError(f"--type {view} takes one --target, not {len(target)}")
+    return class_index(target[0], classes)
+
+
 def spread_over_classes(labels: np.ndarray, most: int) -> np.ndarray:
     """Return indices of at most `most` images, as evenly over the classes as there are images."""
     turn = turns(labels, np.arange(len(labels)))

@@ -389,7 +389,7 @@ def invert_features(
     """
     low, high = preprocess.bounds(images.device)
     wanted = outputs_of(model, [layer], images)[0].detach().flatten(1)
-    energy = wanted.square().sum(1)
+    energy = wanted.square().sum(1).clamp(min=1e-12)  # a layer may be dead on an image
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)) * 0.1
     found = noise.to(images.device).requires_grad_()
     optimizer = torch.optim.Adam([found], lr)

@@ -36,9 +36,15 @@ export function unknownWords(text, words) {
   return [...new Set((text.toLowerCase().match(/\p{L}+|\p{N}/gu) ?? []).filter((word) => !known.has(word)))];
 }
 
+/** The nearest whole number; of two, the even one, as NumPy has it. */
+function rounded(value) {
+  const up = Math.round(value);
+  return up - value === 0.5 && up % 2 ? up - 1 : up;
+}
+
 /** Times of a number of steps, from all noise on, evenly. @returns {number[]} */
 export function timesteps(steps) {
-  return Array.from({ length: steps }, (_, k) => Math.round(NOISED - (k * NOISED) / steps) - 1);
+  return Array.from({ length: steps }, (_, k) => rounded(NOISED - (k * NOISED) / steps) - 1);
 }
 
 /** What the words add to nothing, so many times: predictions of nothing, then those of the words. */

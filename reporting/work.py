@@ -124,7 +124,8 @@ def run_script(arguments: Sequence[str]) -> int:
         for line in process.stdout:
             say(f"    {line.rstrip()}")
     except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
+        if os.name == "posix":  # on Windows it has gone to all of the console
+            process.send_signal(signal.SIGINT)
         for line in process.stdout:
             say(f"    {line.rstrip()}")
         process.wait()

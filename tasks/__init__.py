@@ -20,7 +20,7 @@ before torch is imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -149,6 +149,9 @@ class TestFlags(RunFlags):
         None, Path, "detection, diffusion: have this classifier of signs, or the best of its run, "
         "read what is found or painted", metavar="CHECKPOINT",
     )  # fmt: skip
+
+
+PICTURE = ("image", "image_idx")  # flags that name what a view shows
 
 
 @dataclass(frozen=True)
@@ -293,7 +296,8 @@ class Task:
         Flags: record of its own flags of train.py.
         defaults: of `TrainSettings`, where the task's own differ.
         network: what a checkpoint that names no network holds.
-        views: what visualize.py can show, by the names of `--type`.
+        views: what visualize.py can show, by the names of `--type`, each with the flags beside
+            that say what of it, and how.
         shown_unasked: of a view, flags that name what is shown without them.
         published: networks of others that it can show besides, by the names of `--model`.
         reads: whether test.py's `--read` has a use.
@@ -309,7 +313,7 @@ class Task:
     Flags: type
     defaults: Mapping[str, Any] = {}
     network: str | None = None
-    views: tuple[str, ...] = ()
+    views: Mapping[str, Collection[str]] = {}
     shown_unasked: Mapping[str, Mapping[str, Any]] = {}
     published: tuple[str, ...] = ()
     reads = False

@@ -297,10 +297,15 @@ def check(
                     for own in (expected, answers)]  # fmt: skip
             kinds = [(" and ".join(exported.outputs), *matched(*rows))]
         for name, own, other in kinds:
+            if own.shape != other.shape:
+                raise LabError(
+                    f"{name} of the exported {exported.name} are {other.shape} where PyTorch's "
+                    f"are {own.shape}, on {tuple(batch.shape)}: nothing is written"
+                )
             differ = np.abs(own.astype(float) - other) / max(np.abs(own).max(), 1e-9)
             is_level = own.dtype.kind in "ui"
             apart = differ > (0 if is_level else DIFFERENCE)
-            if own.shape != other.shape or not apart.mean() <= APART:
+            if not apart.mean() <= APART:
                 raise LabError(
                     f"{name} of the exported {exported.name} differ from PyTorch's, "
                     f"{apart.mean():.1%} of them, on {tuple(batch.shape)}: nothing is written"

@@ -36,6 +36,8 @@ class Shipped:
         cannot: what it is no use for, a sentence each.
         task: of `--task`.
         failing: what of it test.py draws its mistakes in.
+        shows: what that picture shows.
+        noted: what is to be known of its figures.
         reader: of these, what reads for its test.
         begin: flags of the script that is shown first.
     """
@@ -47,6 +49,8 @@ class Shipped:
     cannot: Sequence[str]
     task: str = DEFAULT
     failing: str = "results/mistakes.jpg"
+    shows: str = "Its mistakes in the test split"
+    noted: str = ""
     reader: str | None = None
     begin: str = "test.py --ckpt_path {folder} --image photo.jpg"
 
@@ -78,7 +82,7 @@ SHIPPED = {
     "street": Shipped(
         "find traffic signs in photographs of streets",
         "--task detection --network center_net --optim_type muon --lr 7e-3 --batch_size 32 "
-        "--epoch 10",
+        "--epoch 12",
         "street", 100,
         [
             "What a sign says it tells less surely than where it is: have `signs43` read it "
@@ -91,7 +95,7 @@ SHIPPED = {
     ),
     "segmentation": Shipped(
         "label every pixel of a street as one of eleven classes",
-        "--task segmentation --augment", "street", 100,
+        "--task segmentation", "street", 100,
         [
             "It labels any picture so, also one that shows no street.",
             "Fences, poles and far signs it mostly misses: they are few pixels.",
@@ -120,6 +124,9 @@ SHIPPED = {
             "Of limits of 50 and 80, more than half become other ones.",
         ],
         task="diffusion", failing="painted.jpg", reader="signs",
+        shows="What it paints for sentences of the test split, and what `signs` reads",
+        noted="What is read as asked are up to ten pictures of each class, painted for sentences "
+        "of the test split, by `signs`.",
         begin='diffuse.py --model {folder} --prompt "a roundabout sign at night"',
     ),
 }  # fmt: skip

@@ -268,6 +268,9 @@ def card(folder: Path) -> str:
     shipped, where = SHIPPED[name], f"pretrained/{name}"
     versions, machine = facts["versions"], facts["machine"]
     counts = ", ".join(f"{count:,} for {mode}" for mode, count in facts["inputs"].items())
+    tested_by = ["--ckpt_path", where, "--precision", "fp32"]
+    if shipped.reader:
+        tested_by += ["--read", f"pretrained/{shipped.reader}"]
     threads = counted(machine["threads"] * machine["processes"], "threads")
     rows = {
         "made again by": f"`python pretrain.py {name}`, which is "
@@ -289,13 +292,13 @@ def card(folder: Path) -> str:
         "| | |", "|---|---|", *(f"| {key} | {text} |" for key, text in rows.items()), "",
         "## Figures", "",
         "Of the best epoch by validation, epoch "
-        f"{state['epoch']}, computed in 32 bits: `python test.py --ckpt_path {where} --precision "
-        f"fp32`. {moved_in_words(facts)}", "",
+        f"{state['epoch']}, computed in 32 bits: `{command('test.py', *tested_by)}`. "
+        f"{moved_in_words(facts)} {shipped.noted}".rstrip(), "",
         *table_of_tests(facts["tests"]), "",
         "## What it cannot do", "", *(f"- {text}" for text in shipped.cannot), "",
     ]  # fmt: skip
     if (folder / MISTAKES).is_file():
-        lines += ["Its mistakes in the test split:", "", f"![Mistakes]({MISTAKES})", ""]
+        lines += [f"{shipped.shows}:", "", f"![{shipped.shows}]({MISTAKES})", ""]
     if names := state.get("class_names"):
         lines += ["## Classes", "", ", ".join(names), ""]
     return "\n".join(lines)

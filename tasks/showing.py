@@ -222,9 +222,10 @@ def graph_file(exported: Exported, trained: Trained, folder: Path) -> Path:
 def stamp_of(trained: Trained) -> str:
     """Return what tells a network's graphs from those of other weights or of other code."""
     digest = hashlib.sha256(trained.path.read_bytes())
-    rooms, shared = PROJECT / "tasks" / trained.task.name, ("exporting.py", "gradients.py")
-    for source in (*sorted(rooms.glob("*.py")), *(PROJECT / "tasks" / name for name in shared)):
-        digest.update(source.read_bytes())
+    rooms = (PROJECT, PROJECT / "lab", PROJECT / "looking", PROJECT / "tasks")
+    for room in (*rooms, PROJECT / "tasks" / trained.task.name):
+        for source in sorted(room.glob("*.py")):
+            digest.update(source.read_bytes())
     digest.update(torch.__version__.encode())
     return digest.hexdigest()
 

@@ -106,7 +106,8 @@ def check(task: Task, flags: TrainFlags) -> None:
     if PRETRAINED in folder.resolve().parents:
         wrong = f"{folder} is of the networks that come with the project, which stay as they are"
         raise UsageError(f"{wrong}: train in --ckpt_path {CKPT_PATH.with_name(folder.name)}")
-    if settings.warmup and settings.schedule == "onecycle":
+    own = task.defaults.get("warmup", 0.0)  # which nobody has asked for
+    if settings.warmup not in (0, own) and settings.schedule == "onecycle":
         raise UsageError("--schedule onecycle rises by itself: leave out --warmup")
     if settings.warmup > settings.epoch:
         raise UsageError(f"--warmup {settings.warmup:g} is more than --epoch {settings.epoch}")

@@ -1,5 +1,6 @@
 """What visualize.py does: the pictures of a view, made and saved."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import tasks
@@ -7,7 +8,7 @@ from lab.console import UsageError
 from lab.drawing import draw, publish, publish_film
 from lab.flags import as_name, as_words, asked_for
 from lab.pictures import Film
-from tasks import ViewFlags
+from tasks import Task, ViewFlags
 from tasks.trained import another_run, load_run
 
 # Flags by which a picture of one view differs from another; its name and its title say them.
@@ -36,6 +37,7 @@ def view(flags: ViewFlags) -> None:
             wrong += f"; it is for {owner}: {another_run(owner, flags.ckpt_path)}"
         raise UsageError(wrong)
     asked = asked_for(flags, *NAMED)
+    check(flags.type, task, asked)
     for name, value in task.shown_unasked.get(flags.type, {}).items():
         if asked.get(name) == value:
             del asked[name]
@@ -51,3 +53,11 @@ def view(flags: ViewFlags) -> None:
             continue
         title = f"{picture.title}\n{as_words(own)}" if own else picture.title
         publish(draw(replace(picture, title=title)), path)
+
+
+def check(name: str, task: Task, asked: Collection[str]) -> None:
+    """Raise a UsageError for flags that a view has no use for."""
+    unused = ", ".join(f"--{flag}" for flag in asked if flag not in ("model", *task.views[name]))
+    if unused:
+        own = ", ".join(f"--{flag}" for flag in task.views[name]) or "none of these"
+        raise UsageError(f"--type {name} of {task.name} has no use for {unused}; it takes {own}")

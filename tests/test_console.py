@@ -1,11 +1,12 @@
 """What scripts write to a terminal, whatever its letters."""
 
 import io
+import os
 import sys
 import unittest
 from unittest import mock
 
-from lab.console import counted, run, say
+from lab.console import counted, launch, run, say
 
 
 class WordsTest(unittest.TestCase):
@@ -16,6 +17,21 @@ class WordsTest(unittest.TestCase):
             (1, "boxes", "1 box"), (1, "classes", "1 class"), (1, "pictures", "1 picture"),
         ):  # fmt: skip
             self.assertEqual(counted(count, things), said)
+
+
+class LaunchTest(unittest.TestCase):
+    def test_a_launch_is_told_from_others(self):
+        """By its name; one on one machine that has none by who started it; alone by nothing."""
+        for given, expected in (
+            ({}, None),
+            ({"TORCHELASTIC_RUN_ID": "signs1", "GROUP_WORLD_SIZE": "2"}, "signs1"),
+            ({"TORCHELASTIC_RUN_ID": "none", "GROUP_WORLD_SIZE": "2"}, None),
+        ):
+            with mock.patch.dict(os.environ, given, clear=True):
+                self.assertEqual(launch(), expected)
+        whole = {"TORCHELASTIC_RUN_ID": "none", "GROUP_WORLD_SIZE": "1"}
+        with mock.patch.dict(os.environ, whole, clear=True):
+            self.assertTrue(launch().endswith(f"-{os.getppid()}"))
 
 
 class SayTest(unittest.TestCase):

@@ -18,6 +18,8 @@ import train
 from lab.flags import Parser
 from reporting import markdown
 from reporting.blocks import Code, Figure, Heading, Table, every
+from tasks.classification import DATASETS
+from tasks.classification.training import check_flags
 from tests.support import PROJECT, main_of
 
 PAGES = [PROJECT / "README.md", PROJECT / "README.zh.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -45,8 +47,11 @@ class CommandTest(unittest.TestCase):
     def parse(self, name, flags):
         """Read flags as the script does, and go no further."""
         if name == "train.py":  # with --resume it would first read a checkpoint
-            task = flags[flags.index("--task") + 1] if "--task" in flags else tasks.DEFAULT
-            train.make_parser(tasks.load(task)).parse_args(flags)
+            name = flags[flags.index("--task") + 1] if "--task" in flags else tasks.DEFAULT
+            task = tasks.load(name)
+            own = train.make_parser(task).parse_args(flags)
+            if task.name == tasks.DEFAULT and own.resume is None and own.weights is None:
+                check_flags(own.network or DATASETS[own.dataset], own, None)
             return
         parse = Parser.parse_args
 
@@ -91,7 +96,7 @@ class CommandTest(unittest.TestCase):
                 continue
             trained = {}
             for name, flags in commands(page):
-                if name != "train.py" or {"--resume", "--overfit_batch"} & set(flags):
+                if name != "train.py" or {"--resume", "--overfit_batch", "--help"} & set(flags):
                     continue
                 task = flags[flags.index("--task") + 1] if "--task" in flags else tasks.DEFAULT
                 folder = train.make_parser(tasks.load(task)).parse_args(flags).ckpt_path

@@ -3,6 +3,7 @@
 import unittest
 
 import numpy as np
+import torch
 
 from lab.drawing import draw
 from tasks.detection import mistakes
@@ -53,6 +54,22 @@ class MatchTest(unittest.TestCase):
         self.assertEqual(self.kinds(truth((0, A, True))), [])
         self.assertEqual(self.kinds(truth((0, A, True)), (0.9, 0, B)), [(-1, 0)])
         self.assertEqual(self.kinds(truth((0, A)), (0.9, 0, (30, 0, 80, 50))), [(-1, 0), (0, -1)])
+
+    def test_a_part_of_an_ignored_box(self):
+        """COCO's rule of a crowd: of what is found half is within, however small it is."""
+        crowd = truth((0, (0, 0, 100, 100), True))
+        for box, expected in (((0, 0, 20, 20), []), ((90, 0, 115, 20), [(-1, 0)]),
+                              ((90, 0, 109, 20), [])):  # fmt: skip
+            self.assertEqual(self.kinds(crowd, (0.9, 0, box)), expected, box)
+
+    def test_shares_covered(self):
+        rng = np.random.default_rng(0)
+        corners = torch.from_numpy(rng.uniform(0, 100, (2, 9, 2, 2)))
+        boxes, regions = torch.cat((corners.amin(2), corners.amax(2)), 2)
+        for box, shares in zip(boxes, mistakes.shares_covered(boxes, regions), strict=True):
+            sides = torch.minimum(box[2:], regions[:, 2:]) - torch.maximum(box[:2], regions[:, :2])
+            expected = sides.clamp(min=0).prod(1) / (box[2:] - box[:2]).prod()
+            torch.testing.assert_close(shares, expected)
 
     def test_cost(self):
         """By how sure it was; what was missed, by how large it is."""

@@ -6,9 +6,22 @@ import unittest
 
 import torch
 
-from lab.optimizers import Muon, make_optimizer, orthogonal
+from lab.optimizers import Muon, make_optimizer, orthogonal, resume_optimizer
 from lab.settings import OPTIMIZERS, TrainSettings
 from tests.support import PROJECT, environment
+
+
+class ResumeTest(unittest.TestCase):
+    def test_kernels_are_the_devices(self):
+        """A state that a processor's fused kernel made is gone on with where there is none."""
+        for name in ("adagrad", "adam"):
+            weight, settings = torch.ones(3, requires_grad=True), TrainSettings(optim_type=name)
+            state = make_optimizer([weight], settings, "cpu").state_dict()
+            self.assertIs(state["param_groups"][0]["fused"], True)
+            there = make_optimizer([weight], settings, "cuda")
+            expected = there.param_groups[0]["fused"]
+            resume_optimizer(there, {"optimizer_state": state}, settings)
+            self.assertIs(there.param_groups[0]["fused"], expected, name)
 
 
 class OptimizersTest(unittest.TestCase):

@@ -83,7 +83,8 @@ class ScriptTest(unittest.TestCase):
         known = tokenizer_state(tokenizer) | {"start": 0, "end": 1}
         torch.manual_seed(0)
         courses = []
-        for kind, steps in (("epsilon", 7), ("v_prediction", 25), ("v_prediction", 3)):
+        for kind, steps in (("epsilon", 7), ("v_prediction", 25), ("v_prediction", 3),
+                            ("epsilon", 16)):  # fmt: skip
             scheduler = make_scheduler(kind)
             scheduler.set_timesteps(steps)
             latents, predictions = torch.randn(6), torch.randn(steps, 6)

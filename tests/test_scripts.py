@@ -729,7 +729,7 @@ class DistributedTest(ScriptCase):
     def torchrun(cls, code, *arguments, restarts=0):
         """Start a script in two processes, in a group of their own as a shell would.
 
-        restarts: how often; torchrun then gives the launch a name.
+        restarts: how often.
         """
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -739,7 +739,7 @@ class DistributedTest(ScriptCase):
         return subprocess.Popen(
             [
                 sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-                f"--max_restarts={restarts}" if restarts else f"--master_port={port}",
+                f"--max_restarts={restarts}", f"--master_port={port}",
                 str(file), *map(str, arguments),
             ],
             cwd=PROJECT, env=environment() | {"PYTHONPATH": str(PROJECT)}, text=True,

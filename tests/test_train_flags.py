@@ -152,6 +152,10 @@ class WarmupTest(ScriptCase):
     def test_what_it_cannot_mean(self):
         for flags, *words in (
             (("--schedule", "onecycle", "--warmup", 1), "onecycle rises by itself"),
+            (
+                ("--task", "segmentation", "--schedule", "onecycle", "--warmup", 1),
+                "leave out --warmup",
+            ),
             (("--warmup", 11), "--warmup 11 is more than --epoch 10"),
             (("--warmup", "-1"), "a number of at least 0"),
             (("--find_lr", "--overfit_batch"), "leave out --overfit_batch"),

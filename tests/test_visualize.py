@@ -262,6 +262,8 @@ class ScriptTest(ScriptCase):
             ("feature", ("--image", own, "--image_idx", 1), ("--image and --image_idx",)),
             ("tsne", ("--model", "resnet18"), ("--type tsne", "--ckpt_path")),
             ("filter", ("--weights", own), ("--weights belongs to --model",)),
+            ("class", ("--image", own, "--seed", 2), ("no use for --image; it takes --target,",)),
+            ("tsne", ("--layer_idx", 1, "--lr", 2), ("no use for --layer_idx, --lr",)),
             ("feature", ("--image_idx", "1e3"), ("--image_idx", "1e3")),
         ):
             with self.subTest(words):
@@ -309,14 +311,16 @@ class ScriptTest(ScriptCase):
         state = {"model_state": model.state_dict(), "configs": vars(model.config)}
         classes = [*names[:-1], r"no text \xff"]  # as the data set gives them
         checkpoint.save(folder / "ckpt_epoch_10.pth", state | {"class_names": classes})
-        here = ("--data_root", data, "--steps", 1)
-        third = {"fooling": "_image_idx_3", "attention": "_image_idx_3"}
+        here, step, third = ("--data_root", data), ("--steps", 1), ("--image_idx", 3)
         run = script
-        for kind in ("fooling", "tsne", "class", "saliency", "attention"):
-            more = ("--image_idx", 3) if kind in third else ()
-            name = f"{kind}/{kind}{third.get(kind, '')}_steps_1.jpg"
+        for kind, more in (
+            ("fooling", (*third, *step)), ("tsne", ()), ("class", step), ("saliency", ()),
+            ("attention", third),
+        ):  # fmt: skip
+            asked = f"_{'_'.join(map(str, more))}".replace("--", "") if more else ""
             with self.subTest(kind):
-                self.assert_saved(run(*self.flags(kind, "names", *here, *more)), name)
+                done = run(*self.flags(kind, "names", *here, *more))
+                self.assert_saved(done, f"{kind}/{kind}{asked}.jpg")
                 run = script_here
         own = data / "\udcff$x$.png"
         Image.new("RGB", (32, 32)).save(own)
@@ -328,22 +332,22 @@ class ScriptTest(ScriptCase):
         own = next((self.data / "test").rglob("*.png"))
         googlenet = build(NETWORKS, "googlenet", {"num_classes": 3})
         vit = models.VisionTransformer(96, 16, 1, 2, 8, 16, num_classes=3)
-        for kind, network, model, name in (
-            ("invert", "googlenet", googlenet, "invert/invert"),
-            ("filter", "vit_tiny", vit, "filter/filter_layer_0"),
+        image = ("--image", own), f"_image_{plain_name(str(own))}"
+        for kind, network, model, (more, name) in (
+            ("invert", "googlenet", googlenet, (image[0], f"invert/invert{image[1]}")),
+            ("filter", "vit_tiny", vit, ((), "filter/filter_layer_0")),
         ):
             folder = self.base / network
             folder.mkdir()
             state = {"model_state": model.state_dict(), "configs": {"num_classes": 3}}
-            more = {"network": network, "preprocess": {"size": (96, 96)}}
-            checkpoint.save(folder / "ckpt_epoch_10.pth", state | more)
+            state |= {"network": network, "preprocess": {"size": (96, 96)}}
+            checkpoint.save(folder / "ckpt_epoch_10.pth", state)
             with (
                 self.subTest(kind, network=network),
                 mock.patch.dict(NETWORKS, vit_tiny=Design(ThreeClasses, lambda _: vit)),
             ):
-                flags = self.flags(kind, network, "--image", own, "--steps", 1)
-                asked = f"_image_{plain_name(str(own))}_steps_1.jpg"
-                self.assert_saved(script_here(*flags), name + asked)
+                flags = self.flags(kind, network, *more, "--steps", 1)
+                self.assert_saved(script_here(*flags), f"{name}_steps_1.jpg")
 
     def test_what_needs_no_data(self):
         """Pictures that show no photograph."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from lab.flags import flag, fraction, positive_int
-from tasks import Job, StartFlags, Task, pretrained
+from tasks import PICTURE, Job, StartFlags, Task, pretrained
 
 # Each data set with the network that is trained on it unless told otherwise.
 DATASETS = {
@@ -47,11 +47,18 @@ class Classification(Task):
     name = "classification"
     Flags = Flags
     network = "classifier"
-    views = (
-        "filter", "feature", "tsne", "stn", "saliency", "fooling", "class", "invert", "attention",
-        "cam",
-    )  # fmt: skip
-
+    views = {
+        "filter": ("layer_idx", "steps", "lr", "seed"),
+        "feature": (*PICTURE, "layer_idx"),
+        "tsne": (),
+        "stn": PICTURE,
+        "saliency": (*PICTURE, "target"),
+        "fooling": (*PICTURE, "target", "steps", "lr"),
+        "class": ("target", "steps", "lr", "seed"),
+        "invert": (*PICTURE, "steps", "lr", "seed"),
+        "attention": (*PICTURE, "layer_idx", "position"),
+        "cam": (*PICTURE, "layer_idx", "target", "seed"),
+    }
     takes_val = False
     submits = True
     shown_unasked = {"feature": {"image_idx": 50}}  # the assignment's picture

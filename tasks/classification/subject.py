@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets import ImageDataset
-from lab.console import LabError, UsageError
+from lab.console import LabError
 from lab.fetching import image_path
 from lab.imagenet import load_pretrained
 from lab.images import Preprocess, to_arrays
 from lab.pictures import shorten
 from lab.runtime import Runtime, place, start
-from looking.choice import check_index, class_index, examples
+from looking.choice import check_index, class_index, examples, one_class
 from looking.insight import conv_layers
 from tasks import ViewFlags
 from tasks.classification.data import test_loader
@@ -140,15 +140,8 @@ class Subject:
         return [class_index(text, self.classes) for text in self.flags.target or []]
 
     def target(self) -> int | None:
-        """Return the one class that `--target` names, if it is given.
-
-        Raises:
-            UsageError: it names several.
-        """
-        targets = self.targets()
-        if len(targets) > 1:
-            raise UsageError(f"--type {self.flags.type} takes one --target, not {len(targets)}")
-        return targets[0] if targets else None
+        """Return the one class that `--target` names, if it is given."""
+        return one_class(self.flags.type, self.flags.target, self.classes)
 
 
 def brightness(dataset: ImageDataset, index: int) -> float:

@@ -208,8 +208,10 @@ def view_cam(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     subject = load_subject(flags, trained)
     images, labels = subject.photographs(8)
     scored, names = scored_classes(subject, images, labels)
+    first = "photograph"
     if subject.has_stn:
         images = subject.network.stn(images)  # what the convolutions see
+        first = "photograph, as the\nspatial transformer\nhands it on"
     network = subject.body
     layers = insight.conv_layers(network)
 
@@ -229,7 +231,7 @@ def view_cam(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     ]
     pixels = subject.pixels(images)
     shown = [pixels, *(cam.shown_over(pixels, cam.enlarged(own, size)) for own in maps)]
-    kinds = ["photograph", "LayerCAM", "Grad-CAM", "saliency", "LayerCAM,\nweights shuffled"]
+    kinds = [first, "LayerCAM", "Grad-CAM", "saliency", "LayerCAM,\nweights shuffled"]
     number = list(layers).index(name)
     title = f"Where layer {number} ({name}) sees what speaks for a class"
     yield Picture("cam/cam.jpg", title, (lay_out_kinds(shown, kinds, names),))
@@ -300,12 +302,14 @@ def view_invert(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     """Photographs beside what can be told of them from deeper and deeper layers."""
     subject = load_subject(flags, trained)
     images, _ = subject.photographs(3)
+    first = "image"
     if subject.has_stn:
         images = subject.network.stn(images)  # what it leaves out, no layer behind it has seen
+        first = "image, as the spatial\ntransformer hands it on"
     body, preprocess = subject.body, subject.preprocess
     layers = list(insight.conv_layers(body).values())
     originals = preprocess.denormalize(images)
-    columns = {"image": [Tile(pixels) for pixels in subject.pixels(images)]}
+    columns = {first: [Tile(pixels) for pixels in subject.pixels(images)]}
     for place in sorted({round(k * (len(layers) - 1) / 4) for k in range(5)}):
         found = insight.invert_features(body, layers[place], images, preprocess, **subject.given)
         quality = insight.psnr(preprocess.denormalize(found), originals).tolist()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.flags import flag
-from tasks import Job, StartFlags, Task, pretrained, promised
+from tasks import PICTURE, Job, StartFlags, Task, pretrained, promised
 
 DATASETS = ("street", "gtsdb", "voc", "coco", "yolo", "labelme", "banana")
 OWN = ("tiny_ssd", "center_net")  # networks of ours, the one first that is trained unasked
@@ -40,7 +40,10 @@ class Detection(Task):
         "epoch": 20, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "optim_type": "adamw",
         "schedule": "onecycle", "clip_norm": 10.0, "val_interval": 5, "augment": True,
     }  # fmt: skip
-    views = ("boxes", "anchors", "regions", "cam")
+    views = {
+        "boxes": PICTURE, "anchors": PICTURE, "regions": PICTURE,
+        "cam": (*PICTURE, "layer_idx", "target"),
+    }  # fmt: skip
     reads = films = True
 
     def worth_seeing(self, job: Job) -> list[list[str]]:

@@ -6,7 +6,7 @@
 
 Detections take, by falling score, the true box that they overlap most, of those not taken yet, if
 the IoU is 0.5 or more (COCO's rule; its matches are of a class each, so that they know no
-confusion). What overlaps an ignored box alone is neither right nor wrong.
+confusion). What lies by half or more in an ignored box is neither right nor wrong, as COCO has it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torchvision.ops import box_iou
+from torch import Tensor
+from torchvision.ops import box_area, box_iou
 
 from lab.pictures import Confusion, Grid, Picture, sheet, shorten
 from tasks.detection.data import DetectionDataset
@@ -51,6 +52,7 @@ def matches(detections: Sequence[Detections], targets: Sequence[Target]) -> list
     for picture, (found, target) in enumerate(zip(detections, targets, strict=True)):
         overlaps = box_iou(found["boxes"], target["boxes"]).numpy()  # (k, n)
         ignored, labels = target["ignored"].numpy(), target["labels"].tolist()
+        covered = shares_covered(found["boxes"], target["boxes"][target["ignored"]]).numpy()
         boxes, free = target["boxes"].tolist(), ~ignored
         for k in found["scores"].argsort(descending=True, stable=True).tolist():
             score, label = float(found["scores"][k]), int(found["labels"][k])
@@ -61,12 +63,18 @@ def matches(detections: Sequence[Detections], targets: Sequence[Target]) -> list
                 n = int(own.argmax())
                 free[n] = False
                 pairs.append(Pair(picture, labels[n], label, score, tuple(boxes[n])))
-            elif not (overlaps[k][ignored] >= SAME).any():
+            elif covered[k].max(initial=0) < SAME:
                 box = tuple(found["boxes"][k].tolist())
                 pairs.append(Pair(picture, NOTHING, label, score, box))
         missed = np.flatnonzero(free).tolist()
         pairs += [Pair(picture, labels[n], NOTHING, 0.0, tuple(boxes[n])) for n in missed]
     return pairs
+
+
+def shares_covered(boxes: Tensor, regions: Tensor) -> Tensor:
+    """Return the share of each box's area that each region covers: (k, 4), (n, 4) to (k, n)."""
+    iou, area = box_iou(boxes, regions), box_area(boxes)[:, None]
+    return iou / (1 + iou) * (1 + box_area(regions) / area)
 
 
 def confusion_of(pairs: Sequence[Pair], count: int) -> np.ndarray:

@@ -118,7 +118,11 @@ class Diffusion(Task):
     takes_pictures = False
     Flags = Flags
     defaults = SETTINGS
-    views = ("unet", "words", "strength")
+    views = {
+        "unet": (),
+        "words": ("prompt", "steps", "seed"),
+        "strength": ("prompt", "image", "steps", "seed"),
+    }
     published = ("stable_diffusion",)
     reads = True
     beside = False  # what the UNet is measured on, its autoencoder has encoded

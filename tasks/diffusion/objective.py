@@ -191,8 +191,8 @@ def empty_where(chosen: Tensor, ids: Tensor) -> Tensor:
 class DenoisingMeter(SumsMeter):
     """How much of noise or velocity is explained: 1 - squared error / squared value, over all.
 
-    The n-th latent has the same noise and time whatever the batches, so that epochs, and tests of
-    other batches, can be compared; times are spread evenly over any number of latents.
+    The n-th latent of a process has the same noise and time whatever the batches, so that epochs,
+    and tests of other batches, can be compared; times are spread evenly over any number of latents.
     """
 
     def __init__(self, objective: Denoising):

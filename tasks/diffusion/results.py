@@ -213,8 +213,9 @@ def report_painted(
         say(f"Read by {flags.read}:")
         read = {"painted": reader.read(sets[0])[0], "drawn": reader.read(sets[1])[0]}
         say_read(classes, labels[own], read)
-        features = [reader.features(some) for some in sets if some]
-        say(f"Fréchet distance to drawn pictures: {frechet_distance(*features[:2]):.2f}")
+        features = [reader.features(some) for some in sets if len(some) > 1]  # one has no spread
+        if features:
+            say(f"Fréchet distance to drawn pictures: {frechet_distance(*features[:2]):.2f}")
         if len(features) > 2:
             apart = frechet_distance(*features[1:])
             say(f"of as many other drawn pictures:    {apart:.2f}")

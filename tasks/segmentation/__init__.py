@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.flags import closed_share, flag, positive_int
-from tasks import Job, StartFlags, Task, pretrained, promised
+from tasks import PICTURE, Job, StartFlags, Task, pretrained, promised
 
 DATASETS = ("street", "camvid", "voc", "folder")
 NETWORK = "res_unet"  # unless told otherwise
@@ -52,10 +52,13 @@ class Segmentation(Task):
     name = "segmentation"
     Flags = Flags
     defaults = {
-        "epoch": 12, "batch_size": 32, "lr": 1.5e-2, "weight_decay": 1e-2, "optim_type": "muon",
-        "schedule": "cosine", "clip_norm": 10.0, "val_interval": 6, "augment": True,
+        "epoch": 14, "batch_size": 32, "lr": 1.2e-2, "weight_decay": 1e-2, "optim_type": "muon",
+        "warmup": 0.5, "ema": 0.995, "clip_norm": 10.0, "val_interval": 7, "augment": True,
     }  # fmt: skip
-    views = ("masks", "upsampling", "cam")
+    views = {
+        "masks": PICTURE, "upsampling": PICTURE,
+        "cam": (*PICTURE, "layer_idx", "target", "position"),
+    }  # fmt: skip
     films = True
 
     def flags_of(self, state: dict[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,8 @@ class ResUNet(Segmenter):
 def normalise(images: Tensor) -> Tensor:
     """Return images whose channels have mean 0 and deviation 1 each, where there is an image.
 
-    Where there is none, images (N, 3, H, W) in [-1, 1] are 0, which no byte becomes.
+    Where there is none, whole images (N, 3, H, W) in [-1, 1] are 0, which no byte becomes. What
+    windows of training leave empty is grey, GREY, and counts.
     """
     there = (images != 0).any(1, keepdim=True)
     count = there.sum((2, 3), keepdim=True).clamp(min=1)

@@ -12,7 +12,7 @@ from lab.console import LabError
 from lab.images import as_input
 from lab.pictures import Colours, Grid, Legend, Mark, Picture, Tile, shorten
 from looking import cam
-from looking.choice import class_index
+from looking.choice import one_class
 from looking.insight import saliency_of, spatial_layers
 from networks import flat_index
 from tasks import ViewFlags
@@ -113,7 +113,7 @@ def view_cam(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     The class is that of `--target`, else the one that most of the pixels are given.
     """
     classes, network, rows = trained.classes, fold(trained.network).requires_grad_(False), []
-    wanted = class_index(flags.target[0], classes) if flags.target else None
+    wanted = one_class(flags.type, flags.target, classes)
     layers = spatial_layers(network)
     for picture, _, name in chosen_pictures(flags, trained, otherwise=LONGEST):
         images = as_input(picture).to(trained.runtime.device)

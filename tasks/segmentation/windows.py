@@ -40,7 +40,7 @@ class Windows:
     Attributes:
         size: (height, width) of a window as the network sees it, in pixels.
         zoom: the least and the most that a window is magnified; its logarithm is uniform.
-        stretch: the most that a window is stretched along one side, as a share.
+        stretch: the most that one side is stretched against the other, as a share.
         each: windows that an epoch takes from each picture.
         vary: magnify, stretch, mirror, and vary the camera; else windows lie anywhere, no more.
         coarse: epochs, the first ones, in which windows are `halved`.

@@ -18,7 +18,7 @@ from pathlib import Path
 from lab import flags
 from lab.flags import flag, non_negative_float, positive_float, positive_int, seed
 from lab.settings import TrainSettings
-from tasks import Job, Task, TrainFlags
+from tasks import PICTURE, Job, Task, TrainFlags
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Style(Task):
     Flags = Flags
     defaults = {"epoch": 2, "batch_size": 4}
     network = "transform"
-    views = ("painted",)
+    views = {"painted": PICTURE}
     measured = beside = False
 
     def next_commands(self, flags: TrainFlags, job: Job, tested: str) -> Iterator[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from lab.flags import flag, positive_int
-from tasks import Compared, Job, StartFlags, Task
+from tasks import PICTURE, Compared, Job, StartFlags, Task
 
 # Each data set with the number of frames of its clips unless told otherwise.
 DATASETS = {
@@ -56,7 +56,12 @@ class Video(Task):
         "lr": 3e-3, "weight_decay": 2e-2, "optim_type": "adamw", "schedule": "onecycle",
         "clip_norm": 1.0,
     }  # fmt: skip
-    views = ("clip", "saliency", "attention", "cam")
+    views = {
+        "clip": PICTURE,
+        "saliency": (*PICTURE, "target"),
+        "attention": (*PICTURE, "position"),
+        "cam": (*PICTURE, "layer_idx", "target"),
+    }
 
     def flags_of(self, state: dict[str, Any]) -> dict[str, Any]:
         configs = state.get("configs", {})  # a bare state dict has none

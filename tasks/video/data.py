@@ -92,6 +92,7 @@ def read_tracks(root: Path, mode: str, frames: int, stride: int, val_share: floa
     Tracks of fewer photographs are named and left out.
     """
     images = datasets.read_split(root, mode, PREPROCESS, val_share)
+    folder = split_folder(root, mode) or root / mode
     if images.images is None:
         raise LabError(f"{root} holds more photographs than fit in memory")
     tracks: dict[tuple[int, str], list[int]] = {}
@@ -99,13 +100,13 @@ def read_tracks(root: Path, mode: str, frames: int, stride: int, val_share: floa
         tracks.setdefault((label, group_of(path)), []).append(index)
     long_enough = {key: own for key, own in tracks.items() if len(own) >= frames}
     too_short = {
-        root / mode / images.classes[label] / name: f"{len(own)} photographs"
+        folder / images.classes[label] / name: f"{len(own)} photographs"
         for (label, name), own in tracks.items()
         if len(own) < frames
     }
-    say_left_out(root / mode, len(tracks), too_short)
+    say_left_out(folder, len(tracks), too_short)
     if not long_enough:
-        raise LabError(f"{root / mode} holds no track of {frames} photographs (TTTTT_FFFFF.jpg)")
+        raise LabError(f"{folder} holds no track of {frames} photographs (TTTTT_FFFFF.jpg)")
     chosen = [
         [own[k] for k in np.linspace(0, len(own) - 1, frames).round().astype(int)]
         for own in long_enough.values()

@@ -1,4 +1,4 @@
-"""Ways for a network to see time: seven of them, of comparable size.
+"""Ways for a network to see time: eight of them, of comparable size.
 
     network = CNNLSTM(VideoConfig(num_classes=10, frames=16, width=12))
     network(clips)          # (N, 3, T, 32, 32) to logits (N, 10)

@@ -13,7 +13,7 @@ from lab.features import inputs_of
 from lab.files import reason
 from lab.pictures import Film, Grid, Mark, Picture, Tile, shorten
 from looking import cam
-from looking.choice import check_index, class_index, examples
+from looking.choice import check_index, examples, one_class
 from looking.insight import heat_of, non_local_blocks, spatial_layers
 from tasks import ViewFlags
 from tasks.trained import Trained
@@ -94,8 +94,9 @@ def scored_labels(
     flags: ViewFlags, shown: list[Shown], logits: Tensor, classes: Sequence[str]
 ) -> Tensor:
     """Return the class of each clip whose score is looked into: `--target`, else its own."""
-    if flags.target:
-        labels = [class_index(flags.target[0], classes)] * len(shown)
+    target = one_class(flags.type, flags.target, classes)
+    if target is not None:
+        labels = [target] * len(shown)
     else:
         labels = [
             read if label is None else label
