@@ -50,9 +50,17 @@ def given_images(sources: Sequence[str]) -> Iterator[tuple[Path, Image.Image]]:
             say(f"{path} is left out: {reason(error)}")
             continue
         readable += 1
+        if (frames := frames_of(path)) > 1:
+            say(f"{path.name}: of {frames} frames the first is looked at")
         yield path, image
     if not readable:
         raise LabError(f"no readable image in {', '.join(sources)}")
+
+
+def frames_of(path: Path) -> int:
+    """Return how many pictures an image file shows one after the other."""
+    with Image.open(path) as image:  # a phone's second picture is the first one in small
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
 def name_of(sources: Sequence[str]) -> str:

@@ -595,6 +595,20 @@ class TestScriptTest(ScriptTest):
         self.assertEqual((done.returncode, len(most)), (0, 120), done.stderr)
         self.assertLessEqual(max(most), 2)
 
+    def test_of_a_moving_picture_the_first_frame_is_read(self):
+        frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")]
+        folder = self.base / "moving"
+        folder.mkdir()
+        for name in ("moves.gif", "moves.webp"):
+            frames[0].save(folder / name, save_all=True, append_images=frames[1:])
+        frames[0].save(folder / "stands.gif")
+        done = script_here("test.py", "--ckpt_path", self.run_folder, "--epoch", "last",
+                           "--image", folder)  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for name in ("moves.gif", "moves.webp"):
+            self.assertIn(f"{name}: of 3 frames the first is looked at", done.stdout)
+        self.assertNotIn("stands.gif: of", done.stdout)
+
     def test_lines(self):
         """Pictures far longer than wide are read and drawn in little time and memory."""
         folder = self.base / "lines"

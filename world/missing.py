@@ -36,7 +36,7 @@ class Drawn:
 DRAWN = {
     "signs": Drawn(
         signs.draw_dataset,
-        "No data in {folder}: drawing the built-in one, {total:,} traffic signs, once.",
+        "Drawing {total:,} traffic signs into {folder}, once",
         place="",
     ),
     "signs43": Drawn(
