@@ -10,6 +10,7 @@ import math
 import warnings
 from contextlib import suppress
 from functools import cache, singledispatch
+from itertools import chain, count
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ from lab.pictures import (
 MOST_PIXELS, LONGEST_SIDE = 60_000_000, 30_000  # of a file; what is larger is drawn coarser
 HEAD_FONT = 13  # points; of a picture's title
 LABEL_FONT = 6  # of what stands upon an image
+LABEL_LETTER, LABEL_LINE = 0.6 * LABEL_FONT / 72, 1.5 * LABEL_FONT / 72  # inches
 # Families that have Chinese, Japanese and Korean letters; of those installed the first is used.
 CJK_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
@@ -188,17 +190,36 @@ def _draw_tile(axis: Axes, grid: Grid, tile: Tile, left: float, top: float) -> A
     shown = axis.imshow(image, extent=extent, **options)
     frame = Rectangle((left, top), width, grid.side, fill=False, ec="0.8", linewidth=0.5)
     axis.add_patch(frame)
+    taken: list[tuple[float, float, float]] = []  # left, right and bottom of labels
     for mark in tile.marks:
         x, y = ((np.asarray(mark.points) + 0.5) * scale + corner).T
         style = {"marker": "o", "markersize": 7, "markeredgecolor": "black"}
         (line,) = axis.plot(x, y, color=mark.colour, **(style if len(x) == 1 else {}))
         line.set_clip_path(frame)
         if mark.label:
+            text = plain(mark.label)
+            bottom = _free(
+                taken, x[0], x[0] + LABEL_LETTER * len(text), y.min() - 0.02, y.max() + 0.02
+            )
             axis.text(
-                x[0], y[0] - 0.02, plain(mark.label), fontsize=LABEL_FONT, va="bottom",
+                x[0], bottom, text, fontsize=LABEL_FONT, va="bottom",
                 bbox={"boxstyle": "square,pad=0.1", "fc": mark.colour, "ec": "none"},
             )  # fmt: skip
     return shown
+
+
+def _free(
+    taken: list[tuple[float, float, float]], left: float, right: float, above: float, below: float
+) -> float:
+    """Return the bottom of a label where no other one is: above, below, or higher; and take it."""
+    places = chain((above, below + LABEL_LINE), count(above - LABEL_LINE, -LABEL_LINE))
+    bottom = next(
+        place for place in places
+        if all(left >= end or right <= start or abs(place - own) >= LABEL_LINE
+               for start, end, own in taken)
+    )  # fmt: skip
+    taken.append((left, right, bottom))
+    return bottom
 
 
 @draw_part.register

@@ -8,6 +8,7 @@ import tempfile
 import unittest
 import warnings
 from contextlib import redirect_stdout
+from itertools import combinations
 from pathlib import Path
 from unittest import mock
 
@@ -30,6 +31,7 @@ from lab.pictures import (
     Scatter,
     Tile,
     confusion,
+    frame,
     sheet,
 )
 from networks import Classifier
@@ -79,6 +81,20 @@ class GridTest(unittest.TestCase):
             self.assertAlmostEqual(middle, (top + bottom) / 2)
         self.assertLess(axis.images[1].get_extent()[1], axis.images[2].get_extent()[0])
         self.assertLess(axis.images[0].get_extent()[2], axis.images[3].get_extent()[3])
+
+    def test_no_label_stands_on_another(self):
+        """Of boxes that crowd together; one alone has its label above it."""
+        near = [(10 + 3 * k, 20 + k % 2, 14 + 3 * k, 26) for k in range(6)]
+        marks = [frame(box, "cyan", f"a long name {k}") for k, box in enumerate(near)]
+        tile = Tile(np.zeros((60, 60, 3)), marks=(*marks, frame((5, 50, 9, 55), "red", "alone")))
+        figure, (axis,) = self.draw(Grid([[tile]], side=3))
+        boxes = [text.get_window_extent() for text in axis.texts if text.get_text()]
+        names = [text.get_text() for text in axis.texts if text.get_text()]
+        self.assertEqual(len(boxes), 7)
+        for first, second in combinations(boxes, 2):
+            self.assertFalse(first.overlaps(second))
+        (alone,) = [text for text in axis.texts if text.get_text() == names[-1]]
+        self.assertAlmostEqual(alone.get_position()[1] + 0.02, axis.lines[-1].get_ydata().min())
 
     def test_columns_stand_above_the_first_row(self):
         tiles = [[Tile(image) for image in images(2)], [Tile(image) for image in images(2)]]
