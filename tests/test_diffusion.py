@@ -404,11 +404,14 @@ class ScriptTest(ScriptCase):
 
     def test_views(self):
         seen = self.base / "seen"
-        for kind, *flags in (("unet",), ("words", "--prompt", "a stop sign"), ("strength",)):
+        steps, words = ("--steps", 5), ("--prompt", "a stop sign")
+        for kind, flags, asked in (
+            ("unet", (), ""),
+            ("words", (*words, *steps), "_prompt_a_stop_sign_steps_5"),
+            ("strength", steps, "_steps_5"),
+        ):
             said = self.shown("visualize.py", "--type", kind, "--ckpt_path", self.run_folder,
-                              "--epoch", "last", "--save_dir", seen, "--steps", 5,
-                              *flags)  # fmt: skip
-            asked = "_prompt_a_stop_sign" * bool(flags) + "_steps_5"
+                              "--epoch", "last", "--save_dir", seen, *flags)  # fmt: skip
             self.assertTrue((seen / kind / f"{kind}{asked}.jpg").is_file())
             if kind == "unet":
                 self.assertIn("Stable Diffusion 1.5, 859,520,964 parameters", said)

@@ -295,7 +295,8 @@ class ViewTest(unittest.TestCase):
         """A row an image as the transformer hands it on, a column a layer, PSNR of what is seen."""
         (picture,) = self.view("invert", "--steps", 30)
         (grid,) = picture.parts
-        self.assertEqual(grid.columns, ["image", *(f"from layer {place}" for place in range(5))])
+        first = "image, as the spatial\ntransformer hands it on"
+        self.assertEqual(grid.columns, [first, *(f"from layer {place}" for place in range(5))])
         moved = (self.model.stn(self.images) / 2 + 0.5).permute(0, 2, 3, 1).numpy()
         self.assertEqual(len(grid.tiles), 3)
         quality = []
