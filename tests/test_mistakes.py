@@ -70,6 +70,8 @@ class MatchTest(unittest.TestCase):
             sides = torch.minimum(box[2:], regions[:, 2:]) - torch.maximum(box[:2], regions[:, :2])
             expected = sides.clamp(min=0).prod(1) / (box[2:] - box[:2]).prod()
             torch.testing.assert_close(shares, expected)
+        empty = torch.tensor([[3.0, 3, 3, 9]])
+        self.assertEqual(mistakes.shares_covered(empty, regions).abs().max(), 0)
 
     def test_cost(self):
         """By how sure it was; what was missed, by how large it is."""

@@ -73,7 +73,7 @@ def matches(detections: Sequence[Detections], targets: Sequence[Target]) -> list
 
 def shares_covered(boxes: Tensor, regions: Tensor) -> Tensor:
     """Return the share of each box's area that each region covers: (k, 4), (n, 4) to (k, n)."""
-    iou, area = box_iou(boxes, regions), box_area(boxes)[:, None]
+    iou, area = box_iou(boxes, regions), box_area(boxes)[:, None].clamp(min=1e-6)
     return iou / (1 + iou) * (1 + box_area(regions) / area)
 
 
