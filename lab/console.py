@@ -54,6 +54,15 @@ def launch() -> str | None:
     return name
 
 
+def may_go_on() -> bool:
+    """True where a launch may have begun a run before: it starts again, or has a name to keep.
+
+    In a container the next torchrun may well have the number of the one before.
+    """
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    return restarts > 0 or os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
+
+
 _log: Path | None = None  # of the run at hand
 _unlogged: list[str] = []  # what was said since there was one
 

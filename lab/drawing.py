@@ -48,7 +48,7 @@ from lab.pictures import (
 MOST_PIXELS, LONGEST_SIDE = 60_000_000, 30_000  # of a file; what is larger is drawn coarser
 HEAD_FONT = 13  # points; of a picture's title
 LABEL_FONT = 6  # of what stands upon an image
-LABEL_LETTER, LABEL_LINE = 0.6 * LABEL_FONT / 72, 1.5 * LABEL_FONT / 72  # inches
+LABEL_LINE = 1.5 * LABEL_FONT / 72  # inches
 # Families that have Chinese, Japanese and Korean letters; of those installed the first is used.
 CJK_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
@@ -198,9 +198,8 @@ def _draw_tile(axis: Axes, grid: Grid, tile: Tile, left: float, top: float) -> A
         line.set_clip_path(frame)
         if mark.label:
             text = plain(mark.label)
-            bottom = _free(
-                taken, x[0], x[0] + LABEL_LETTER * len(text), y.min() - 0.02, y.max() + 0.02
-            )
+            right = x[0] + LETTER * LABEL_FONT / 72 * len(text)
+            bottom = _free(taken, x[0], right, y.min() - 0.02, y.max() + 0.02)
             axis.text(
                 x[0], bottom, text, fontsize=LABEL_FONT, va="bottom",
                 bbox={"boxstyle": "square,pad=0.1", "fc": mark.colour, "ec": "none"},

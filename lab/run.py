@@ -34,7 +34,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from lab import checkpoint
-from lab.console import LabError, command, keep_log, launch, say
+from lab.console import LabError, command, keep_log, launch, may_go_on, say
 from lab.files import alone, attempt, read_text, write_whole
 from lab.folders import PROJECT
 from lab.runtime import Runtime
@@ -196,7 +196,7 @@ def left_off(folder: Path) -> Path | None:
     None of any other start: what is in the folder is then of another launch.
     """
     name = launch()
-    if name is None:
+    if name is None or not may_go_on():
         return None
     try:
         path = checkpoint.resume_point(folder)

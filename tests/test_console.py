@@ -6,7 +6,7 @@ import sys
 import unittest
 from unittest import mock
 
-from lab.console import counted, launch, run, say
+from lab.console import counted, launch, may_go_on, run, say
 
 
 class WordsTest(unittest.TestCase):
@@ -32,6 +32,10 @@ class LaunchTest(unittest.TestCase):
         whole = {"TORCHELASTIC_RUN_ID": "none", "GROUP_WORLD_SIZE": "1"}
         with mock.patch.dict(os.environ, whole, clear=True):
             self.assertTrue(launch().endswith(f"-{os.getppid()}"))
+            self.assertFalse(may_go_on())  # torchrun's number may be that of an earlier one
+        for given in (whole | {"TORCHELASTIC_RESTART_COUNT": "1"}, {"TORCHELASTIC_RUN_ID": "a"}):
+            with mock.patch.dict(os.environ, given, clear=True):
+                self.assertTrue(may_go_on())
 
 
 class SayTest(unittest.TestCase):

@@ -47,8 +47,8 @@ class CommandTest(unittest.TestCase):
     def parse(self, name, flags):
         """Read flags as the script does, and go no further."""
         if name == "train.py":  # with --resume it would first read a checkpoint
-            name = flags[flags.index("--task") + 1] if "--task" in flags else tasks.DEFAULT
-            task = tasks.load(name)
+            wanted = flags[flags.index("--task") + 1] if "--task" in flags else tasks.DEFAULT
+            task = tasks.load(wanted)
             own = train.make_parser(task).parse_args(flags)
             if task.name == tasks.DEFAULT and own.resume is None and own.weights is None:
                 check_flags(own.network or DATASETS[own.dataset], own, None)

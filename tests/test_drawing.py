@@ -87,14 +87,15 @@ class GridTest(unittest.TestCase):
         near = [(10 + 3 * k, 20 + k % 2, 14 + 3 * k, 26) for k in range(6)]
         marks = [frame(box, "cyan", f"a long name {k}") for k, box in enumerate(near)]
         tile = Tile(np.zeros((60, 60, 3)), marks=(*marks, frame((5, 50, 9, 55), "red", "alone")))
-        figure, (axis,) = self.draw(Grid([[tile]], side=3))
-        boxes = [text.get_window_extent() for text in axis.texts if text.get_text()]
-        names = [text.get_text() for text in axis.texts if text.get_text()]
+        _, (axis,) = self.draw(Grid([[tile]], side=3))
+        labels = [text for text in axis.texts if text.get_text()]
+        boxes = [label.get_window_extent() for label in labels]
         self.assertEqual(len(boxes), 7)
         for first, second in combinations(boxes, 2):
             self.assertFalse(first.overlaps(second))
-        (alone,) = [text for text in axis.texts if text.get_text() == names[-1]]
-        self.assertAlmostEqual(alone.get_position()[1] + 0.02, axis.lines[-1].get_ydata().min())
+        self.assertAlmostEqual(
+            labels[-1].get_position()[1] + 0.02, axis.lines[-1].get_ydata().min()
+        )
 
     def test_columns_stand_above_the_first_row(self):
         tiles = [[Tile(image) for image in images(2)], [Tile(image) for image in images(2)]]
