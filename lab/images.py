@@ -35,6 +35,7 @@ NARROWEST = 20  # times its shorter side that a picture to be enlarged is long a
 RESIZED_LIMIT = 2**24  # pixels of a picture made only to be cropped
 # What white may be in a file of more than 8 bits, which does not say how many of them are used.
 WHITES = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))
+MARGIN, LEAST_MARGIN = 0.1, 5  # of a sign's sides, and in pixels: GTSRB's photographs have it
 PNM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 
 
@@ -224,6 +225,13 @@ def read_image(path: Path) -> Image.Image:
         return open_image(path)
     except OSError as error:
         raise LabError(f"{path}: {reason(error)}") from error
+
+
+def cut_out(image: Image.Image, box: Sequence[float]) -> Image.Image:
+    """Return what a box (left, top, right, bottom) of a sign holds, with a margin around it."""
+    left, top, right, bottom = box
+    x, y = (max(LEAST_MARGIN, MARGIN * side) for side in (right - left, bottom - top))
+    return image.crop((round(left - x), round(top - y), round(right + x), round(bottom + y)))
 
 
 def _check_length(body: bytes) -> None:

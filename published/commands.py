@@ -35,8 +35,12 @@ def make_parser() -> Parser:
     gtsdb = commands.add_parser("gtsdb", help="signs in photographs of streets")
     gtsdb.add_argument("--root", default=near(DATA_ROOT), **root)
     gtsdb.add_argument(*copy, type=Path, required=True, help="folder of the benchmark's files")
-    gtsdb.add_argument(
+    tests = gtsdb.add_mutually_exclusive_group()
+    tests.add_argument(
         "--all_test", action="store_true", help="all photographs to test on, none to train on"
+    )
+    tests.add_argument(
+        "--crops", action="store_true", help="the signs, cut out, for a classifier to be tested on"
     )
 
     street = commands.add_parser("street", help="draw streets, with boxes and labels")
@@ -67,7 +71,7 @@ def add_drawing(parser: Parser, place: str | Path, what: str) -> None:
 def main(args: Namespace | None = None) -> None:
     """Do what `python datasets.py` is asked for, by `args` or by the command line if None."""
     args = args or make_parser().parse_args()
-    from published.gtsdb import prepare_gtsdb
+    from published.gtsdb import cut_gtsdb, prepare_gtsdb
     from published.gtsrb import prepare_gtsrb
     from published.kaggle import prepare_kaggle
     from world.formats import FORMATS
@@ -87,6 +91,9 @@ def main(args: Namespace | None = None) -> None:
     elif args.name == "gtsrb":
         target = prepare_gtsrb(args.root, args.classes, args.data_root)
         hint = "Train on it: python train.py --bn --stn --augment"
+    elif args.name == "gtsdb" and args.crops:
+        target = cut_gtsdb(args.root, args.data_root)
+        hint = "Test on it: python test.py --ckpt_path pretrained/signs43"
     elif args.name == "gtsdb":
         target = prepare_gtsdb(args.root, args.data_root, args.all_test)
         hint = "Train on it: python train.py --task detection --dataset gtsdb"

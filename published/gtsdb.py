@@ -1,6 +1,7 @@
 """The German Traffic Sign Detection Benchmark (Houben et al. 2013): photographs, COCO's files.
 
-python datasets.py gtsdb --data_root FOLDER    # signs in street photographs: 400 train, 200 test
+python datasets.py gtsdb --data_root FOLDER            # street photographs: 400 train, 200 test
+python datasets.py gtsdb --data_root FOLDER --crops    # the signs in them, for a classifier
 """
 
 import json
@@ -11,12 +12,14 @@ from typing import NamedTuple
 from lab.console import LabError, say
 from lab.files import attempt, read_lines
 from lab.folders import printable
-from lab.images import read_image
+from lab.images import cut_out, read_image
 from published.gtsrb import CLASSES
 from published.layout import ENDINGS, lay_out, link_or_copy, say_counts
+from world.signs import folders_of
 
 COUNT, TRAIN = 600, 400  # photographs of the benchmark's training part; those to train on
 TESTS = 300  # those of its test part, numbered after the others
+LEAST_SIDE = 20  # pixels of a sign's longer side, from which it is cut out
 
 
 class Sign(NamedTuple):
@@ -24,6 +27,11 @@ class Sign(NamedTuple):
 
     label: int
     corners: list[float]  # left, top, right, bottom
+
+    @property
+    def longer_side(self) -> float:
+        left, top, right, bottom = self.corners
+        return max(right - left, bottom - top)
 
 
 def prepare_gtsdb(root: Path, source: Path, all_test: bool = False) -> Path:
@@ -46,13 +54,8 @@ def prepare_gtsdb(root: Path, source: Path, all_test: bool = False) -> Path:
         LabError: files missing, a table that cannot be read, or the result exists already.
     """
     target = root / ("gtsdb_all" if all_test else "gtsdb")
-    if target.exists():
-        raise LabError(f"{target} exists already; remove it to lay it out anew")
-    table = source / "gt.txt"
-    signs = _read_gtsdb(table)
-    splits = _split(_photographs(source), all_test)
-    if not signs.keys() & {path.stem for paths in splits.values() for path in paths}:
-        raise LabError(f"{table} has no sign of any photograph in {source}")
+    every, table, signs = _benchmark(source, target)
+    splits = _split(every, all_test)
     photographs = [(path, Path(split, path.name)) for split in splits for path in splits[split]]
 
     def put(file: Path, place: Path) -> None:
@@ -64,9 +67,55 @@ def prepare_gtsdb(root: Path, source: Path, all_test: bool = False) -> Path:
 
     tables = [(table, Path(split, "annotations.json")) for split in splits]
     lay_out(photographs + tables, target, put)
-    _say_unknown(signs.keys() - {path.stem for path, _ in photographs}, table)
     say_counts(target, (place for _, place in photographs))
     return target
+
+
+def cut_gtsdb(root: Path, source: Path) -> Path:
+    """Cut the signs of the benchmark out, those of `LEAST_SIDE` pixels and more, to test on.
+
+    Each with the margin that the photographs of GTSRB have.
+
+    Args:
+        root, source: as of `prepare_gtsdb`.
+
+    Returns:
+        The folder made, `root/gtsdb_signs`, which has test/CLASS/PHOTOGRAPH_LINE.png.
+
+    Raises:
+        LabError: as of `prepare_gtsdb`.
+    """
+    target = root / "gtsdb_signs"
+    photographs, table, signs = _benchmark(source, target)
+    names = folders_of(CLASSES)
+    corners, places = {}, []
+    for name, path in photographs.items():
+        for number, sign in enumerate(signs.get(name, [])):
+            if sign.longer_side >= LEAST_SIDE:
+                place = Path("test", names[sign.label], f"{name}_{number}.png")
+                corners[place.name] = sign.corners
+                places.append((path, place))
+    if not places:
+        raise LabError(f"{table} has no sign of {LEAST_SIDE} pixels or more")
+
+    def put(path: Path, place: Path) -> None:
+        cut_out(read_image(path), corners[place.name]).save(place)
+
+    lay_out(places, target, put)
+    say_counts(target, (place for _, place in places))
+    return target
+
+
+def _benchmark(source: Path, target: Path) -> tuple[dict[str, Path], Path, dict[str, list[Sign]]]:
+    """Return the photographs in a folder, its table, and the signs in it of each photograph."""
+    if target.exists():
+        raise LabError(f"{target} exists already; remove it to lay it out anew")
+    table = source / "gt.txt"
+    signs, photographs = _read_gtsdb(table), _photographs(source)
+    if not signs.keys() & photographs.keys():
+        raise LabError(f"{table} has no sign of any photograph in {source}")
+    _say_unknown(signs.keys() - photographs.keys(), table)
+    return photographs, table, signs
 
 
 def _photographs(source: Path) -> dict[str, Path]:

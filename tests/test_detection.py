@@ -45,7 +45,7 @@ from tasks.detection.centernet import (
 from tasks.detection.data import SOURCES, make_loader, read_split
 from tasks.detection.detector import Detector, split_targets
 from tasks.detection.networks import NETWORKS, folded
-from tasks.detection.results import as_read, widened
+from tasks.detection.results import as_read
 from tasks.detection.ssd import (
     BOOK_SIZES,
     SIGN_SIZES,
@@ -979,11 +979,6 @@ class TestReader(ScriptCase):
         sure = 1 / (1 + math.exp(-2))
         torch.testing.assert_close(read["scores"], torch.tensor([0.9, 0.5]) * sure)
         torch.testing.assert_close(read["boxes"], found["boxes"])
-
-    def test_margin(self):
-        """GTSRB's: a tenth of the sign's sides, and 5 pixels at least."""
-        self.assertEqual(widened((10, 10, 26, 30)), (5, 5, 31, 35))
-        self.assertEqual(widened((0, 0, 100, 200)), (-10, -20, 110, 220))
 
     def test_no_detector_to_read_for(self):
         self.save("00_stop", "01_yield")

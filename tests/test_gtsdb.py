@@ -4,6 +4,9 @@ import os
 import unittest
 from unittest import mock
 
+import numpy as np
+from PIL import Image
+
 from published import gtsdb
 from tasks import annotated
 from tests.support import ScriptCase, script_here
@@ -85,6 +88,28 @@ class GtsdbTest(FolderCase, ScriptCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual((len(self.names("train")), len(self.names("test"))), (0, 3))
         self.assertIn("00002 is not there", done.stdout)
+
+    def test_cuts_signs_out(self):
+        """With GTSRB's margin, into a folder of each class; tiny ones are left out."""
+        (self.source / "gt.txt").write_text(self.SIGNS + "00002.ppm;0;0;19;19.9;1\n")
+        done = self.prepare("--crops")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        cut = (self.root / "gtsdb_signs").rglob("*.png")
+        sizes = {f"{path.parent.name}/{path.name}": Image.open(path).size for path in cut}
+        expected = {
+            "14_stop/00001_0.png": (51, 50),
+            "00_speed_limit_20/00003_0.png": (40, 40),
+            "42_end_of_no_overtaking_by_trucks/00003_1.png": (40, 40),
+        }
+        self.assertEqual(sizes, expected)
+        seen = np.asarray(Image.open(self.root / "gtsdb_signs/test/14_stop/00001_0.png"))
+        whole = np.asarray(Image.open(self.source / "00001.jpg"))
+        np.testing.assert_array_equal(seen, whole[15:65, 5:56])
+        self.assert_refused(self.prepare("--crops"), 1, "exists already")
+        self.assert_refused(self.prepare("--crops", "--all_test"), 2, "not allowed with")
+        (self.source / "gt.txt").write_text("00002.ppm;0;0;19;19.9;1\n")
+        (self.root / "gtsdb_signs").rename(self.root / "first")
+        self.assert_refused(self.prepare("--crops"), 1, "no sign of 20 pixels or more")
 
     def test_a_table_from_windows(self):
         """A byte order mark, CRLF, spaces; swapped corners are put right and counted."""

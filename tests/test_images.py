@@ -19,7 +19,7 @@ from lab import fetching, images
 from lab.console import LabError
 from lab.fetching import fetch_image, image_path
 from lab.imagenet import preprocess_of
-from lab.images import Preprocess, to_arrays
+from lab.images import Preprocess, cut_out, to_arrays
 
 IMAGENET = Preprocess((4, 6), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -145,6 +145,17 @@ class PreprocessTest(unittest.TestCase):
             arrays = to_arrays(pixels.expand(2, channels, 4, 3))
             self.assertEqual(arrays.shape, (2, 4, 3, 3))
             np.testing.assert_array_equal(arrays[1, 2], [[0] * 3, [0.25] * 3, [1] * 3])
+
+
+class CutOutTest(unittest.TestCase):
+    def test_margin(self):
+        """GTSRB's: a tenth of the sign's sides, and 5 pixels at least; black beyond the picture."""
+        image = Image.linear_gradient("L")  # row k is k grey
+        small = np.asarray(cut_out(image, (10, 10, 26, 30)))
+        self.assertEqual((small.shape, *small[[0, -1], 0]), ((30, 26), 5, 34))
+        large = np.asarray(cut_out(image, (0, 0, 100, 200)))
+        self.assertEqual((large.shape, *large[[20, -1], 10]), ((240, 120), 0, 219))
+        self.assertFalse(large[:, :10].any())
 
 
 class Server(BaseHTTPRequestHandler):

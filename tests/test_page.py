@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from lab import web_runtime
+from lab.images import cut_out
 from tasks import showing
-from tasks.detection.results import widened
 from tasks.diffusion import export as diffusion_export
 from tasks.diffusion.networks import make_pipeline
 from tasks.diffusion.painting import prepared
@@ -267,7 +267,7 @@ class DetectorTest(WrittenCase):
             np.testing.assert_allclose([own["box"] for own in found], boxes[:count], atol=0.3)
             self.assertEqual([own["label"] for own in found], labels[:count].tolist())
             for own in (own for own in found if "read" in own):
-                crop = np.array(image.crop(widened(own["box"])))
+                crop = np.array(cut_out(image, own["box"]))
                 shares = classifier.network(torch.from_numpy(crop)[None])[0].detach()
                 self.assertAlmostEqual(own["read"]["share"], float(shares.max()), places=3)
                 self.assertEqual(own["read"]["name"], names[int(shares.argmax())])

@@ -4,7 +4,7 @@ The second of two stages, as in R-CNN (Girshick et al. 2014): each box is cut ou
 resized, and shown to a network that has learned to tell the classes apart and nothing else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from lab.console import progress, say
 from lab.drawing import draw, pillow_font, publish
 from lab.fetching import given_images
 from lab.films import film_name, films_and_pictures
-from lab.images import as_input
+from lab.images import as_input, cut_out
 from lab.pictures import Curves, Grid, Picture, Tile, frame, shorten
 from lab.runtime import Runtime
 from tasks import TestFlags
@@ -30,7 +30,6 @@ from tasks.sign_reader import SignReader
 from tasks.testing import save_results
 from tasks.trained import Trained
 
-MARGIN, LEAST_MARGIN = 0.1, 5  # of a sign's sides, and in pixels: GTSRB's photographs have it
 SHOWN_SCORE = 0.3  # from which a picture shows what is found
 
 
@@ -44,16 +43,9 @@ def as_read(reader: SignReader, picture: np.ndarray, detections: Detections) -> 
     if not len(detections["boxes"]):
         return detections
     image = Image.fromarray(picture)
-    crops = [image.crop(widened(box)) for box in detections["boxes"].tolist()]
+    crops = [cut_out(image, box) for box in detections["boxes"].tolist()]
     labels, certainty = reader.read(crops)
     return detections | {"labels": labels, "scores": detections["scores"] * certainty}
-
-
-def widened(box: Sequence[float]) -> tuple[int, int, int, int]:
-    """Return a box with a margin around it, in whole pixels, as Pillow crops it."""
-    left, top, right, bottom = box
-    x, y = (max(LEAST_MARGIN, MARGIN * side) for side in (right - left, bottom - top))
-    return round(left - x), round(top - y), round(right + x), round(bottom + y)
 
 
 def report(
