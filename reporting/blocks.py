@@ -18,6 +18,7 @@ Text = TypeVar("Text", str, tuple[str, str])
 SPAN = re.compile(
     r"`(?P<code>[^`]+)`|\*\*(?P<strong>[^*]+)\*\*|\[(?P<link>[^\]]+)\]\((?P<to>[^)\s]+)\)"
 )
+FEW = 20  # letters that a cell may hold after the first digit to count as a number
 
 
 def by_span(
@@ -75,8 +76,8 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def numeric(self) -> list[bool]:
-        """Return of each column whether every cell begins like a number, or is empty."""
-        number = re.compile(r"[-+]?\d|[–-]?$")
+        """Return of each column whether every cell is a number, in few words, or is empty."""
+        number = re.compile(rf"[-+]?\d.{{,{FEW}}}$|[–-]?$")
         columns = [[row[k] for row in self.rows] for k in range(len(self.head))]
         return [any(cells) and all(map(number.match, cells)) for cells in columns]
 

@@ -85,8 +85,9 @@ def _block(block: Block, folder: Path, ids: dict[int, str]) -> str:
             return f'<pre tabindex="0"><code>{html.escape(text)}</code></pre>'
         case Table(head, rows):
             kinds = [' class="number"' * is_numeric for is_numeric in block.numeric()]
-            lines = [_row("th", [f' scope="col"{kind}' for kind in kinds], head)]
-            lines += [_row("td", kinds, row) for row in rows]
+            lines = [_row("td", kinds, row) for row in rows]
+            if any(head):
+                lines.insert(0, _row("th", [f' scope="col"{kind}' for kind in kinds], head))
             table = "\n".join(lines)
             return f'<div class="wide" tabindex="0"><table>\n{table}\n</table></div>'
         case Figure(_, name, alt, caption):

@@ -73,6 +73,7 @@ PACKAGES = r"""\usepackage[margin=2.4cm]{geometry}
 """
 LEVELS = {2: "section", 3: "subsection", 4: "subsubsection"}
 DEEPEST = 4  # lists in one another
+UNBROKEN = 48  # letters of a row that may all lie in columns whose cells are never broken
 LONG_TABLE = 20  # rows; one of more goes over several pages
 
 
@@ -105,16 +106,14 @@ def escape(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Return typewriter text that may break at slashes and colons; `--` stays two dashes."""
-    broken = re.sub("([/:])", r"\1\\allowbreak{}", escape(text).replace("-", "-{}"))
+    """Return typewriter text that may break after / : ( and _; `--` stays two dashes."""
+    broken = re.sub(r"([/:(]|\\_)", r"\1\\allowbreak{}", escape(text).replace("-", "-{}"))
     return rf"\texttt{{{broken}}}"
 
 
 def _spaced(line: str) -> str:
-    """Return a line of code whose spaces are as wide as they are, also at its beginning."""
-    inner = line.lstrip(" ")
-    indent = r"\ " * (len(line) - len(inner))
-    return indent + escape(inner).replace("-", "-{}").replace("  ", r"\ \ ") or r"\ "
+    """Return a line of code in which every space is as wide as a letter and may be broken at."""
+    return escape(line).replace("-", "-{}").replace(" ", r"\ ") or r"\ "
 
 
 def _link(words: str, to: str) -> str:
@@ -132,6 +131,24 @@ def _inside(environment: str, *lines: str, options: str = "") -> str:
     return "\n".join([rf"\begin{{{environment}}}{options}", *lines, rf"\end{{{environment}}}"])
 
 
+def _kinds(table: Table) -> str:
+    """Return each column's kind: r, l where no cell is long, or L, which shares what is left."""
+    longest = UNBROKEN // len(table.head)
+    columns = zip(table.head, *table.rows, strict=True)
+    is_short = [max(map(len, cells)) <= longest for cells in columns]
+    kinds = zip(table.numeric(), is_short, strict=True)
+    return "".join("r" if numeric else "l" if short else "L" for numeric, short in kinds)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_text, cells)) + r" \\"
+
+
+def _head(cells: Sequence[str], *below: str) -> tuple[str, ...]:
+    """Return a table's first row and what is below it; nothing where it is empty."""
+    return (_row(cells), *below) if any(cells) else ()
+
+
 def _long_table(table: Table) -> str:
     """Return a table that may end on another page; its columns are as wide as their cells ask."""
     columns = zip(*table.rows, strict=True)
@@ -139,8 +156,8 @@ def _long_table(table: Table) -> str:
     shares = (0.98 * length / sum(lengths) for length in lengths)
     widths = (rf"p{{\dimexpr {share:.2f}\linewidth-2\tabcolsep\relax}}" for share in shares)
     kinds = "".join(rf">{{\raggedright\arraybackslash}}{width}" for width in widths)
-    head, *rows = (" & ".join(map(_text, row)) + r" \\" for row in (table.head, *table.rows))
-    lines = (r"\toprule", head, r"\midrule", r"\endhead", *rows, r"\bottomrule")
+    head = _head(table.head, r"\midrule", r"\endhead")
+    lines = (r"\toprule", *head, *map(_row, table.rows), r"\bottomrule")
     return "\n".join([r"{\small", _inside("longtable", *lines, options=f"{{{kinds}}}"), "}"])
 
 
@@ -165,10 +182,9 @@ def _block(block: Block, depth: int = 0) -> str:
         case Table(_, rows) if len(rows) > LONG_TABLE:
             return _long_table(block)
         case Table(head, rows):
-            columns = "".join("r" if is_numeric else "L" for is_numeric in block.numeric())
-            first, *others = (" & ".join(map(_text, row)) + r" \\" for row in (head, *rows))
+            columns = _kinds(block)
             kind, width = ("tabularx", r"{\linewidth}") if "L" in columns else ("tabular", "")
-            lines = (r"\toprule", first, r"\midrule", *others, r"\bottomrule")
+            lines = (r"\toprule", *_head(head, r"\midrule"), *map(_row, rows), r"\bottomrule")
             table = _inside(kind, *lines, options=f"{width}{{{columns}}}")
             return _inside("center", r"\small", table)
         case Figure(_, name, _, caption):

@@ -685,13 +685,13 @@ class BlockTest(unittest.TestCase):
     def test_latex_escapes(self):
         text = latex.to_latex([Heading("T", 1), *self.BLOCKS], "en")
         self.assertIn(r"\section{A \& B}", text)
-        self.assertIn(r"\texttt{x\_1} \textbf{5 \%}", text)
+        self.assertIn(r"\texttt{x\_\allowbreak{}1} \textbf{5 \%}", text)
         self.assertIn(r"\href{https://example.org/a_b\#c}{here} \textless{}b", text)
-        self.assertIn(r"\begin{tabularx}{\linewidth}{Lr}", text)
+        self.assertIn(r"\begin{tabular}{lr}", text)
 
     def test_latex_of_long_tables(self):
         """They go over several pages; long names may break at slashes and colons."""
-        for count, kind in ((20, "tabularx"), (21, "longtable")):
+        for count, kind in ((20, "tabular"), (21, "longtable")):
             table = Table(("a", "b"), tuple(("1 ④", "`a/b.py:c`") for _ in range(count)))
             text = latex.to_latex([Heading("T", 1), table], "en")
             self.assertEqual(text.count(rf"\begin{{{kind}}}"), 1)
@@ -700,6 +700,23 @@ class BlockTest(unittest.TestCase):
     def test_numeric_columns(self):
         table = Table(("a", "b", "c"), (("1 / 2", "x", ""), ("–", "1", "")))
         self.assertEqual(table.numeric(), [True, False, False])
+        sentences = Table(("", ""), (("200 (10 epochs)", "1, -1: divides by what is not there."),))
+        self.assertEqual(sentences.numeric(), [True, False])
+
+    def test_widths_and_heads(self):
+        """Columns of short words leave their room to sentences; a head without words is none."""
+        answers = Table(("", "", ""), (("(A)", "**wrong**", "A sentence that goes on. " * 8),))
+        text = latex.to_latex([Heading("T", 1), answers], "en")
+        self.assertIn("{llL}\n\\toprule\n(A) & \\textbf{wrong} & A sentence", text)
+        self.assertNotIn("<th", html.to_html([Heading("T", 1), answers], Path(), "en"))
+        words = Table(("word",) * 9, (("a word",) * 9,))
+        self.assertIn(f"{{{9 * 'L'}}}", latex.to_latex([Heading("T", 1), words], "en"))
+
+    def test_latex_of_code(self):
+        """TeX skips blanks after a control space and widens those after a full stop."""
+        text = latex.to_latex([Heading("T", 1), Code("   1.  2\n\nx")], "en")
+        lines = [r"\ \ \ 1.\ \ 2", r"\ ", "x"]
+        self.assertEqual(re.findall(r"\\hangindent=2em\\texttt{(.*)}\\par", text), lines)
 
 
 class LatexTest(ReportCase):
@@ -732,16 +749,26 @@ class LatexTest(ReportCase):
         bare = re.sub(r"\\[{}\\]", "", text)
         self.assertEqual(bare.count("{"), bare.count("}"))
 
-    @unittest.skipUnless(shutil.which("pdflatex") or shutil.which("tectonic"), "no LaTeX here")
-    def test_compiles(self):
-        self.write("en")
-        if shutil.which("pdflatex"):
-            program = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
-        else:
-            program = ["tectonic", "report.tex"]
-        done = subprocess.run(program, cwd=self.out, capture_output=True, timeout=200)
-        self.assertEqual(done.returncode, 0, done.stdout.decode(errors="replace")[-1500:])
+    def compile(self, language, *programs):
+        """Let the first of several programs that is here make a PDF, in which all has its room."""
+        program = next(filter(shutil.which, programs), None)
+        if program is None:
+            self.skipTest("no LaTeX here")
+        self.write(language)
+        flags = () if program == "tectonic" else ("-interaction=nonstopmode", "-halt-on-error")
+        command = (program, *flags, "report.tex")
+        done = subprocess.run(command, cwd=self.out, capture_output=True, timeout=200)
+        said = done.stdout.decode(errors="replace")
+        self.assertEqual(done.returncode, 0, said[-1500:])
         self.assertTrue((self.out / "report.pdf").is_file())
+        over = map(float, re.findall(r"Overfull \\hbox \(([\d.]+)pt", said))
+        self.assertLess(max(over, default=0), 5)
+
+    def test_compiles(self):
+        self.compile("en", "pdflatex", "tectonic")
+
+    def test_compiles_in_chinese(self):
+        self.compile("zh", "xelatex", "tectonic")
 
 
 class NotesTest(ReportCase):
