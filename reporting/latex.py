@@ -105,15 +105,20 @@ def escape(text: str) -> str:
     return "".join(SPECIAL.get(character, character) for character in text)
 
 
+def _typed(text: str) -> str:
+    """Return a text whose dashes and quotes stay as they were typed."""
+    return escape(text).replace("-", "-{}").replace("'", r"\textquotesingle{}")
+
+
 def _code(text: str) -> str:
-    """Return typewriter text that may break after / : ( and _; `--` stays two dashes."""
-    broken = re.sub(r"([/:(]|\\_)", r"\1\\allowbreak{}", escape(text).replace("-", "-{}"))
+    """Return typewriter text that may break after / : ( and _."""
+    broken = re.sub(r"([/:(]|\\_)", r"\1\\allowbreak{}", _typed(text))
     return rf"\texttt{{{broken}}}"
 
 
 def _spaced(line: str) -> str:
     """Return a line of code in which every space is as wide as a letter and may be broken at."""
-    return escape(line).replace("-", "-{}").replace(" ", r"\ ") or r"\ "
+    return _typed(line).replace(" ", r"\ ") or r"\ "
 
 
 def _link(words: str, to: str) -> str:

@@ -713,9 +713,9 @@ class BlockTest(unittest.TestCase):
         self.assertIn(f"{{{9 * 'L'}}}", latex.to_latex([Heading("T", 1), words], "en"))
 
     def test_latex_of_code(self):
-        """TeX skips blanks after a control space and widens those after a full stop."""
-        text = latex.to_latex([Heading("T", 1), Code("   1.  2\n\nx")], "en")
-        lines = [r"\ \ \ 1.\ \ 2", r"\ ", "x"]
+        """TeX skips blanks after a control space, widens those after a full stop, curls quotes."""
+        text = latex.to_latex([Heading("T", 1), Code("   1.  2\n\nx-'")], "en")
+        lines = [r"\ \ \ 1.\ \ 2", r"\ ", r"x-{}\textquotesingle{}"]
         self.assertEqual(re.findall(r"\\hangindent=2em\\texttt{(.*)}\\par", text), lines)
 
 
