@@ -96,7 +96,7 @@ class FolderCase(ScriptCase):
     @classmethod
     def setUpClass(cls):
         cls.root = drawn()
-        cls.enterClassContext(torch.backends.cudnn.flags(allow_tf32=False))
+        cls.enterClassContext(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
 
     def prepare(self, task: str, own: dict[str, Any], runtime: Runtime, **settings: Any):
         """Return a case on a device, always of the same weights."""
