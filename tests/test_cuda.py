@@ -48,6 +48,12 @@ STEPS = 10
 needs_gpu = unittest.skipUnless(torch.cuda.is_available(), "no CUDA device")
 
 
+def setUpModule():
+    """Have matrix products repeat their sums: torch reads it once, at the first of them."""
+    known = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    unittest.enterModuleContext(mock.patch.dict(os.environ, known))
+
+
 def on_device(precision: str = "fp32") -> Runtime:
     return Runtime(torch.device(KIND), PRECISIONS[precision])
 
@@ -238,9 +244,6 @@ class RunTest(ScriptCase):
     def setUpClass(cls):
         cls.root = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         cls.data = make_images(cls.root / "data", {"train": 40, "val": 5, "test": 5})
-        cls.enterClassContext(
-            mock.patch.dict(os.environ, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
-        )  # fmt: skip
 
     def train(self, name: str, *flags: object) -> subprocess.CompletedProcess:
         given = ("--data_root", self.data, "--ckpt_path", self.root / name, "--device", KIND)
