@@ -330,9 +330,10 @@ class ScriptTest(FolderCase):
             ("fcn", "segmentation", ("--network", "fcn_32s")),
             ("res_unet", "segmentation", ()),
             ("clips", "video", ("--network", "non_local")),
+            ("lstm", "video", ("--network", "cnn_lstm")),
             ("captions", "diffusion", ("--autoencoder_epoch", 1)),
         ):
-            data = {"signs": "signs", "clips": "clips", "captions": "captions"}
+            data = {"signs": "signs", "captions": "captions", "clips": "clips", "lstm": "clips"}
             where = ("--data_root", self.root / data.get(name, "streets"))
             run = ("--ckpt_path", self.root / f"run_{name}")
             with self.subTest(name):
@@ -357,6 +358,7 @@ class ScriptTest(FolderCase):
         """Return the views that a network has."""
         lacking = {
             "center_net": ("anchors",), "tiny_ssd": ("regions",), "res_unet": ("upsampling",),
+            "lstm": ("attention",),
         }  # fmt: skip
         return [view for view in tasks.load(task).views if view not in lacking.get(name, ())]
 

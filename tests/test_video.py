@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
+from torch.backends import cudnn
 
 from lab import checkpoint, engine
 from lab.augmentation import vary_light
@@ -234,6 +235,17 @@ class TestTime(unittest.TestCase):
                 states.append(model.head(h))
             mean = torch.stack(states).mean(0)
             torch.testing.assert_close(model(clips), mean, atol=1e-6, rtol=1e-5)
+
+    def test_an_lstm_at_rest_is_gone_back_through(self):
+        """On a CUDA GPU: not by cuDNN, which knows the way for one in training alone."""
+        model, by_cudnn = build("cnn_lstm", 8), []
+        with mock.patch.object(torch.Tensor, "is_cuda", True):
+            model.lstm.register_forward_hook(lambda *_: by_cudnn.append(cudnn.enabled))
+            for training, slope in ((False, True), (False, False), (True, True)):
+                model.train(training)(torch.randn(2, 3, 8, 32, 32, requires_grad=slope))
+            with torch.no_grad():
+                model.eval()(torch.randn(2, 3, 8, 32, 32))
+        self.assertEqual(by_cudnn, [False, False, True, True])
 
     def test_gates_start_open(self):
         """Half of what is known lasts from a few frames to about as many as a clip has."""

@@ -19,11 +19,13 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -286,7 +288,10 @@ class CNNLSTM(VideoNetwork):
         changes = frames.diff(dim=1, prepend=frames[:, :1])  # of the first frame, 0
         frames = torch.cat((frames, changes), 2)
         frames = self.norm(frames.flatten(0, 1)).view_as(frames)
-        with torch.autocast(clips.device.type, enabled=False):  # a state of many steps
+        # cuDNN goes back through no LSTM but one in training; saliency has one at rest.
+        at_rest = frames.is_cuda and frames.requires_grad and not self.training
+        kernels = cudnn.flags(enabled=False) if at_rest else nullcontext()
+        with kernels, torch.autocast(clips.device.type, enabled=False):  # a state of many steps
             return self.lstm(at_least_float32(frames))[0]
 
 
