@@ -32,6 +32,7 @@ from lab.runtime import (
     restore_process,
     seed_epoch,
     to_device,
+    upload,
 )
 from lab.settings import TrainSettings
 
@@ -188,7 +189,7 @@ def train_one_epoch(
             # DDP averages the processes' gradients; weighting each by its share of the batch
             # makes that the gradient of the whole batch's mean.
             wish = stop is not None and stop.made
-            wishes = torch.tensor([float(count), float(wish)], device=runtime.device)
+            wishes = upload(torch.tensor([float(count), float(wish)]), runtime.device)
             total, wish = runtime.total(wishes)
             share = count * runtime.world_size / total
         loss, figures = learner.step(inputs, targets, share)

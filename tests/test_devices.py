@@ -149,6 +149,30 @@ class LearnerTest(unittest.TestCase):
             self.assertEqual(learner.state()["averaged"], 2)
 
 
+class GroupTest(unittest.TestCase):
+    def test_nothing_is_waited_for(self):
+        """Where each of several processes says how many inputs it has of a batch."""
+        waits = []
+
+        def step(inputs: torch.Tensor, targets: None, share: torch.Tensor) -> tuple:
+            self.assertEqual((share.device.type, float(share.value)), ("cuda", 2.0))
+            waits.append(dict(device.waits))
+            return inputs.sum(), {}
+
+        class Batches(list):
+            batch_sampler = mock.Mock()
+            batch_sampler.batches_left.return_value = 3
+
+        learner = mock.Mock(runtime=replace(FAR, world_size=2), step=step)
+        # The other one has no inputs.
+        shares = mock.patch("torch.distributed.all_reduce")
+        totals = mock.patch.object(Runtime, "totals", lambda self, *numbers: list(numbers))
+        with torch.no_grad(), device_there() as device, shares, totals:
+            batches = Batches([(torch.ones(2, 3, device=Far.name), None)] * 3)
+            engine.train_one_epoch(learner, batches, engine.EpochState())
+        self.assertEqual(waits, [{}] * 3)
+
+
 class AugmentationTest(unittest.TestCase):
     def test_batches_are_the_cpus(self):
         """Where all images are blurred, most of them by nothing, as where some are chosen."""
