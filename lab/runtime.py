@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,9 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SOON, LATE = 0.3, 5.0  # seconds from one look to the next: after a change, and at the most
 TICK = 0.01  # seconds, in which /proc/stat counts (USER_HZ)
 SPARE = 0.25  # of a core that others may use before it counts as theirs
+# Of processes with the first one, which draws or downloads what is missing; nccl's own, 10 minutes,
+# are less than 3,500 streets take two cores. Where one has died, torchrun ends the others at once.
+PATIENCE = timedelta(hours=1)
 NAMES = {"cuda": "CUDA device", "mps": "Apple GPU"}
 AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
@@ -187,7 +191,7 @@ def start(device: str | None, precision: str = "auto") -> Runtime:
     elif kind == "cpu":
         keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
-        join("nccl" if kind == "cuda" else "gloo", rank, world_size)
+        join("nccl" if kind == "cuda" else "gloo", rank, world_size, chosen)
     name = best_precision(kind) if precision == "auto" else precision
     fixed = kind != "cpu" or "OMP_NUM_THREADS" in os.environ
     threads = 1 if fixed else torch.get_num_threads()
@@ -196,20 +200,21 @@ def start(device: str | None, precision: str = "auto") -> Runtime:
     return runtime
 
 
-def join(backend: str, rank: int, world_size: int) -> None:
+def join(backend: str, rank: int, world_size: int, device: torch.device) -> None:
     """Join the group of processes that torchrun has started, or has started again on one machine.
 
     It still has the addresses of those that have died, to which new ones would try to connect. On
     several machines, which count restarts each by itself, README's command has it forget them.
     """
+    options = {"timeout": PATIENCE, "device_id": device if backend == "nccl" else None}
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if restarts == "0" or os.environ.get("LOCAL_WORLD_SIZE") != str(world_size):
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, **options)
         return
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(address, port, world_size, is_master=False)
     store = dist.PrefixStore(f"restart_{restarts}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, **options)
 
 
 def best_device(world_size: int = 1) -> str:

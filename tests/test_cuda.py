@@ -31,7 +31,7 @@ from lab import checkpoint
 from lab.engine import EpochState, Tally, train_one_epoch
 from lab.graphs import WATCHED
 from lab.objective import loss_and_figures
-from lab.runtime import PRECISIONS, Runtime, best_precision, place, start, to_device
+from lab.runtime import PRECISIONS, Runtime, best_precision, join, place, start, to_device
 from speed import cases
 from tests.support import PROJECT, ScriptCase, environment, make_images, script_here, stopped_at
 from tests.test_devices import DRAWN, WAIT, cases_of
@@ -301,9 +301,9 @@ class RunTest(ScriptCase):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        with mock.patch.dict(os.environ, known):
-            dist.init_process_group("nccl" if KIND == "cuda" else "gloo", rank=0, world_size=1)
+        known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0"}
+        with mock.patch.dict(os.environ, known | {"WORLD_SIZE": "1"}):
+            join("nccl" if KIND == "cuda" else "gloo", 0, 1, torch.device(KIND, 0))
         self.addCleanup(dist.destroy_process_group)
         runtime = replace(start(KIND, "fp16"), world_size=2)
         self.assertEqual(runtime.totals(0.1, 2), [0.1, 2.0])

@@ -301,6 +301,30 @@ class ChoiceTest(unittest.TestCase):
         self.assertEqual((started.device.type, started.precision), ("mps", "fp16"))
 
 
+class JoinTest(unittest.TestCase):
+    """How processes of torchrun meet: each with its device, and with time for data to be drawn."""
+
+    def test_what_a_group_is_told(self):
+        known = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost",
+                 "MASTER_PORT": "1"}  # fmt: skip
+        cuda = mock.patch.multiple(
+            "torch.cuda", device_count=lambda: 2, set_device=mock.DEFAULT,
+            is_bf16_supported=mock.DEFAULT,
+        )  # fmt: skip
+        there = mock.patch.dict(runtime.AVAILABLE, {"cuda": lambda: True})
+        for kind, backend, device in (
+            ("cuda", "nccl", torch.device("cuda", 1)), ("cpu", "gloo", None),
+        ):  # fmt: skip
+            with (
+                cuda, there, mock.patch.dict("os.environ", known),
+                mock.patch("torch.distributed.init_process_group") as meet,
+            ):  # fmt: skip
+                self.assertEqual(runtime.start(kind).world_size, 2)
+            meet.assert_called_once_with(backend, timeout=runtime.PATIENCE, device_id=device)
+        streets = 3500 * 0.6 / 2  # seconds, on two cores
+        self.assertGreater(runtime.PATIENCE.total_seconds(), 2 * streets)
+
+
 # Of Python's documentation, "Availability: Unix": what is asked for on the way of a training.
 UNIX_MODULES = {
     "fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty",
