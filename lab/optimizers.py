@@ -204,9 +204,13 @@ class Average:
         """Take in the network's weights and statistics of now."""
         count = torch.tensor(self.count)
         rate = float(1 - ((1 + count) / (10 + count)).clamp(max=self.decay)) if self.count else 1.0
-        for mean, value in zip(_tensors(self.module), _tensors(network), strict=True):
-            whole = rate == 1 or not mean.is_floating_point()
-            mean.copy_(value) if whole else mean.lerp_(value, rate)
+        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
+        nearer = [pair for pair in pairs if rate < 1 and pair[0].is_floating_point()]
+        if nearer:  # all together, since a GPU has soon done with each
+            torch._foreach_lerp_(*map(list, zip(*nearer, strict=True)), rate)
+        for mean, value in pairs:
+            if rate == 1 or not mean.is_floating_point():
+                mean.copy_(value)
         self.count += 1
 
 
