@@ -127,6 +127,12 @@ def run(main: Callable[[], None]) -> None:
     except LabError as error:
         say(f"{script}: error: {error}", sys.stderr)
         sys.exit(error.exit_code)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):  # torch's words, of CUDA as of Apple's GPU
+            raise
+        instead = "give it less at a time, as by --batch_size or --size, or take --device cpu"
+        say(f"{script}: error: the GPU's memory is full: {instead}", sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         say(f"{script}: interrupted", sys.stderr)
         sys.exit(130)

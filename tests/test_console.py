@@ -4,7 +4,10 @@ import io
 import os
 import sys
 import unittest
+from contextlib import redirect_stderr
 from unittest import mock
+
+import torch
 
 from lab.console import counted, launch, may_go_on, run, say
 
@@ -50,6 +53,30 @@ class SayTest(unittest.TestCase):
             with mock.patch.object(sys, "stdout", io.TextIOWrapper(raw, encoding)):
                 run(lambda: say("é 标 \udcff"))
                 self.assertEqual(raw.getvalue(), said + b"\n")
+
+
+class EndTest(unittest.TestCase):
+    def end(self, error: Exception) -> tuple[int | str | None, str]:
+        """Return the exit code of a script that ends in an error, and what it says."""
+
+        def main():
+            raise error
+
+        with redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit) as ended:
+            run(main)
+        return ended.exception.code, said.getvalue()
+
+    def test_a_full_gpu(self):
+        """One line, of CUDA's memory and of Apple's; other errors of torch stay as they are."""
+        for error in (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee"),
+            RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+        ):
+            code, said = self.end(error)
+            self.assertEqual((code, said.count("\n")), (1, 1), said)
+            self.assertIn("error: the GPU's memory is full", said)
+        with self.assertRaisesRegex(RuntimeError, "shapes"):
+            self.end(RuntimeError("shapes cannot be multiplied"))
 
 
 if __name__ == "__main__":
