@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from importlib.resources import files
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from threading import Thread
 from urllib.parse import unquote, urlsplit
@@ -105,9 +106,13 @@ def fetch_image(url: str, folder: Path) -> Path:
         raise LabError(f"{url} is not an image that can be read") from error
     stem = PurePosixPath(unquote(urlsplit(url).path)).stem
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")[:60] or "image"
-    path = folder / f"{name}.{'jpg' if kind == 'jpeg' else kind}"
-    with attempt(f"write {path}"):
+    ending = "jpg" if kind == "jpeg" else kind
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    paths = (folder / f"{own}.{ending}" for own in names)
+    with attempt(f"write to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
+        # Of two pictures that are called alike, neither is lost.
+        path = next(p for p in paths if not p.exists() or p.read_bytes() == body)
         path.write_bytes(body)
     return path
 

@@ -269,6 +269,14 @@ class FetchTest(unittest.TestCase):
                 self.assertEqual(saved.read_bytes(), expected)
                 saved.unlink()
 
+    def test_two_that_are_called_alike(self):
+        """Neither is lost; one that is fetched again is the same file."""
+        bodies = encoded("PNG"), encoded("PNG") + b"another"
+        for body, name in zip((*bodies, *bodies), ("photo.png", "photo_2.png") * 2, strict=True):
+            with mock.patch.object(fetching, "_download", return_value=body):
+                saved = fetch_image(f"{self.address}/photo.png", self.folder)
+            self.assertEqual((saved.name, saved.read_bytes()), (name, body))
+
     def test_what_is_no_image(self):
         for path in ("/page.png", "/empty", "/cut.png"):
             with self.subTest(path):
