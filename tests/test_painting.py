@@ -330,10 +330,15 @@ class CensusTest(unittest.TestCase):
         self.assertEqual(sides, [64, 32, 16, 8, 8, 8, 16, 32, 64])
 
     def test_ours(self):
-        unet = tiny().unet
-        blocks = census(unet)
-        whole = sum(parameter.numel() for parameter in unet.parameters())
-        self.assertEqual(sum(block.parameters for block in blocks), whole)
+        """All parameters are in some block, those that tell it the prompt as a whole as well."""
+        for options in ({}, {"pooled": True, "time_width": 24}):
+            with self.subTest(options):
+                unet = tiny(**options).unet
+                blocks = census(unet)
+                whole = sum(parameter.numel() for parameter in unet.parameters())
+                self.assertEqual(sum(block.parameters for block in blocks), whole)
+                width = options.get("time_width", 4 * unet.config.block_out_channels[0])
+                self.assertEqual(blocks[0].channels, width)
 
 
 class DataTest(unittest.TestCase):

@@ -47,16 +47,17 @@ def census(unet: UNet2DConditionModel) -> list[Block]:
     """Return the blocks of a UNet, in the order in which a picture passes them."""
     channels, side = unet.config.block_out_channels, unet.config.sample_size
     sides = [side // 2**level for level in range(len(channels))]
-    blocks = [
-        outer_block("time_embedding", unet.time_embedding, 4 * channels[0], 1),
-        outer_block("conv_in", unet.conv_in, channels[0], side),
-    ]
-    levels = list(zip(unet.down_blocks, channels, sides, strict=True))
-    blocks += [inner_block(block, "down", width, own) for block, width, own in levels]
+    width = unet.time_embedding.linear_2.out_features  # of what tells blocks the time
+    blocks = [outer_block("time_embedding", unet.time_embedding, width, 1)]
+    if (pooling := getattr(unet, "add_embedding", None)) is not None:
+        blocks.append(outer_block("add_embedding", pooling, width, 1))  # of the prompt as a whole
+    blocks.append(outer_block("conv_in", unet.conv_in, channels[0], side))
+    levels = zip(unet.down_blocks, channels, sides, strict=True)
+    blocks += [inner_block(block, "down", *own) for block, *own in levels]
     if unet.mid_block is not None:
         blocks.append(inner_block(unet.mid_block, "mid", channels[-1], sides[-1]))
-    levels = list(zip(unet.up_blocks, channels[::-1], sides[::-1], strict=True))
-    blocks += [inner_block(block, "up", width, own) for block, width, own in levels]
+    levels = zip(unet.up_blocks, channels[::-1], sides[::-1], strict=True)
+    blocks += [inner_block(block, "up", *own) for block, *own in levels]
     last = nn.ModuleList([unet.conv_norm_out, unet.conv_out])
     return [*blocks, outer_block("conv_out", last, unet.config.out_channels, side)]
 
