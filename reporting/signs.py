@@ -138,7 +138,7 @@ def add_chapter(page: Page, root: Path, seeds: int, pictures: Path) -> None:
 def was_tested(folder: Path) -> bool:
     """True once the best epoch of a run was tested, and last of all, on the run's own data."""
     files = runs.read(folder)
-    if not files or not files.predictions or files.test.get("data_root") is not None:
+    if not files or not files.predictions or not files.test or files.test.get("data_root"):
         return False
     return files.tested_epoch == best_epoch(files.history, "accuracy")
 

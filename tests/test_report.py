@@ -303,6 +303,16 @@ class MissingTest(ReportCase):
         self.assertIn("**Missing**: t-SNE.", text)
         self.assertEqual(len(self.parts(text)), 3)
 
+    def test_a_test_that_was_stopped(self):
+        """It leaves predictions, but no figures: the run is missing."""
+        self.make_five()
+        (self.runs / "stn" / "test.json").unlink()
+        with mock.patch.object(work, "run_script", lambda arguments: 1):
+            done = script_here("report.py", "--ckpt_path", self.runs, "--save_dir", self.out,
+                               "--only", "signs")  # fmt: skip
+        self.assert_refused(done, 1, "test.py")
+        self.assertIn("**Missing**: `stn`", (self.out / "report.md").read_text())
+
     def test_nothing_at_all(self):
         with mock.patch.object(work, "run_script", lambda arguments: 1):
             done = script_here("report.py", "--ckpt_path", self.runs, "--save_dir", self.out)
