@@ -602,6 +602,8 @@ class TestScripts(ScriptCase):
         refused(done, 2, "cnn4d", "early_fusion", "non_local")
         done = script_here("train.py", *self.flags, "--frames", 4)
         refused(done, 2, "--frames 4", "at least 8")
+        done = script_here("train.py", *self.flags, "--stride", 2)
+        refused(done, 2, "--stride is of --dataset clips")
         done = script_here("train.py", "--task", "video", "--dataset", "clips")
         refused(done, 2, "--dataset clips", "--data_root")
         folder = self.base / "non_local"

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from lab.console import counted
+from lab.console import UsageError, counted
 from lab.image_folder import check_classes
 from lab.registry import new_config
 from lab.runtime import Runtime
@@ -25,6 +25,8 @@ def prepare(
     own, settings = flags.own, flags.settings
     name, frames = own.network or NETWORK, own.frames or DATASETS[own.dataset]
     config_for = partial(new_config, NETWORKS, name, frames=frames)
+    if own.stride > 1 and own.dataset != "clips" and resumed is None:
+        raise UsageError(f"--stride is of --dataset clips: {own.dataset} has no use for it")
     config_for(num_classes=2, width=1)  # what is wrong with them is said before clips are read
     check_start(name, flags, resumed)
     root = find_made(SOURCES, own.dataset, flags.data_root, runtime, frames)
