@@ -62,10 +62,12 @@ def run_here(suite: str) -> tuple[int, int, int]:
     Where nobody sits at a terminal, a suite that hangs is ended, with where it hangs.
     """
     faulthandler.enable()
-    if not sys.stdin or not sys.stdin.isatty():
-        faulthandler.dump_traceback_later(LIMIT, exit=True)
     sys.path.insert(0, str(TESTS.parent))
     loaded = unittest.defaultTestLoader.loadTestsFromName(f"tests.test_{suite}")
+    # Not before: a fork that a suite makes as it is loaded has no such watch, and would wait for
+    # it for ever when it ends.
+    if not sys.stdin or not sys.stdin.isatty():
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
     result = unittest.TextTestRunner(verbosity=2, resultclass=Result).run(loaded)
     failed = {whole(test) for test, _ in result.failures + result.errors}
     failed |= set(result.unexpectedSuccesses)

@@ -70,6 +70,13 @@ SUITES = {
     "threads": """
         def test_one(self): print("has", os.environ["OMP_NUM_THREADS"])
     """,
+    "forks": """
+        process = os.fork()
+        if not process:
+            signal.alarm(20)
+            sys.exit()
+        def test_one(self): self.assertEqual(os.waitpid(self.process, 0)[1], 0)
+    """,
     "hangs": """
         def test_one(self): time.sleep(300)
     """,
@@ -138,6 +145,11 @@ class UnitTest(unittest.TestCase):
                 output, last, code = self.run_suites("good", name)
                 self.assertEqual((last, code), (counts, 1))
                 self.assertIn(f"FAIL: the suite {name} ended with exit code {ended}\n", output)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "no forks here")
+    def test_a_fork_made_on_loading_ends(self):
+        _, last, code = self.run_suites("forks")
+        self.assertEqual((last, code), ("1 passed, 0 failed", 0))
 
     def test_a_suite_that_hangs_is_ended(self):
         """And names the line; the limit is made a second here."""
