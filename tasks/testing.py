@@ -9,6 +9,7 @@ from PIL import Image
 from lab import engine
 from lab.console import UsageError, progress, say
 from lab.files import attempt, write_whole
+from lab.flags import asked_for
 from lab.folders import stored
 from tasks import TestFlags
 from tasks.trained import Trained, load_run
@@ -28,6 +29,10 @@ def test(flags: TestFlags) -> None:
         raise UsageError("--film is of --image, of detection and segmentation")
     if flags.submission is not None and not (task.submits and flags.image):
         raise UsageError("--submission is of the pictures that --image names, of classification")
+    unused = asked_for(flags, "data_root", "batch_size", "save") if flags.image else ()
+    if unused:
+        names = ", ".join(f"--{name}" for name in unused)
+        raise UsageError(f"--image stands for the test split, and has no use for {names}")
     say(f"Testing {path} on {runtime.device.type} ({runtime.precision})")
     if trained.results != path.parent:
         say(f"What comes of it is written to {trained.results}")

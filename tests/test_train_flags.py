@@ -108,6 +108,8 @@ class BesideTest(ScriptCase):
         missing = self.base / "none/submission.csv"
         done = script_here(*asked, "--image", images, "--submission", missing)
         self.assert_refused(done, 1, f"cannot write {missing}")
+        done = script_here(*asked, "--image", images, "--save", "--data_root", self.base)
+        self.assert_refused(done, 2, "--image", "no use for --data_root, --save")
 
     def test_curves(self):
         rows = [
