@@ -12,7 +12,8 @@ dict, beside the name: the network is rebuilt with no other knowledge. A new net
 config, and a line in the `NETWORKS` of its task.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,15 @@ def build(designs: Designs, name: str, configs: Mapping[str, Any]) -> nn.Module:
     """
     if name not in designs:
         raise LabError(f"unknown network {name!r}; there are {', '.join(designs)}")
-    try:
+    with fitting(name):
         return designs[name].build(designs[name].configure(configs))
+
+
+@contextmanager
+def fitting(name: str) -> Iterator[None]:
+    """Turn what is wrong with a network's configs into a LabError."""
+    try:
+        yield
     except (TypeError, KeyError, ValueError) as error:
         raise LabError(f"the configs do not fit the network {name!r}: {error}") from error
 
@@ -67,10 +75,14 @@ def build(designs: Designs, name: str, configs: Mapping[str, Any]) -> nn.Module:
 def check_same(
     designs: Designs, name: str, config: Any, state: Mapping[str, Any], path: Path
 ) -> None:
-    """Raise a LabError that names the first difference to a checkpoint's network, if there is."""
+    """Raise a LabError that names the first difference to a checkpoint's network, if there is.
+
+    So do configs of the checkpoint that are not its network's own.
+    """
     saved = {"network": state.get("network", name)}
     if saved["network"] == name:
-        saved |= asdict(designs[name].configure(state["configs"]))
+        with fitting(name):
+            saved |= asdict(designs[name].configure(state["configs"]))
     for key, value in ({"network": name} | asdict(config)).items():
         if saved.get(key) != value:
             raise LabError(

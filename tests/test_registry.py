@@ -51,6 +51,10 @@ class RegistryTest(unittest.TestCase):
 
     def test_what_cannot_be_built(self):
         """One line each: no such network, arguments that are missing, unknown or refused."""
+        for configs in ({}, {"num_classes": 3, "height": 1}):
+            state = {"network": "plain", "configs": configs}
+            with self.assertRaisesRegex(LabError, "do not fit the network 'plain'"):
+                check_same(NETWORKS, "plain", Config(3), state, Path("run.pth"))
         for name, configs, words in (
             ("big", {}, "unknown network 'big'; there are plain, fine"),
             ("plain", {}, "do not fit the network 'plain': .*num_classes"),
