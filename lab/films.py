@@ -6,6 +6,7 @@ annotate(Path("drive.mp4"), Path("out.mp4"), mark)
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -111,11 +112,17 @@ def frames_of(path: Path, stride: int = 1) -> Iterator[Image.Image]:
 
 def each_frame(path: Path, label: str) -> Iterator[np.ndarray]:
     """Yield the frames of a film, uint8 (H, W, 3), with progress; a LabError where one is bad."""
+    with reading(path), progress(total=length_and_rate(path)[0], label=label) as bar:
+        for image in frames_of(path):
+            yield np.array(image.convert("RGB"))
+            bar.update()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a LabError that names the film."""
     try:
-        with progress(total=length_and_rate(path)[0], label=label) as bar:
-            for image in frames_of(path):
-                yield np.array(image.convert("RGB"))
-                bar.update()
+        yield
     except OSError as error:
         raise LabError(f"{path}: {reason(error)}") from error
 
@@ -160,10 +167,11 @@ def annotate(
     """
     partial = target.with_name(f".{target.name}.partial.mp4")
     began, count = began or time.perf_counter(), 0
+    with reading(path):
+        _, rate = length_and_rate(path)
     try:
         with attempt(f"write {target}"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _, rate = length_and_rate(path)
             codec = next(name for name in CODECS if name in av.codecs_available)
             with av.open(str(partial), "w") as container:
                 stream = container.add_stream(codec, rate=rate, options=CODECS[codec])

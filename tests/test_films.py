@@ -145,6 +145,13 @@ class FilmTest(unittest.TestCase):
         left = sorted(path.name for path in self.folder.iterdir())
         self.assertEqual(left, ["broken.mp4", "drive", "empty"])
 
+    def test_the_film_is_named_that_cannot_be_read(self):
+        """Not the one to be written."""
+        path = self.folder / "broken.mp4"
+        path.write_bytes(b"no video")
+        with self.assertRaisesRegex(LabError, "^.*broken.mp4: damaged or no video"):
+            films.annotate(path, self.folder / "o.mp4", lambda f, n: f)
+
     def test_which_are_films(self):
         """Videos always; folders of frames, and GIFs, when asked."""
         video, moving = self.folder / "a.MP4", self.folder / "b.gif"
