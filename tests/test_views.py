@@ -17,16 +17,13 @@ import visualize
 from lab import checkpoint
 from lab.drawing import draw
 from lab.flags import read_flags
-from lab.images import Preprocess
 from lab.pictures import Picture
-from lab.runtime import Runtime
 from looking import insight
-from networks import STN, Classifier, NonLocalBlock, warp
+from networks import STN, Classifier, warp
 from tasks import ViewFlags
 from tasks.classification import TASK, views
-from tasks.classification.subject import Subject
 from tasks.classification.views import numbered
-from tasks.trained import Trained, load_trained
+from tasks.trained import load_trained
 from tests.support import CLASSES, make_images
 
 TEST_IMAGES = 12  # of each class
@@ -331,43 +328,6 @@ class ViewTest(unittest.TestCase):
                 np.testing.assert_allclose(looker.marks[0].points, [[4 * x + 1.5, 4 * y + 1.5]])
                 warm = heat(row / row.max())
                 self.assert_image(look, 0.35 * pixels + 0.65 * warm, atol=0.02)
-
-
-class Clips(torch.nn.Module):
-    """A network for clips that halves their frames and looks all over the rest."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv3d(3, 8, 3, (2, 2, 2), 1)
-        self.block = NonLocalBlock(8, identity_init=False)
-
-    def forward(self, clips):
-        return self.block(self.conv(clips)).mean((2, 3, 4))
-
-
-class ClipTest(unittest.TestCase):
-    def test_attention_in_time_and_space(self):
-        """A row a position, a column a frame of the block; each heat map is its attention row."""
-        torch.manual_seed(0)
-        model, clips = Clips().eval().requires_grad_(False), torch.rand(1, 3, 6, 16, 16) * 2 - 1
-        flags = read("--type", "attention", "--position", 2, 3, 4)
-        runtime = Runtime(torch.device("cpu"))
-        trained = Trained(TASK, Path("x.pth"), {"configs": {}}, model, None, runtime)
-        subject = Subject(model, Preprocess(), CLASSES, trained, runtime, flags)
-        with (
-            mock.patch.object(views, "load_subject", lambda *_: subject),
-            mock.patch.object(Subject, "photographs", lambda *_: (clips, [1])),
-        ):
-            (picture,) = TASK.look(flags, trained)
-        first, *looks = [tile.image for tile in picture.parts[0].tiles[0]]
-        pixels = subject.pixels(clips[0].movedim(1, 0))
-        self.assertEqual(len(looks), 3)
-        np.testing.assert_allclose(first, pixels[5], atol=1e-6)
-        row = model.block.attention(model.conv(clips), [[2, 3, 4]])[0]  # (1, 3, 8, 8)
-        row = torch.nn.functional.interpolate(row, size=(16, 16), mode="bilinear")[0]
-        heat = matplotlib.colormaps["hot"]((row / row.max()).numpy())[..., :3]
-        for look, frame, expected in zip(looks, (0, 2, 5), heat, strict=True):
-            np.testing.assert_allclose(look, 0.35 * pixels[frame] + 0.65 * expected, atol=1e-5)
 
 
 if __name__ == "__main__":

@@ -326,7 +326,7 @@ def view_invert(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
 
 
 def view_attention(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
-    """Where positions of a non-local block look; in clips, a column a frame."""
+    """Where positions of a non-local block look."""
     subject = load_subject(flags, trained)
     blocks = list(insight.non_local_blocks(subject.network).items())
     if not blocks:
@@ -339,37 +339,24 @@ def view_attention(flags: ViewFlags, trained: Trained | None) -> Iterator[Pictur
     ]
     images, (label,) = subject.photographs(1)
     features = inputs_of(subject.network, block, images)
-    *times, height, width = features.shape[2:]
+    height, width = features.shape[2:]
     if flags.position:
         positions = [flags.position]
     else:
-        middle = [length // 2 for length in times]
         places = [(1, 1), (1, 3), (2, 2), (3, 1), (3, 3)]  # fourths of height and width
-        positions = [[*middle, y * height // 4, x * width // 4] for y, x in places]
-    rows = block.attention(features, positions)[0]  # (P, *key size)
-    maps = rows if times else rows[:, None]  # (P, T, h, w)
-    frames = images  # (T, C, H, W)
-    if times:  # the network may have thinned them out
-        kept = torch.linspace(0, images.shape[2] - 1, times[0]).round().long()
-        frames = images[0].movedim(1, 0)[kept]
-    pixels = subject.pixels(subject.network.stn(frames) if subject.has_stn else frames)
-    maps = F.interpolate(maps, size=pixels.shape[1:3], mode="bilinear")
-    heat = heat_of(maps / maps.amax((1, 2, 3), keepdim=True))  # (P, T, H, W, 3)
-    scale = np.divide(pixels.shape[1:3], (height, width))  # pixels a position
+        positions = [[y * height // 4, x * width // 4] for y, x in places]
+    maps = block.attention(features, positions)[0]  # (P, h, w)
+    (image,) = subject.pixels(subject.network.stn(images) if subject.has_stn else images)
+    maps = F.interpolate(maps[:, None], size=image.shape[:2], mode="bilinear")[:, 0]
+    heat = heat_of(maps / maps.amax((1, 2), keepdim=True))  # (P, H, W, 3)
+    scale = np.divide(image.shape[:2], (height, width))  # pixels a position
     lookers = []
     for position in positions:
-        y, x = (np.array(position[-2:]) + 0.5) * scale - 0.5
-        image = pixels[position[0] if times else 0]
+        y, x = (np.array(position) + 0.5) * scale - 0.5
         lookers.append(Tile(image, marks=(Mark(np.array([[x, y]]), "cyan"),)))
-    looks = [[Tile(image) for image in frames] for frames in 0.35 * pixels + 0.65 * heat]
+    looks = [Tile(look) for look in 0.35 * image + 0.65 * heat]
     origins = [f"from {tuple(position)}" for position in positions]
-    if times:
-        columns = ["the position", *(f"frame {t}" for t in range(len(pixels)))]
-        rows = [[looker, *look] for looker, look in zip(lookers, looks, strict=True)]
-        grid = Grid(rows, origins, columns, side=2)
-    else:
-        rows = [lookers, [look for (look,) in looks]]
-        grid = Grid(rows, ["the position", "where it looks"], origins, side=2)
+    grid = Grid([lookers, looks], ["the position", "where it looks"], origins, side=2)
     title = f"Where positions of {name} look: {subject.caption(label)}"
     yield Picture("attention/attention.jpg", title, (grid,))
 
