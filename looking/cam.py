@@ -1,7 +1,7 @@
 """Where a layer sees what speaks for an answer: class activation maps.
 
-    maps = activation_maps(model, layer, lambda: model(images)[:, 3].sum())     # LayerCAM
-    maps = activation_maps(model, layer, score, grad_cam)
+    maps = activation_maps(layer, lambda: model(images)[:, 3].sum())     # LayerCAM
+    maps = activation_maps(layer, score, grad_cam)
 
 With A_k the maps of a layer and g_k = dS/dA_k the gradients of a score S with respect to them,
 
@@ -39,7 +39,6 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def activation_maps(
-    model: nn.Module,
     layer: nn.Module,
     score: Callable[[], Tensor],
     method: Callable[[Tensor, Tensor], Tensor] = layer_cam,
@@ -47,9 +46,9 @@ def activation_maps(
     """Return where a layer sees what a score hangs on; None where the score knows nothing of it.
 
     Args:
-        model: in evaluation mode; `layer` is one of its own, and counts where it is called first.
-        score: runs the model, and returns a number. Of a batch, the sum of the scores of its images
-            has each one's own gradient.
+        layer: of a model in evaluation mode; it counts where it is called first.
+        score: runs that model, and returns a number. Of a batch, the sum of the scores of its
+            images has each one's own gradient.
 
     Returns:
         As `method` returns it, at the layer's own size.
@@ -75,9 +74,8 @@ def activation_maps(
 
 
 def choose_layer(
-    model: nn.Module, layers: Mapping[str, nn.Module], layer_idx: int | None,
-    score: Callable[[], Tensor],
-) -> str:  # fmt: skip
+    layers: Mapping[str, nn.Module], layer_idx: int | None, score: Callable[[], Tensor]
+) -> str:
     """Return the name of the layer that `--layer_idx` counts to, else of the last that matters.
 
     Raises:
@@ -88,7 +86,7 @@ def choose_layer(
     else:
         names = [list(layers)[check_index("--layer_idx", layer_idx, len(layers), "layers")]]
     for name in names:
-        maps = activation_maps(model, layers[name], score)
+        maps = activation_maps(layers[name], score)
         if maps is not None and maps.any():
             return name
     if layer_idx is None:

@@ -43,25 +43,25 @@ class ClosedFormTest(unittest.TestCase):
 
     def test_layer_cam(self):
         """Where the image is x, A_k = k x: relu(w_1) x + 2 relu(w_2) x."""
-        maps = cam.activation_maps(self.model, self.model.conv, self.score)
+        maps = cam.activation_maps(self.model.conv, self.score)
         first, second = self.weights.relu()
         expected = (first + 2 * second) * self.images[:, 0]
         torch.testing.assert_close(maps, expected)
 
     def test_grad_cam(self):
-        maps = cam.activation_maps(self.model, self.model.conv, self.score, cam.grad_cam)
+        maps = cam.activation_maps(self.model.conv, self.score, cam.grad_cam)
         first, second = self.weights.mean((1, 2))
         torch.testing.assert_close(maps, ((first + 2 * second) * self.images[:, 0]).relu())
 
     def test_a_layer_that_does_not_count(self):
         model = self.model
-        self.assertIsNone(cam.activation_maps(model, model.unused, self.score))
+        self.assertIsNone(cam.activation_maps(model.unused, self.score))
         layers = {"conv": model.conv, "unused": model.unused}
-        self.assertEqual(cam.choose_layer(model, layers, None, self.score), "conv")
+        self.assertEqual(cam.choose_layer(layers, None, self.score), "conv")
         with self.assertRaisesRegex(LabError, "unused speaks for this answer"):
-            cam.choose_layer(model, layers, 1, self.score)
+            cam.choose_layer(layers, 1, self.score)
         with self.assertRaisesRegex(LabError, "layers are 0 to 1"):
-            cam.choose_layer(model, layers, 2, self.score)
+            cam.choose_layer(layers, 2, self.score)
         self.assertEqual(model(self.images).shape, (5,))  # no hook is left
 
     def test_enlarged(self):
@@ -109,7 +109,7 @@ class SanityTest(unittest.TestCase):
         def score() -> Tensor:
             return model(images).gather(1, labels[:, None]).sum()
 
-        maps = cam.activation_maps(model, model.get_submodule(name), score)
+        maps = cam.activation_maps(model.get_submodule(name), score)
         return float((maps * inside).sum() / maps.sum().clamp(min=1e-12))
 
     def test_it_marks_what_is_told_apart(self):

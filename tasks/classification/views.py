@@ -219,15 +219,13 @@ def view_cam(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
         return model(images).gather(1, scored[:, None]).sum()
 
     score, size = partial(score_of, network, images), images.shape[2:]
-    name = cam.choose_layer(network, layers, flags.layer_idx, score)
+    name = cam.choose_layer(layers, flags.layer_idx, score)
     untaught = cam.randomised(network, flags.seed or 0)
     maps = [
-        cam.activation_maps(network, layers[name], score),
-        cam.activation_maps(network, layers[name], score, cam.grad_cam),
+        cam.activation_maps(layers[name], score),
+        cam.activation_maps(layers[name], score, cam.grad_cam),
         insight.saliency_of(partial(score_of, network), images),
-        cam.activation_maps(
-            untaught, untaught.get_submodule(name), partial(score_of, untaught, images)
-        ),
+        cam.activation_maps(untaught.get_submodule(name), partial(score_of, untaught, images)),
     ]
     pixels = subject.pixels(images)
     shown = [pixels, *(cam.shown_over(pixels, cam.enlarged(own, size)) for own in maps)]
@@ -244,9 +242,8 @@ def view_fooling(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]
     target = subject.target()
     if target is None:
         target = (int(subject.network(image).argmax()) + 1) % len(subject.classes)
-    options = {name: value for name, value in subject.given.items() if name != "seed"}
     network, preprocess = subject.network, subject.preprocess
-    fooling = insight.make_fooling_image(network, image, target, preprocess, **options)
+    fooling = insight.make_fooling_image(network, image, target, preprocess, **subject.given)
     wanted, difference = subject.name(target), fooling.difference
     if fooling.steps == 0:
         verdict = f"already read as {wanted}: nothing to do"

@@ -190,8 +190,8 @@ def view_cam(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
             return network.detect(images)[0]["scores"][place].log()
 
         score, (height, width) = partial(score_of, images), images.shape[2:]
-        layer = cam.choose_layer(network, layers, flags.layer_idx, score)
-        maps = [cam.activation_maps(network, layers[layer], score, method)
+        layer = cam.choose_layer(layers, flags.layer_idx, score)
+        maps = [cam.activation_maps(layers[layer], score, method)
                 for method in (cam.layer_cam, cam.grad_cam)]  # fmt: skip
         maps.append(saliency_of(score_of, images))
         found = {key: own[places[0]] for key, own in network.detect(images)[0].items()}

@@ -133,8 +133,8 @@ def view_cam(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
             return network.segment(images)[0, label][there].sum()
 
         score = partial(score_of, images)
-        layer = cam.choose_layer(network, layers, flags.layer_idx, score)
-        maps = [cam.activation_maps(network, layers[layer], score, method)
+        layer = cam.choose_layer(layers, flags.layer_idx, score)
+        maps = [cam.activation_maps(layers[layer], score, method)
                 for method in (cam.layer_cam, cam.grad_cam)]  # fmt: skip
         maps.append(saliency_of(score_of, images))
         kinds = (f"LayerCAM, {layer}", f"Grad-CAM, {layer}", "saliency")

@@ -150,8 +150,8 @@ def view_cam(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
     def score() -> Tensor:
         return network(clips).gather(1, labels[:, None]).sum()
 
-    name = cam.choose_layer(network, layers, flags.layer_idx, score)
-    maps = over_time(cam.activation_maps(network, layers[name], score), network, count, frames)
+    name = cam.choose_layer(layers, flags.layer_idx, score)
+    maps = over_time(cam.activation_maps(layers[name], score), network, count, frames)
     heat = cam.enlarged(maps, (frames, SIDE, SIDE))
     shares, places = (
         heat.sum((2, 3)) / heat.sum((1, 2, 3)).clamp(min=1e-12)[:, None],
