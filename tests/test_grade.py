@@ -117,6 +117,8 @@ WRONG = (
 # Right in other words: own names, helpers, in place, another order of equal things.
 RIGHT = (
     ("signs", "1.1", COMPOSE.format(IF_TRAIN, TENSOR + HALF)),
+    ("signs", "1.1", COMPOSE.format(IF_TRAIN, TENSOR + HALF)
+     .replace("Rotation(20)", "HorizontalFlip()")),
     ("signs", "2.1",
      "self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=padding)\n"
      "self.bn = nn.BatchNorm2d(out_channels) if use_batch_norm else None\n"
