@@ -38,10 +38,14 @@ def pair(value: int | tuple[int, ...]) -> str:
 def words(layer: object) -> str:
     """Return a layer as it reads, whatever way it was written."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        padding = layer.padding
+        if padding == "same" and all(size % 2 for size in layer.kernel_size):
+            sides = zip(layer.kernel_size, layer.dilation, strict=True)
+            padding = tuple(size // 2 * dilation for size, dilation in sides)
         text = (
             f"{type(layer).__name__}({layer.in_channels}, {layer.out_channels}, "
             f"kernel {pair(layer.kernel_size)}, stride {pair(layer.stride)}, "
-            f"padding {layer.padding if isinstance(layer.padding, str) else pair(layer.padding)}"
+            f"padding {padding if isinstance(padding, str) else pair(padding)}"
         )
         text += f", dilation {pair(layer.dilation)}" if pair(layer.dilation) != "1x1" else ""
         text += f", groups {layer.groups}" if layer.groups != 1 else ""

@@ -135,6 +135,8 @@ RIGHT = (
      "scores.gather(1, y[:, None]).sum().backward()\nreturn X.grad.abs().amax(1)"),
     ("inside", "2.2", "N, C, H, W = features.shape\nx = features.flatten(2)\n"
      "return torch.bmm(x, x.mT).div(C * H * W if normalize else 1)"),
+    ("detection", "2.1",
+     "return nn.Conv2d(num_inputs, num_anchors * (num_classes + 1), 3, padding='same')"),
     ("detection", "3.1",
      "return torch.nn.functional.conv_transpose2d(X[None, None], K[None, None])[0, 0]"),
 )  # fmt: skip
