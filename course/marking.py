@@ -11,7 +11,15 @@ from queue import SimpleQueue
 from course import ASSIGNMENTS, Assignment
 from course.grading import Grade, Grader, Reference, Sandbox
 from course.pages import html_page, markdown_page, results_json
-from course.submissions import Submission, read_submission, submissions_of, which
+from course.submissions import (
+    Submission,
+    Unreadable,
+    contents,
+    read_submission,
+    submissions_of,
+    visible,
+    which,
+)
 from lab.console import LabError, progress, say
 from lab.files import attempt, write_whole
 from lab.folders import printable
@@ -55,7 +63,13 @@ def gather(paths: list[Path]) -> list[Path]:
         if not path.exists():
             raise LabError(f"there is no {path}")
         with attempt(f"read {path}"):
-            found += submissions_of(path)
+            own = submissions_of(path)
+            others = [] if path in own else [one.name for one in visible(path) if one not in own]
+        if others:
+            names = ", ".join(map(printable, others[:5]))
+            more = f" and {len(others) - 5} more" * (len(others) > 5)
+            say(f"{path}: left out what is no folder and no zip: {names}{more}")
+        found += own
     if not found:
         raise LabError(f"no submission in {paths[0]}: give folders or zips with the Python files")
     return found
@@ -65,6 +79,11 @@ def the_one(found: list[Path]) -> Assignment:
     """Return the assignment that most submissions are of."""
     counts = Counter(one.name for path in found if (one := which(path)))
     if not counts:
+        try:
+            with attempt(f"read {found[0]}"):
+                contents(found[0])
+        except Unreadable as error:
+            raise LabError(f"{found[0]} {error.args[0]}") from error
         wanted = "; ".join(f"{one.name}: {', '.join(one.blanked)}" for one in ASSIGNMENTS.values())
         raise LabError(f"no submission of an assignment in {found[0]} ({wanted})")
     return ASSIGNMENTS[max(sorted(counts), key=counts.__getitem__)]

@@ -31,11 +31,12 @@ def submissions_of(path: Path) -> list[Path]:
     wanted = {name for one in ASSIGNMENTS.values() for name in one.blanked}
     if path.is_file() or any((path / name).is_file() for name in wanted):
         return [path]
-    return sorted(
-        one
-        for one in path.iterdir()
-        if not one.name.startswith((".", "__")) and (one.is_dir() or one.suffix.lower() in PACKED)
-    )
+    return [one for one in visible(path) if one.is_dir() or one.suffix.lower() in PACKED]
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return what lies in a folder, but for what systems and Python leave there."""
+    return sorted(one for one in folder.iterdir() if not one.name.startswith((".", "__")))
 
 
 def which(path: Path) -> Assignment | None:

@@ -498,6 +498,7 @@ class ClassTest(ScriptCase):
         expected = {"'=cmd": "40", "late": "0", "li_si": "30", "li_si.zip": "0", "张三": "40"}
         self.assertEqual(points, expected)
         self.assertIn("张三: 40 / 40", self.done[0].stdout)
+        self.assertIn("left out what is no folder and no zip: notes.txt\n", self.done[0].stdout)
 
     def test_pages(self):
         page = (self.folder / "one/li_si/page.html").read_text(encoding="utf-8")
@@ -529,7 +530,9 @@ class ClassTest(ScriptCase):
         empty.mkdir(exist_ok=True)
         for words, expected in (
             (["nowhere"], "there is no nowhere"), ([empty], "no submission in"),
-            ([self.students / "late.rar"], "no submission of an assignment"),
+            ([self.students / "late.rar"], "late.rar is no folder and no zip: pack it as a zip"),
+            ([self.students / "li_si/attention.py"], "attention.py is no folder and no zip"),
+            ([self.folder / "one"], "no submission of an assignment"),
         ):  # fmt: skip
             self.assert_refused(script("grade.py", *words), 1, expected)
 
