@@ -102,6 +102,10 @@ WRONG = (
     ("inside", "2.4",
      "d = img[:, :, 1:, :] - img[:, :, :-1, :]\nreturn tv_weight * torch.sum(d**2)",
      "those beside are left out"),
+    ("inside", "2.4",
+     "tv1 = torch.sum((img[:,:,:1:] - img[:,:,:-1])**2)\n"  # as the assignment prints it
+     "tv2 = torch.sum((img[:,:,1:] - img[:,:,:-1])**2)\nreturn tv_weight * (tv1 + tv2)",
+     "a comma is missing"),
     ("detection", "2.1", "return nn.Conv2d(num_inputs, num_anchors * num_classes, 3, 1, 1)",
      "background's class is forgotten"),
     ("detection", "2.3", "flat = [p.permute(0, 3, 2, 1).flatten(1) for p in preds]\n"
