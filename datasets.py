@@ -39,7 +39,7 @@ from lab.folders import DATA_ROOT, near, split_folder
 from lab.holdout import held_out
 from lab.image_folder import MODES, read_images
 from lab.images import Preprocess, open_image
-from lab.runtime import upload
+from lab.runtime import home, upload
 from lab.settings import TrainSettings
 from world.missing import DRAWN, draw_missing
 
@@ -278,11 +278,12 @@ def make_loader(
     """Return a loader of a split, as normalised float32 images and int64 labels.
 
     Arguments as of `ImageDataset` and `load_batches`, which gets the options; images that do not
-    fit in memory live on the CPU, whatever the device.
+    fit in memory, or a GPU's, live on the CPU, whatever the device.
     """
     on_disk = split.images is None
-    dataset = ImageDataset(split, preprocess, augment, "cpu" if on_disk else device)
-    workers = num_workers if on_disk or torch.device(device).type == "cpu" else 0
+    place = torch.device("cpu") if on_disk else home(device, split.images.nbytes)
+    dataset = ImageDataset(split, preprocess, augment, place)
+    workers = num_workers if place.type == "cpu" else 0
     return load_batches(dataset, batch_size, shuffle, workers, **options)
 
 

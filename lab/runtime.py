@@ -280,6 +280,12 @@ def has_room(device: str | torch.device, size: int) -> bool:
     return device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 3
 
 
+def home(device: str | torch.device, size: int) -> torch.device:
+    """Return where data of so many bytes live: on a device, unless CUDA has no room there."""
+    is_full = torch.device(device).type == "cuda" and not has_room(device, size)
+    return torch.device("cpu" if is_full else device)
+
+
 def map_tensors(function: Callable[[Tensor], Any], batch: Any) -> Any:
     """Return a batch with its tensors replaced; a list, tuple or dict of what it is made of."""
     if isinstance(batch, Tensor):

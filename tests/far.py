@@ -152,7 +152,7 @@ def device_there(refuses: tuple[torch.dtype, ...] = ()) -> Iterator[Far]:
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         for name, answer in (
             ("_lazy_init", None), ("amp.common.amp_definitely_not_available", False),
-            ("is_bf16_supported", True),
+            ("is_bf16_supported", True), ("mem_get_info", (2**40, 2**40)),
         ):  # fmt: skip
             stack.enter_context(mock.patch(f"torch.cuda.{name}", return_value=answer))
         stack.enter_context(mock.patch.object(nn.Module, "to", _to))

@@ -24,11 +24,13 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import squeezenet1_1
 
+import datasets
 from lab import engine, runtime
 from lab.augmentation import augment_batch, within_border
 from lab.console import LabError, UsageError
 from lab.engine import Tally
 from lab.flags import plain_name
+from lab.images import Preprocess
 from lab.learner import Learner, compiling
 from lab.objective import loss_and_figures
 from lab.run import OWN
@@ -36,6 +38,7 @@ from lab.runtime import Runtime, to_device
 from lab.settings import OPTIMIZERS, TrainSettings
 from speed import cases
 from tasks.classification.objective import ClassificationObjective
+from tasks.video import data
 from tests.far import Far, FarTensor, device_there
 from tests.support import PROJECT
 from tests.test_anatomy import modules
@@ -184,6 +187,25 @@ class AugmentationTest(unittest.TestCase):
             other = augment_batch(there, torch.Generator().manual_seed(1))
             self.assertEqual(dict(device.waits), {})
             torch.testing.assert_close(other.cpu(), varied, rtol=0, atol=1e-5)
+
+
+class RoomTest(unittest.TestCase):
+    def test_where_data_live(self):
+        """On the device, unless they would take more than a third of what a GPU has left."""
+        pixels, labels = torch.zeros(4, 8, 6, 6, 3, dtype=torch.uint8), torch.arange(4)
+        images = datasets.Split(("a", "b", "c", "d"), [], labels, pixels[:, 0])
+        films = data.Split(("a", "b", "c", "d"), pixels, labels, ["film"] * 4)
+        for split, make in (
+            (images, partial(datasets.make_loader, preprocess=Preprocess((6, 6)))),
+            (films, data.make_loader),
+        ):
+            size = pixels.nbytes if split is films else images.images.nbytes
+            for free, kind in ((3 * size, "cuda"), (3 * size - 1, "cpu")):
+                room = mock.patch("torch.cuda.mem_get_info", return_value=(free, 0))
+                with self.subTest(split=make, free=free), device_there(), room:
+                    loader = make(split, batch_size=2, device=Far.name)
+                    batch = next(iter(loader))
+                    self.assertEqual([values.device.type for values in batch], [kind, kind])
 
 
 class AppleTest(unittest.TestCase):
@@ -446,9 +468,7 @@ class TaskTest(unittest.TestCase):
     def prepare(self, task: str, root: Path, **own: Any):
         """Return what train.py trains, on the device."""
         augment = {"augment": True} if task != "style" else {}
-        there = mock.patch("tasks.windows.has_room", lambda device, size: device == FAR.device)
-        with there:
-            job = cases.prepare(task, root, FAR, augment | {"batch_size": 4}, **own).job
+        job = cases.prepare(task, root, FAR, augment | {"batch_size": 4}, **own).job
         job.network.to(Far.name)
         dataset = job.loaders["train"].dataset
         if task in WINDOWS:

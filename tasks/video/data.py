@@ -27,7 +27,7 @@ from lab.folders import DATA_ROOT, printable, split_folder
 from lab.holdout import film_of_clip, group_of, held_out_films
 from lab.image_folder import MODES, File, check_classes, find_files
 from lab.images import centred, say_left_out
-from lab.runtime import upload
+from lab.runtime import home, upload
 from tasks.loaders import Source, find_made, root_of, val_share_of
 from tasks.trained import Trained
 from tasks.video.files import PREPROCESS, read_clips
@@ -232,12 +232,13 @@ class ClipDataset(Dataset):
     """Clips of one split; asked for a batch at a time (`__getitems__`).
 
     Args:
-        device: where the clips live and batches are made.
+        device: where the clips live and batches are made, if there is room.
     """
 
     def __init__(self, split: Split, augment: bool = False, device: str | torch.device = "cpu"):
         self.split, self.augment, self.classes = split, augment, split.classes
-        self.clips, self.labels = split.clips.to(device), split.labels.to(device)
+        place = home(device, split.clips.nbytes)
+        self.clips, self.labels = split.clips.to(place), split.labels.to(place)
 
     def __len__(self) -> int:
         return len(self.labels)
