@@ -56,10 +56,13 @@ def ship(name: str, wanted: TrainFlags, flags: ShipFlags) -> None:
         wanted: what the network's command asks train.py for.
 
     Raises:
-        UsageError: the run that is given was made by another command.
+        UsageError: the run that is given was made by another command, or the folder is another's.
         LabError: there is no such run, or the network cannot be trained or written.
     """
     shipped, target = SHIPPED[name], flags.out or PRETRAINED / name
+    if target.is_dir() and any(target.iterdir()) and not is_shipped(target):
+        wrong = f"--out {target} holds something else than a network that is passed on"
+        raise UsageError(f"{wrong}, and would be replaced: name a new folder")
     if shipped.reader and not checkpoint.epochs(PRETRAINED / shipped.reader):
         first = command("pretrain.py", shipped.reader)
         raise LabError(f"{name} is read by {shipped.reader}, which is not there yet: {first}")
@@ -80,6 +83,11 @@ def ship(name: str, wanted: TrainFlags, flags: ShipFlags) -> None:
         making.rename(target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     say(f"Saved {near(target)}, {size / 1e6:.1f} MB")
+
+
+def is_shipped(folder: Path) -> bool:
+    """True of a folder that holds a network as it is passed on."""
+    return any("shipped" in checkpoint.load(path) for path in checkpoint.epochs(folder).values())
 
 
 # ---------------------------------------------------------------- the run

@@ -245,6 +245,18 @@ class MakeTest(ScriptCase):
         self.assert_refused(done, 1, "run.json")
         self.assertFalse(Path("other").exists())
 
+    def test_a_folder_of_something_else(self):
+        """It stays as it is; one of an earlier network is replaced."""
+        theirs = Path("theirs")
+        theirs.mkdir()
+        (theirs / "thesis.txt").write_text("years of work")
+        words = ("pretrain.py", "signs", "--run", self.trained, "--out", theirs)
+        self.assert_refused(script_here(*words), 2, "--out theirs", "name a new folder")
+        self.assertEqual(contents(theirs), {theirs / "thesis.txt": b"years of work"})
+        shutil.rmtree(theirs)
+        shutil.copytree(self.folder, theirs)
+        self.assertEqual(script_here(*words).returncode, 0)
+
     def test_as_many_bits_as_it_takes(self):
         """Weights that 16 bits would change a figure of stay in 32."""
         with mock.patch.object(shipping, "MOST_MOVED", -1):
