@@ -23,22 +23,42 @@ from tasks import TrainFlags, folder_of
 from tasks.style import PAINTING, TASK, Flags, StyleFlags
 
 TRAINING = ("epoch", "batch_size", "precision")  # settings of --train alone
+# Flags of a network that is trained, and of one picture that is varied.
+OF_NETWORK, OF_PICTURE = ("data_root", "width", *TRAINING), ("content", "steps", "start")
 
 
-def parse(defaults: dict[str, Any]) -> Namespace:
-    """Return what the command line says, with `defaults` where they are not style.py's."""
+def parse(defaults: dict[str, Any], words: list[str] | None = None) -> Namespace:
+    """Return what the command line says, with `defaults` where they are not style.py's.
+
+    Args:
+        words: in place of the command line.
+    """
     parser = Parser(__doc__)
     add_flags(parser, StyleFlags)
     add_flags(parser, TrainSettings, TRAINING, TASK.defaults)
     parser.set_defaults(**defaults)
-    return parser.parse_args()
+    return parser.parse_args(words)
+
+
+def check(args: Namespace, trains: bool) -> None:
+    """Raise a UsageError for flags that have no use without, or with, a training."""
+    usual = parse({}, [])
+    names = [
+        f"--{name}" for name in (OF_PICTURE if trains else OF_NETWORK)
+        if getattr(args, name) != getattr(usual, name)
+    ]  # fmt: skip
+    if names:
+        wrong = "a training has no use for" if trains else "without --train there is no use for"
+        raise UsageError(f"{wrong} {', '.join(names)}")
 
 
 def main() -> None:
-    flags = read_flags(parse({}), StyleFlags)
+    args = parse({})
+    flags = read_flags(args, StyleFlags)
     if process_rank()[1] > 1:
         raise UsageError("style.py runs in one process; start it without torchrun")
-    if not flags.train and flags.resume is None:
+    check(args, trains := flags.train or flags.resume is not None)
+    if not trains:
         if flags.style is None and flags.ckpt_path is None:
             otherwise = "or --ckpt_path, a network trained with --train"
             raise UsageError(f"give --style, {PAINTING}; {otherwise}")

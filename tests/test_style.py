@@ -475,8 +475,10 @@ class ScriptTest(ScriptCase):
         return done.stdout
 
     def refuse(self, code, words, *flags):
-        flags = ("--content", self.content, "--save_dir", self.base / "out", *flags)
-        self.assert_refused(script_here("style.py", *flags), code, words)
+        if not {"--train", "--resume"} & set(flags):
+            flags = ("--content", self.content, *flags)
+        done = script_here("style.py", "--save_dir", self.base / "out", *flags)
+        self.assert_refused(done, code, words)
 
     def test_lines_are_refused(self):
         """Before they are computed: enlarged, they would take gigabytes, and no JPEG holds them."""
@@ -571,6 +573,21 @@ class ScriptTest(ScriptCase):
             (2, "needs --data_root, a folder of photographs", (*fine, "--train")),
             (2, "needs --style, a painting", (*own, "--train", "--data_root", self.photos)),
             (2, "--steps", (*fine, "--steps", 0)),
+            (
+                2,
+                "without --train there is no use for --data_root, --epoch",
+                (*fine, "--data_root", self.photos, "--epoch", 3),
+            ),
+            (
+                2,
+                "a training has no use for --content",
+                (*fine, "--train", "--data_root", self.photos, "--content", self.content),
+            ),
+            (
+                2,
+                "--preset, --steps is of --style FILE",
+                ("--ckpt_path", self.base / "empty", "--steps", 9, "--preset", "starry"),
+            ),
             (1, "no image", ("--style", self.base / "absent.jpg", *own)),
             (1, "text.jpg: not an image", ("--style", text, *own)),
             (1, "is too small for the network", (*fine, "--size", 4, "--style_size", 40)),

@@ -57,6 +57,9 @@ def paint(flags: StyleFlags) -> None:
         LabError: the run of `--ckpt_path` is no use for it; says what is.
     """
     folder, trained = flags.ckpt_path, None
+    of_one = [f"--{name}" for name in asked_for(flags, *WAYS) if name not in ("size", "ckpt_path")]
+    if flags.style is None and of_one:
+        raise UsageError(f"{', '.join(of_one)} is of --style FILE: a network paints as it is")
     if folder is not None:
         if flags.style is None and not checkpoint.epochs(folder):
             hint = ("--train", "--style", "FILE", "--data_root", "FOLDER", "--ckpt_path", folder)
