@@ -19,7 +19,7 @@ that suit any network, and their sources, are in `looking/`.
 
 import tasks
 from lab.console import UsageError, run
-from lab.flags import Parser, add_flags
+from lab.flags import Parser, add_flags, asked_for
 from tasks import ViewFlags
 
 
@@ -48,6 +48,10 @@ def check(flags: ViewFlags) -> None:
         raise UsageError("--weights belongs to --model NAME; a checkpoint of ours has its own")
     if flags.model is not None and flags.type in ("tsne", "stn", "attention"):
         raise UsageError(f"--type {flags.type} looks into a network of our own: give --ckpt_path")
+    unused = [*asked_for(flags, "epoch", "data_root")]
+    unused += ["ckpt_path"] * (flags.ckpt_path != tasks.folder_of(task_meant(flags)))
+    if flags.model is not None and unused:
+        raise UsageError(f"--model is no run of ours: leave out --{' and --'.join(unused)}")
     if flags.image is not None and flags.image_idx is not None:
         raise UsageError("--image and --image_idx both name the picture to look at: give one")
 

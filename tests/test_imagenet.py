@@ -145,11 +145,13 @@ class ScriptTest(ScriptCase):
             (("--type", "tsne", "--model", "resnet18"), ("tsne", "--ckpt_path")),
             (("--type", "stn", "--model", "resnet18"), ("stn", "--ckpt_path")),
             (("--type", "attention", "--model", "resnet18"), ("attention", "--ckpt_path")),
+            (self.flags("class", "--ckpt_path", "run", "--epoch", "2")[1:],
+             ("--model", "leave out --epoch and --ckpt_path")),
             (self.flags("class", "--target", "dalmation")[1:], ("dalmation", "dalmatian", "999")),
             (self.flags("class", "--target", "1000")[1:], ("--target 1000", "0 to 999")),
             (self.flags("filter", "--layer_idx", "26")[1:], ("--layer_idx 26", "0 to 25")),
             (self.flags("saliency", "--image_idx", "2")[1:], ("--image_idx 2", "0 to 1")),
-        ):
+        ):  # fmt: skip
             with self.subTest(words):
                 self.assert_refused(script_here("visualize.py", *flags), 2, *words)
 
