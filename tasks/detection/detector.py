@@ -20,6 +20,7 @@ Target = dict[str, Tensor]
 Detections = dict[str, Tensor]
 
 LEAST_SCORE = 0.05  # of what counts as found
+SHOWN_SCORE = 0.3  # from which a picture shows what is found
 MOST_FOUND = 100  # in an image
 SAME = 0.5  # IoU of boxes that are taken for one object's
 LEAST_SIDE = 64  # pixels, of which the coarsest map has one position

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from lab.console import LabError
 from tasks.detection.boxes import nms, offset_inverse
-from tasks.detection.centernet import SAME, CenterNet, certainty, peaks
-from tasks.detection.detector import LEAST_SCORE, MOST_FOUND, Detector
+from tasks.detection.centernet import CenterNet, certainty, peaks
+from tasks.detection.detector import LEAST_SCORE, MOST_FOUND, SAME, SHOWN_SCORE, Detector
 from tasks.detection.networks import folded
-from tasks.detection.results import SHOWN_SCORE
 from tasks.detection.ssd import CANDIDATES, TinySSD
 from tasks.exporting import PICTURES, Exported, as_images
 from tasks.showing import Shown

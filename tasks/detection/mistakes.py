@@ -19,10 +19,8 @@ from torchvision.ops import box_area, box_iou
 
 from lab.pictures import Confusion, Grid, Picture, sheet, shorten
 from tasks.detection.data import DetectionDataset
-from tasks.detection.detector import Detections, Target
+from tasks.detection.detector import SAME, SHOWN_SCORE, Detections, Target
 
-SAME = 0.5  # IoU from which a detection is of a box
-CERTAIN = 0.3  # score from which a detection counts: what pictures show
 AROUND = 0.5  # of a box's sides, that a crop shows around it
 SHOWN, SIDE = 24, 96  # mistakes on a sheet; pixels a side of each
 NOTHING = -1  # instead of a class
@@ -56,7 +54,7 @@ def matches(detections: Sequence[Detections], targets: Sequence[Target]) -> list
         boxes, free = target["boxes"].tolist(), ~ignored
         for k in found["scores"].argsort(descending=True, stable=True).tolist():
             score, label = float(found["scores"][k]), int(found["labels"][k])
-            if score < CERTAIN:
+            if score < SHOWN_SCORE:  # what pictures show, counts
                 break
             own = np.where(free, overlaps[k], 0)
             if own.max(initial=0) >= SAME:

@@ -22,15 +22,13 @@ from tasks import TestFlags
 from tasks.annotated import seen_size, shrink
 from tasks.detection import mistakes
 from tasks.detection.data import DetectionDataset
-from tasks.detection.detector import LEAST_SCORE, Detections
+from tasks.detection.detector import LEAST_SCORE, SHOWN_SCORE, Detections
 from tasks.detection.films import FAINT, annotate_film
 from tasks.detection.meter import DetectionMeter
 from tasks.detection.networks import folded
 from tasks.sign_reader import SignReader
 from tasks.testing import save_results
 from tasks.trained import Trained
-
-SHOWN_SCORE = 0.3  # from which a picture shows what is found
 
 
 def as_read(reader: SignReader, picture: np.ndarray, detections: Detections) -> Detections:
@@ -77,7 +75,7 @@ def report(
         shown.append(mistakes.draw_mistakes(dataset, worst, meter.classes))
     for picture in shown:
         publish(draw(picture), trained.results / picture.path)
-    say(f"Of what is found with a score of {mistakes.CERTAIN:g}: {shown[0].title}")
+    say(f"Of what is found with a score of {SHOWN_SCORE:g}: {shown[0].title}")
     if flags.save:
         pictures = draw_boxes(dataset, meter)
         save_results(trained, pictures, len(dataset), "[0-9]*.jpg", quality=90)

@@ -20,10 +20,10 @@ from looking.insight import saliency_of, spatial_layers
 from tasks import ViewFlags
 from tasks.annotated import chosen_pictures
 from tasks.detection.boxes import assign_anchor_to_bbox
-from tasks.detection.detector import Detector
+from tasks.detection.detector import SHOWN_SCORE, Detector
 from tasks.detection.networks import NETWORKS, folded
-from tasks.detection.results import SHOWN_SCORE, shown_of
-from tasks.detection.ssd import RATIOS, TinySSD
+from tasks.detection.results import shown_of
+from tasks.detection.ssd import HEIGHT, RATIOS, TinySSD
 from tasks.trained import Trained
 
 SHOWN_REGIONS = 30  # proposals drawn
@@ -78,7 +78,7 @@ def view_anchors(flags: ViewFlags, trained: Trained) -> Iterator[Picture]:
         marks = [frame(box, "magenta") for box in nearest.tolist()]
         marks += [frame(box, "yellow") for box in anchors[own >= 0].tolist()]
         marks += [frame(box, "lime") for box in truth.tolist()]
-        sides = " and ".join(f"{256 * size:.0f}" for size in sizes)
+        sides = " and ".join(f"{HEIGHT * size:.0f}" for size in sizes)
         note = f"{len(anchors):,} anchors, {sides} px; {int((own >= 0).sum())} with an object"
         tiles.append(Tile(picture, note, marks=tuple(marks)))
     title = "anchors of one place (magenta), with an object (yellow), true boxes (green)"
