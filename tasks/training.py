@@ -17,6 +17,7 @@ from lab.folders import PRETRAINED, located, stored
 from lab.learner import Learner, compiling
 from lab.run import Run, has_ended
 from lab.runtime import Runtime, start
+from lab.settings import TrainSettings
 from tasks import Job, StartFlags, State, Task, TrainFlags
 from tasks.trained import Trained, another_run
 
@@ -111,6 +112,9 @@ def check(task: Task, flags: TrainFlags) -> None:
         raise UsageError("--schedule onecycle rises by itself: leave out --warmup")
     if settings.warmup > settings.epoch:
         raise UsageError(f"--warmup {settings.warmup:g} is more than --epoch {settings.epoch}")
+    given = settings.momentum != TrainSettings.momentum
+    if given and settings.optim_type != "sgd" and flags.resume is None:
+        raise UsageError("--momentum is of --optim_type sgd: leave it out")
     if flags.also_validate and not task.beside:
         raise UsageError(f"--also_validate is of no use to --task {task.name}")
     if flags.find_lr and (flags.overfit_batch or flags.resume):

@@ -158,6 +158,7 @@ class WarmupTest(ScriptCase):
                 ("--task", "segmentation", "--schedule", "onecycle", "--warmup", 1),
                 "leave out --warmup",
             ),
+            (("--momentum", 0.5), "--momentum is of --optim_type sgd"),
             (("--warmup", 11), "--warmup 11 is more than --epoch 10"),
             (("--warmup", "-1"), "a number of at least 0"),
             (("--find_lr", "--overfit_batch"), "leave out --overfit_batch"),
