@@ -359,8 +359,8 @@ def _measure(
         raise Diverged(f"the weights are no longer finite after {label}")
     if not math.isfinite(row.get("val_loss") or 0.0):
         raise Diverged(f"the validation loss is no longer finite after {label}")
-    rate, speed = learner.optimizer.param_groups[0]["lr"], state.trained / state.seconds
-    return row | {"learning_rate": rate, "images_per_second": speed}
+    speed = state.trained / state.seconds
+    return row | {"learning_rate": learner.rate, "images_per_second": speed}
 
 
 def _way_out(learner: Learner, loader: DataLoader, run: Run) -> str:
@@ -429,7 +429,10 @@ def overfit(
         learned = losses[-1] < OVERFIT_SHARE * losses[0]
         over = learned or not math.isfinite(losses[-1])
         if over or step in OVERFIT_SHOWN:
-            shown = "".join(f", {name} {as_text(value)}" for name, value in figures.items())
+            shown = "".join(
+                f", {name} {as_text(value) if name == 'accuracy' else f'{value:.4g}'}"
+                for name, value in figures.items()
+            )  # others are losses, no shares
             say(f"Step {step:3d}: loss {losses[-1]:.4f}{shown}")
         if over:
             break

@@ -42,6 +42,7 @@ class Learner:
         tested: what is validated and saved: the network, or the average of its weights.
         scaler: of losses in fp16, so that small gradients do not vanish; else does nothing.
         skipped: steps of this epoch that were none, since gradients were not finite in fp16.
+        rate: learning rate of the last step.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Learner:
     def begin(self, total: int, done: int = 0) -> Self:
         """Get ready for the first step of a run of `total`, of which `done` are behind it."""
         self.schedule = make_schedule(self.optimizer, self.settings, total, done)
+        self.rate = self.optimizer.param_groups[0]["lr"]
         if self.runtime.scales:  # the first steps may be none of the optimizer's
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         if self.runtime.world_size > 1:
@@ -114,6 +116,7 @@ class Learner:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip_norm)
         self._move(buffers)
+        self.rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         if self.average is not None:
             self.average.update(self.network)

@@ -382,6 +382,14 @@ class SchedulesTest(RunCase):
     def rate(self, folder):
         return float(self.rows(folder)[-1]["learning_rate"])
 
+    def test_the_rate_is_that_of_an_epochs_last_step(self):
+        """Half a cosine over 6 steps: of the third and the last, counted from 0."""
+        folder = self.base / "cosine"
+        self.train(folder, "--epoch", 2, "--schedule", "cosine", "--lr", 1e-2)
+        expected = [1e-2 * (1 + math.cos(math.pi * step / 6)) / 2 for step in (2, 5)]
+        for row, rate in zip(self.rows(folder), expected, strict=True):
+            self.assertAlmostEqual(float(row["learning_rate"]), rate, places=8)
+
     def test_a_new_rate_and_a_new_schedule_take_effect(self):
         """A resumed run's rate is that of a run which always had its schedule and peak."""
         for before, after in (

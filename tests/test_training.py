@@ -694,10 +694,25 @@ class OverfitTest(ScriptRuns):
         flags = ("--overfit_batch", "--no-augment", "--dropout", 0, "--ckpt_path", folder)
         done = self.train(*flags, "--lr", "1e-3")
         self.assertIn("Learning 16 training images by heart", done.stdout)
+        self.assertRegex(done.stdout, r"Step   1: loss \d\.\d{4}, accuracy \d+\.\d\d%\n")
         self.assertRegex(done.stdout, r"It can learn: after \d+ steps")
         done = self.train(*flags, "--lr", "1e-12")
         self.assertIn("It has not learned them: try another --lr", done.stdout)
         self.assertFalse(folder.exists())
+
+    def test_losses_are_no_shares(self):
+        """What the loss consists of is said as it is, also from 0 to 1."""
+
+        class Quarter(ClassificationObjective):
+            def loss(self, network, images, labels):
+                loss = network(images).square().mean()
+                return loss, {"box_loss": loss.detach() * 0 + 0.25}
+
+        with mock.patch("lab.engine.say") as said:
+            batch = torch.ones(2, 12), torch.zeros(2, dtype=torch.int64)
+            engine.overfit(Quarter(), linear(), batch, TrainSettings(), CPU)
+        _, first, *_ = (call.args[0] for call in said.call_args_list)
+        self.assertRegex(first, r"^Step   1: loss \d+\.\d{4}, box_loss 0\.25$")
 
     def test_the_same_batch_each_time(self):
         """The loss of the last step over the first; of labels that say nothing, 1."""

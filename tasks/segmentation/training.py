@@ -30,7 +30,7 @@ def prepare(
     coarse = own.coarse
     if coarse is None:
         coarse = 0.0 if own.pretrained or own.weights else COARSE_SHARE
-    epochs = int(coarse * settings.epoch)
+    epochs = int(round(coarse * settings.epoch, 6))  # 0.29 * 100 is 28.999...
     root, loaders, longest = read_loaders(flags, runtime, resumed, data, coarse=epochs)
     classes = loaders["train"].dataset.classes
 
