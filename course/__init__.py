@@ -4,7 +4,7 @@
     python grade.py FOLDER --out graded                 # what a student has earned
 
 A folder an assignment: solved files in a student's plainest PyTorch, with the blanks between
-nbgrader's markers; `probes.py`, what is asked of each blank; `mistakes.py`, what students often
+nbgrader's markers; `probes.py`, what is asked of each blank; `mistakes.txt`, what students often
 write instead. The starter is the solved files cut; a blank is right if it answers its probe as the
 solution does. The solved files import nothing of the project, and none of its tasks imports them.
 """

@@ -145,6 +145,15 @@ class ScriptTest(ScriptCase):
             done = script_here("starter.py", name, "--out", out, "--images", 1)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertTrue((out / expected).is_file(), sorted(out.rglob("*"))[:20])
+        # The one street has no sign, and there are fewer signs than a batch.
+        for name, words in (
+            ("detection", ["detection.py", "data"]), ("signs", ["unit_test.py", "data_loader"]),
+        ):  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, *words], cwd=filled(self.folder / name, name), env=environment(),
+                capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr)
 
 
 class SolvedTest(unittest.TestCase):

@@ -157,7 +157,7 @@ if __name__ == "__main__":
     root = sys.argv[1] if len(sys.argv) > 1 else "data"
     with open(f"{root}/boxes.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    print(len(rows), "boxes; the first:", rows[0])
+    print(len(rows), "boxes; the first:", *rows[:1])
     X = to_tensor(Image.open(f"{root}/images/000.jpg"))[None]
     anchors, cls_preds, bbox_preds = TinySSD(1)(torch.cat((X, X)))
     print(tuple(anchors.shape), tuple(cls_preds.shape), tuple(bbox_preds.shape))
