@@ -265,6 +265,8 @@ def best_or_last(folder: Path) -> Path:
 
 def _epochs_of_run(folder: Path) -> dict[int, Path]:
     """Return the checkpoints in a folder, as `epochs` does; a LabError if there are none."""
+    if folder.is_file():
+        raise LabError(f"{folder} is a file; give its folder, {folder.parent}")
     found = epochs(folder)
     if not found:
         raise LabError(

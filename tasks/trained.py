@@ -66,9 +66,13 @@ def load_run(
 
     Raises:
         LabError: no such run; says where one is, or how to train it.
-        UsageError: the run is not of the `--task` that is named.
+        UsageError: a file is named, or the run is not of the `--task` that is.
     """
     folder = flags.ckpt_path
+    if folder.is_file():
+        epoch = checkpoint.EPOCH_FILE.fullmatch(folder.name)
+        meant = ["--ckpt_path", str(folder.parent), *(["--epoch", epoch[1]] if epoch else [])]
+        raise UsageError(f"{folder} is a file; --ckpt_path takes its folder: {shlex.join(meant)}")
     if not checkpoint.epochs(folder):
         raise LabError(f"no checkpoints in {folder}; {another_run(task, folder)}")
     trained = load_trained(checkpoint.find(folder, flags.epoch), device, precision)
@@ -85,10 +89,13 @@ def another_run(task: str | None, folder: Path, flag: str = "--ckpt_path") -> st
         task: of the run; None for any.
         flag: that takes the folder.
     """
-    # Set aside in the folder itself, the newest first; then beside it.
+    # Set aside in the folder itself, the newest first; then in it, where that is one of runs; then
+    # beside it.
     earlier = sorted(folder.glob("previous_*"), key=lambda place: (len(place.name), place.name))
+    inside = sorted(folder.glob("*")) if flag == "--ckpt_path" else []
     beside = sorted([*folder.parent.glob("*"), *folder.parent.glob("*/previous_*")])
-    kinds = {other: task_in(other) for other in (*reversed(earlier), *beside) if other != folder}
+    places = (*reversed(earlier), *inside, *beside)
+    kinds = {other: task_in(other) for other in places if other != folder}
     others = [other for other, kind in kinds.items() if kind and kind == (task or kind)]
     others += shipped_with(task) if flag in READING else []
     which = () if task in (None, DEFAULT) else ("--task", task)

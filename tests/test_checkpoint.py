@@ -429,6 +429,8 @@ class Finding(TemporaryFolder):
             f"python train.py --ckpt_path {self.folder}",
         )
         self.save_epochs(10, 2)
+        text = self.message(checkpoint.find, self.epoch_file(2), "last")
+        self.assertEqual(text, f"{self.epoch_file(2)} is a file; give its folder, {self.folder}")
         text = self.message(checkpoint.find, self.folder, 5)
         self.assertIn("no checkpoint of epoch 5", text)
         self.assertIn("there are 2, 10 ", text)

@@ -180,6 +180,13 @@ class FolderTest(ScriptTest):
                 for folder in (beside, *self.default.glob("previous_*")):
                     shutil.rmtree(folder)
 
+    def test_a_file_or_the_folder_of_runs(self):
+        file = self.default / "ckpt_epoch_2.pth"
+        said = f"takes its folder: --ckpt_path {self.default} --epoch 2"
+        self.assert_refused(script_here("test.py", "--ckpt_path", file), 2, said)
+        said = f"{self.default} holds one of classification (--ckpt_path {self.default})"
+        self.assert_refused(script_here("test.py", "--ckpt_path", "checkpoints"), 1, said)
+
     def test_one_training_at_a_time(self):
         """A folder in which another process trains is left to it."""
         before = sorted(self.default.iterdir())
