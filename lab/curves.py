@@ -106,15 +106,19 @@ def draw_comparison(
 def _scale_by_lack(axis: Axes, lacks: Sequence[float]) -> None:
     """Have an axis of what values lack to 100 % show the values, spread by its logarithm.
 
-    0 has no logarithm: from the smallest lack that there is, the axis goes on linearly to it.
+    0 has no logarithm: from the smallest lack that there is, the axis goes on linearly to it. So it
+    is throughout where no lack is twice another one: a logarithm would have a tick there or none.
     """
     lacks = [lack for lack in lacks if np.isfinite(lack)]
     smallest = min((lack for lack in lacks if lack > 0), default=1.0)
-    axis.set_yscale("symlog", linthresh=smallest, linscale=0.4)
-    ticks = SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 3, 5, 7))
-    axis.yaxis.set_major_locator(ticks)
-    axis.yaxis.set_major_formatter(lambda lack, _: f"{100 - lack:g}")
-    axis.set_ylim(1.1 * max([smallest, *lacks]), min([0.9 * smallest, *lacks]))
+    if lacks and smallest == min(lacks) and max(lacks) < 2 * smallest:
+        axis.invert_yaxis()
+    else:
+        axis.set_yscale("symlog", linthresh=smallest, linscale=0.4)
+        ticks = SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 3, 5, 7))
+        axis.yaxis.set_major_locator(ticks)
+        axis.set_ylim(1.1 * max([smallest, *lacks]), min([0.9 * smallest, *lacks]))
+    axis.yaxis.set_major_formatter(lambda lack, _: f"{100 - lack:g}" if lack <= 100 else "")
 
 
 def _curve(history: Sequence[dict], key: str, scale: float = 1.0) -> tuple[list, list]:

@@ -84,6 +84,24 @@ class CurveTest(unittest.TestCase):
         self.addCleanup(plt.close, figure)
         assert_names_shown(self, figure)
 
+    def test_the_axis_of_shares(self):
+        """By the logarithm of what they lack; plain where they are alike: numbered either way."""
+        for shares, scale in (
+            ((0.5, 0.9, 0.99), "symlog"),
+            ((0, 0.08), "linear"),
+            ((0,), "linear"),
+        ):
+            rows = [{"epoch": 1, "loss": 1.0, "val_accuracy": share} for share in shares]
+            figure = draw_comparison({str(n): [row] for n, row in enumerate(rows)})
+            self.addCleanup(plt.close, figure)
+            axis, (low, high) = figure.axes[1], sorted(figure.axes[1].get_ylim())
+            self.assertEqual(axis.get_yscale(), scale)
+            write = axis.yaxis.get_major_formatter()
+            shown = [write(place) for place in axis.get_yticks() if low <= place <= high]
+            numbers = [float(text) for text in shown if text]
+            self.assertGreater(len(numbers), 2)
+            self.assertTrue(all(0 <= number <= 100 for number in numbers), numbers)
+
     def test_comparison_of_other_figures(self):
         """Not a share: a plain axis. Losses below 0: no logarithm. No validation: no squeeze."""
         runs = {
