@@ -40,6 +40,7 @@ from lab.pictures import (
     Picture,
     Scatter,
     Tile,
+    letters_in,
     longest_line,
     shorten,
     text_height,
@@ -198,7 +199,7 @@ def _draw_tile(axis: Axes, grid: Grid, tile: Tile, left: float, top: float) -> A
         line.set_clip_path(frame)
         if mark.label:
             text = plain(mark.label)
-            right = x[0] + LETTER * LABEL_FONT / 72 * len(text)
+            right = x[0] + LETTER * LABEL_FONT / 72 * letters_in(text)
             bottom = _free(taken, x[0], right, y.min() - 0.02, y.max() + 0.02)
             axis.text(
                 x[0], bottom, text, fontsize=LABEL_FONT, va="bottom",

@@ -86,11 +86,12 @@ class GridTest(unittest.TestCase):
         """Of boxes that crowd together; one alone has its label above it."""
         near = [(10 + 3 * k, 20 + k % 2, 14 + 3 * k, 26) for k in range(6)]
         marks = [frame(box, "cyan", f"a long name {k}") for k, box in enumerate(near)]
+        marks += [frame((x, 40, x + 3, 45), "cyan", "限速标志") for x in (30, 35)]  # wide letters
         tile = Tile(np.zeros((60, 60, 3)), marks=(*marks, frame((5, 50, 9, 55), "red", "alone")))
         _, (axis,) = self.draw(Grid([[tile]], side=3))
         labels = [text for text in axis.texts if text.get_text()]
         boxes = [label.get_window_extent() for label in labels]
-        self.assertEqual(len(boxes), 7)
+        self.assertEqual(len(boxes), 9)
         for first, second in combinations(boxes, 2):
             self.assertFalse(first.overlaps(second))
         self.assertAlmostEqual(
