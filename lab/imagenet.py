@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lab import checkpoint
 from lab.console import LabError
+from lab.folders import PRETRAINED, near
 from lab.images import Preprocess
 from lab.registry import Design, build
 from lab.weights import load_weights, replace_output_layer
@@ -112,7 +113,7 @@ def load_pretrained(name: str, weights_file: Path | None = None) -> Pretrained:
     if weights_file is not None:
         weights = checkpoint.load_any(weights_file)["model_state"]
     else:
-        instead = "look into a network of your own with --ckpt_path checkpoints/default"
+        instead = f"take a network of ours: --ckpt_path {near(PRETRAINED / 'signs')}"
         weights = download_weights(name, instead)
     load_weights(network, weights)
     if hasattr(network, "transform_input"):  # two that come from TensorFlow, and its normalisation

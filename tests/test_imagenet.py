@@ -84,6 +84,12 @@ class LoadTest(unittest.TestCase):
             load_pretrained("squeezenet1_1", self.base / "missing.pth")
         with self.assertRaisesRegex(LabError, "unknown network 'squeezenet9'"):
             load_pretrained("squeezenet9")
+        enum = models.get_model_weights("squeezenet1_1")
+        with (
+            mock.patch.object(enum, "get_state_dict", side_effect=OSError("no route")),
+            self.assertRaisesRegex(LabError, "no route.*--weights FILE, or .*pretrained.signs$"),
+        ):
+            load_pretrained("squeezenet1_1")
 
 
 class ScriptTest(ScriptCase):
