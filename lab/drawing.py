@@ -266,6 +266,7 @@ def _draw_lines(curves: Curves, figure: FigureBase) -> None:
 @draw_part.register
 def _draw_confusion(confusion: Confusion, figure: FigureBase) -> None:
     """Draw the counts; colour shows the share of a row."""
+    names = [plain(shorten(name)) for name in confusion.classes]  # ticks keep the font of this time
     axis = figure.subplots()
     # Hundreds of classes are written smaller.
     scale = min(1, (confusion.size[0] - 2) / (0.3 * len(confusion.classes)))
@@ -275,7 +276,6 @@ def _draw_confusion(confusion: Confusion, figure: FigureBase) -> None:
     for true, predicted in zip(*np.nonzero(confusion.counts), strict=True):
         colour = "white" if shares[true, predicted] > 0.5 else "black"
         axis.text(predicted, true, confusion.counts[true, predicted], color=colour, **style)
-    names = [plain(shorten(name)) for name in confusion.classes]
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8 * scale)
     axis.set_yticks(range(len(names)), names, fontsize=8 * scale)
     axis.set(xlabel="predicted class", ylabel="true class")

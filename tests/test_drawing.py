@@ -282,6 +282,10 @@ class FontTest(unittest.TestCase):
         )
         letter = next(c for c in map(chr, sorted(other - own)) if c.isprintable())
         with mock.patch.object(drawing, "CJK_FONTS", ("None such", "STIXGeneral")):
+            figure = draw(confusion(np.eye(2), [letter, "b"]))  # whose names are those of ticks
+            self.addCleanup(plt.close, figure)
+            for label in figure.subfigs[0].axes[0].get_xticklabels():
+                self.assertIn("STIXGeneral", label.get_fontfamily())
             self.assertEqual(self.said_of(f"a {letter}", "b"), "")
             self.assertEqual(plt.rcParams["font.family"][-1], "STIXGeneral")
             self.assertEqual(drawing.pillow_font(letter).getname()[0], "STIXGeneral")
