@@ -74,6 +74,9 @@ def load_run(
         meant = ["--ckpt_path", str(folder.parent), *(["--epoch", epoch[1]] if epoch else [])]
         raise UsageError(f"{folder} is a file; --ckpt_path takes its folder: {shlex.join(meant)}")
     if not checkpoint.epochs(folder):
+        if (folder / checkpoint.INTERRUPTED).is_file():
+            more = command("train.py", "--resume", folder)
+            raise LabError(f"{folder} has no finished epoch; go on with: {more}")
         raise LabError(f"no checkpoints in {folder}; {another_run(task, folder)}")
     trained = load_trained(checkpoint.find(folder, flags.epoch), device, precision)
     if flags.task not in (None, trained.task.name):

@@ -187,6 +187,13 @@ class FolderTest(ScriptTest):
         said = f"{self.default} holds one of classification (--ckpt_path {self.default})"
         self.assert_refused(script_here("test.py", "--ckpt_path", "checkpoints"), 1, said)
 
+    def test_a_run_that_was_interrupted_in_its_first_epoch(self):
+        begun = Path("checkpoints/begun")
+        begun.mkdir()
+        shutil.copy(self.default / "ckpt_epoch_2.pth", begun / checkpoint.INTERRUPTED)
+        done = script_here("test.py", "--ckpt_path", begun)
+        self.assert_refused(done, 1, f"go on with: python train.py --resume {begun}")
+
     def test_one_training_at_a_time(self):
         """A folder in which another process trains is left to it."""
         before = sorted(self.default.iterdir())
