@@ -24,7 +24,8 @@ VIDEOS = (
     ".mp4", ".avi", ".webm", ".gif", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".asf",
     ".3gp", ".3g2", ".ogv", ".flv", ".mts", ".m2ts", ".vob",
 )  # fmt: skip
-ANIMATED = (".webp", ".apng")  # may hold one picture or many, which PyAV does not tell
+# May hold one picture or many, which PyAV does not tell; of GIFs without delays it loses frames.
+ANIMATED = (".webp", ".apng", ".gif")
 RATE = Fraction(25)  # frames a second, of what says no rate
 # The first one that this PyAV has, with its options: half the time of x264's own, no larger a file.
 CODECS = {"libx264": {"preset": "veryfast"}, "mpeg4": {}}

@@ -87,10 +87,19 @@ class TestClip(unittest.TestCase):
         write_frames(self.base / "d", list(map(np.asarray, clear)))
         for name in ("a.gif", "b.png", "c.mov", "d"):
             with self.subTest(name):
-                for number, frame in enumerate(frames_of(self.base / name, 1)):
+                frames = list(frames_of(self.base / name, 1))
+                self.assertEqual(len(frames), 3)
+                for number, frame in enumerate(frames):
                     expected = np.full((48, 64, 3), 255)
                     expected[:, 16 * number : 16 * number + 16] = (0, 0, 255)
                     np.testing.assert_allclose(frame, expected, atol=1)
+
+    def test_a_gif_without_delays(self):
+        """As Pillow writes it unasked."""
+        noise = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), np.uint8)
+        first, *others = map(Image.fromarray, noise)
+        first.save(self.base / "plain.gif", save_all=True, append_images=others)
+        self.assertEqual(len(list(frames_of(self.base / "plain.gif", 1))), 5)
 
     def test_lossy_kinds(self):
         for name, codec, pixels in (
