@@ -106,8 +106,9 @@ def another_run(task: str | None, folder: Path, flag: str = "--ckpt_path") -> st
     training = f"train one: {command('train.py', *which, *where)}"
     if not others:
         return training
-    kind = f"holds one of {kinds[others[0]]}" if others[0] in kinds else "comes with the project"
-    return f"{others[0]} {kind} ({flag} {shlex.quote(str(others[0]))}); or {training}"
+    kind = kinds.get(others[0])  # none of what comes with the project, which has no record
+    what = f"holds one of {kind}" if kind else "comes with the project"
+    return f"{others[0]} {what} ({flag} {shlex.quote(str(others[0]))}); or {training}"
 
 
 def task_in(folder: Path) -> str | None:

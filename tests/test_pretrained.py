@@ -279,6 +279,8 @@ class MakeTest(ScriptCase):
             ):  # fmt: skip
                 done = script_here(*words)
                 self.assert_refused(done, 1, "given/signs comes with the project (--")
+            done = script_here("test.py", "--ckpt_path", "given/none")  # which it lies beside
+            self.assert_refused(done, 1, "given/signs comes with the project (--")
             done = script_here("test.py", "--task", "video")
             self.assertNotIn("comes with", done.stderr)
             done = script_here("test.py", "--ckpt_path", "none")
