@@ -96,6 +96,9 @@ class Learner:
         alone = self.runtime.world_size == 1
         if self.settings.graph and alone and self.runtime.device.type == "cuda":
             self.passes = Graphed(self._passes, self.network.parameters())
+        self.buffers: dict[torch.dtype, list[Tensor]] = {}  # which a step that is none gives back
+        for buffer in self.network.buffers() if self.runtime.scales else ():
+            self.buffers.setdefault(buffer.dtype, []).append(buffer)
         return self
 
     def train(self) -> None:
@@ -109,13 +112,13 @@ class Learner:
 
         `share` weights this process's gradient, among several.
         """
-        buffers = self._buffers()
+        before = self._joined_buffers()
         passes = self.passes if share is None else partial(self._passes, share=share)
         loss, figures = passes(inputs, targets)
         if self.settings.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip_norm)
-        self._move(buffers)
+        self._move(before)
         self.rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         if self.average is not None:
@@ -132,18 +135,22 @@ class Learner:
         self.scaler.scale(loss * share).backward()
         return loss.detach(), {name: value.detach() for name, value in figures.items()}
 
-    def _buffers(self) -> list[Tensor]:
-        """Return, where a step may come to nothing, a copy of what it changes besides weights."""
-        return [buffer.clone() for buffer in self.network.buffers() if self.runtime.scales]
+    def _joined_buffers(self) -> list[Tensor]:
+        """Return, where a step may come to nothing, a copy of what it changes besides weights.
 
-    def _move(self, buffers: list[Tensor]) -> None:
+        Of each type one tensor, so that a GPU has few kernels to launch.
+        """
+        kinds = self.buffers.values()
+        return [torch.cat([buffer.flatten() for buffer in kind]) for kind in kinds]
+
+    def _move(self, before: list[Tensor]) -> None:
         """Have the optimizer take its step; of gradients that are not finite, none.
 
         In fp16, they come of a scale that is too high, and is halved, or of inputs that are beyond
         the type, from which batch norm's statistics would not recover: all stays as it was.
 
         Args:
-            buffers: as `_buffers` returned them before the step.
+            before: what `_joined_buffers` returned before the step.
         """
         if not self.runtime.scales:
             self.optimizer.step()
@@ -154,8 +161,12 @@ class Learner:
         self.scaler.update()
         skipped = self.scaler.scale(one) < scale
         self.skipped += skipped
-        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-            buffer.copy_(torch.where(skipped, before, buffer))
+        known = zip(self.buffers.values(), before, self._joined_buffers(), strict=True)
+        for kind, old, new in known:
+            parts = torch.where(skipped, old, new).split([buffer.numel() for buffer in kind])
+            torch._foreach_copy_(
+                kind, [part.view_as(buffer) for part, buffer in zip(parts, kind, strict=True)]
+            )
 
     @torch.no_grad()
     def loss_is_finite(self, inputs: Any, targets: Any) -> Tensor:
