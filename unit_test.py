@@ -41,6 +41,9 @@ def main() -> None:
         if name not in suites:
             parser.error(f"no suite {name!r}; there are {', '.join(suites)}")
 
+    # As many processes as cores: with threads besides, they wait for one another. Nor does a script
+    # that is tried then say that others keep cores busy.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     report(run_here(chosen[0]) if len(chosen) == 1 else run_all(chosen or suites))
 
 
@@ -102,8 +105,6 @@ def run_all(suites: list[str]) -> tuple[int, int, int]:
     A suite counts one more failure where its process ends in another way than its numbers say:
     killed, crashed, stuck, or without any.
     """
-    # As many processes as cores: with threads besides, they wait for one another.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
     if FORKS:
         context.set_forkserver_preload(LOADED)
