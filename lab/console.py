@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
+from unicodedata import east_asian_width
 
 from tqdm import tqdm
 
@@ -103,6 +104,16 @@ def counted(count: int, things: str) -> str:
     if count == 1:
         things = things.removesuffix("es" if things.endswith(("xes", "sses")) else "s")
     return f"{count:,} {things}"
+
+
+def letters_in(line: str) -> int:
+    """Return how many letters a line is long; Chinese ones are as wide as two."""
+    return len(line) + sum(east_asian_width(letter) in "WF" for letter in line)
+
+
+def padded(name: str, width: int) -> str:
+    """Return a name with spaces behind it, for a column of so many letters."""
+    return name + " " * (width - letters_in(name))
 
 
 def as_text(figure: float) -> str:

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image, ImageFont
 
-from lab.console import say
+from lab.console import letters_in, say
 from lab.files import attempt
 from lab.pictures import (
     GAP,
@@ -40,7 +40,6 @@ from lab.pictures import (
     Picture,
     Scatter,
     Tile,
-    letters_in,
     longest_line,
     shorten,
     text_height,

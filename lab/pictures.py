@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import Any, NamedTuple, Protocol
-from unicodedata import east_asian_width
 
 import numpy as np
+
+from lab.console import letters_in
 
 LETTER = 0.6  # width of one, of its font's size: more than the mean
 LINE = 1.25  # from one line of text to the next, of the font's size
@@ -23,11 +24,6 @@ WIDEST = 6  # times its height that an image's place is wide at the most, and th
 BAR = 0.9  # inches that a bar of colours takes, with its label
 TITLE_FONT, LEGEND_FONT, SMALLEST_FONT = 11, 9, 5  # points; of a part's title, of a legend
 READABLE = 0.75  # points an inch of a grid's width: what a page shows small is written larger
-
-
-def letters_in(line: str) -> int:
-    """Return how many letters a line is long; Chinese ones are as wide as two."""
-    return len(line) + sum(east_asian_width(letter) in "WF" for letter in line)
 
 
 def shorten(name: str, most: int = 24) -> str:

@@ -9,7 +9,7 @@ from unittest import mock
 
 import torch
 
-from lab.console import counted, launch, may_go_on, run, say
+from lab.console import counted, launch, letters_in, may_go_on, padded, run, say
 
 
 class WordsTest(unittest.TestCase):
@@ -53,6 +53,14 @@ class SayTest(unittest.TestCase):
             with mock.patch.object(sys, "stdout", io.TextIOWrapper(raw, encoding)):
                 run(lambda: say("é 标 \udcff"))
                 self.assertEqual(raw.getvalue(), said + b"\n")
+
+
+class WidthTest(unittest.TestCase):
+    def test_columns_stand_below_each_other(self):
+        """Chinese letters, and full-width ones, take two places of a terminal."""
+        for name, letters in (("stop", 4), ("停车", 4), ("é停！", 5), ("", 0)):
+            self.assertEqual(letters_in(name), letters)
+            self.assertEqual(letters_in(padded(name, 6)), 6)
 
 
 class EndTest(unittest.TestCase):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets import ImageDataset
-from lab.console import UsageError, counted, say
+from lab.console import UsageError, counted, letters_in, padded, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images, name_of
 from lab.files import write_whole
@@ -69,10 +69,10 @@ def report_classes(
     labels, predictions = meter.labels.cpu().numpy(), meter.predictions.cpu().numpy()
     classes, every = dataset.classes, range(len(dataset.classes))
     table = precision_recall_fscore_support(labels, predictions, labels=every, zero_division=0)
-    width = max(5, *map(len, classes))
+    width = max(5, *map(letters_in, classes))
     say(f"{'class':{width}}  precision   recall  {inputs:>7}")
     for name, precision, recall, _, count in zip(classes, *table, strict=True):
-        say(f"{name:{width}}  {precision:9.2%}  {recall:7.2%}  {count:7.0f}")
+        say(f"{padded(name, width)}  {precision:9.2%}  {recall:7.2%}  {count:7.0f}")
     wrong = np.flatnonzero(labels != predictions).tolist()
     correct = len(labels) - len(wrong)
     share = correct / len(labels)
@@ -126,13 +126,13 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     captions, pixels, rows = [], [], []
     fitted = ((path, preprocess.fit(image)) for path, image in given_images(flags.image))
     while batch := list(islice(fitted, READ_AT_ONCE)):
-        width = max(len(path.name) for path, _ in batch)
+        width = max(letters_in(path.name) for path, _ in batch)
         stacked = torch.from_numpy(np.stack([own for _, own in batch]))
         images = preprocess.normalize(stacked).to(runtime.device)
         with torch.inference_mode(), runtime.autocast():
             confidences = trained.network(images).float().softmax(1)
         for (path, _), own in zip(batch, confidences, strict=True):
-            named = say_likeliest(f"{path.name:{width}}", own, trained.classes)
+            named = say_likeliest(padded(path.name, width), own, trained.classes)
             captions.append("\n".join([shorten(path.name), *named[:2]]))
             if flags.submission is not None:
                 rows.append(submitted(path.stem, own, trained.classes))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from lab.console import progress, say
+from lab.console import letters_in, padded, progress, say
 from lab.drawing import draw, pillow_font, publish
 from lab.fetching import given_images
 from lab.films import film_name, films_and_pictures
@@ -89,11 +89,11 @@ def say_figures(meter: DetectionMeter) -> None:
         torch.cat([target["labels"][~target["ignored"]] for target in meter.targets]),
         minlength=len(meter.classes),
     ).tolist()
-    width = max(5, *map(len, meter.classes))
+    width = max(5, *map(letters_in, meter.classes))
     say(f"{'class':{width}}       AP    boxes")
     for name, count in zip(meter.classes, counts, strict=True):
         if name in meter.by_class:
-            say(f"{name:{width}}  {meter.by_class[name]:7.2%}  {count:7d}")
+            say(f"{padded(name, width)}  {meter.by_class[name]:7.2%}  {count:7d}")
     for name, value in meter.figures.items():
         say(f"{name.replace('_', ' '):{width}}  {value:7.2%}")
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets import ImageDataset
-from lab.console import as_text, progress, say
+from lab.console import as_text, letters_in, padded, progress, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images, name_of
 from lab.images import to_arrays
@@ -83,13 +83,13 @@ def say_read(classes: Sequence[str], labels: Tensor, columns: dict[str, Tensor])
         labels: classes that are shown, int64 (N,).
         columns: what was read, int64 (N,) each, by what was read.
     """
-    width = max(5, *map(len, classes))
+    width = max(5, *map(letters_in, classes))
     say(f"{'class':{width}}  " + "  ".join(f"{name:>9}" for name in columns))
     for label, name in enumerate(classes):
         own = labels == label
         if own.any():
             shares = ((read[own] == label).float().mean() for read in columns.values())
-            say(f"{name:{width}}  " + "  ".join(f"{float(share):9.2%}" for share in shares))
+            say(f"{padded(name, width)}  " + "  ".join(f"{float(share):9.2%}" for share in shares))
     shares = [share_of(read, labels) for read in columns.values()]
     say(f"{'all':{width}}  " + "  ".join(f"{share:9.2%}" for share in shares))
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lab.console import say
+from lab.console import letters_in, padded, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images
 from lab.films import annotate, film_name, films_and_pictures
@@ -52,11 +52,11 @@ def say_figures(meter: SegmentationMeter) -> None:
     """Print a meter's figures: a class a line, then all together."""
     true = meter.matrix.sum(1)
     columns = meter.iou, meter.matrix.diag() / true, true / true.sum()
-    width = max(14, *map(len, meter.classes))
+    width = max(14, *map(letters_in, meter.classes))
     say(f"{'class':{width}}      IoU  accuracy  of pixels")
     for name, *figures in zip(meter.classes, *(c.tolist() for c in columns), strict=True):
         iou, accuracy, share = ("–" if f != f else f"{f:.2%}" for f in figures)
-        say(f"{name:{width}}  {iou:>7}   {accuracy:>7}    {share:>7}")
+        say(f"{padded(name, width)}  {iou:>7}   {accuracy:>7}    {share:>7}")
     for name, value in meter.figures.items():
         if name != "loss":
             say(f"{name.replace('_', ' '):{width}}  {value:7.2%}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lab.console import LabError, counted, say
+from lab.console import LabError, counted, letters_in, padded, say
 from lab.drawing import draw, publish
 from lab.fetching import name_of
 from lab.folders import printable
@@ -70,7 +70,8 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         LabError: none can be read.
     """
     files, classes, runtime = clip_files(flags.image), trained.classes, trained.runtime
-    width, shown, rows, problems = max(len(printable(path.name)) for path in files), [], [], {}
+    width = max(letters_in(printable(path.name)) for path in files)
+    shown, rows, problems = [], [], {}
     for start in range(0, len(files), READ_AT_ONCE):
         some = files[start : start + READ_AT_ONCE]
         clips, wrong = read_clips(some, *frames_and_stride(trained), "reading clips")
@@ -80,7 +81,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
             inputs = as_input(torch.from_numpy(clip)[None]).to(runtime.device)
             with torch.inference_mode(), runtime.autocast():
                 confidences = trained.network(inputs).float().softmax(1)[0]
-            say_likeliest(f"{printable(name):{width}}", confidences, classes)
+            say_likeliest(padded(printable(name), width), confidences, classes)
             rows.append(row_label(shorten(name), classes[int(confidences.argmax())]))
         shown += clips[: SHEET - len(shown)]
     say_left_out(Path("."), len(files), problems)
