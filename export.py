@@ -1,9 +1,9 @@
 """Write a trained network as a file that runs without this project: ONNX, or torch.export's.
 
-python export.py --ckpt_path checkpoints/default                # to checkpoints/default/export
-python export.py --ckpt_path checkpoints/street --half          # weights of 16 bits
-python export.py --ckpt_path checkpoints/street --format torch
-python export.py --ckpt_path checkpoints/street --image FOLDER  # checked on your own pictures
+python export.py --ckpt_path checkpoints/default                   # to checkpoints/default/export
+python export.py --ckpt_path checkpoints/detection --half          # weights of 16 bits
+python export.py --ckpt_path checkpoints/detection --format torch
+python export.py --ckpt_path checkpoints/detection --image FOLDER  # checked on your own pictures
 
 What comes before and after the network is in the file: pictures go in as bytes, (N, H, W, 3), and
 answers come out. It is checked against PyTorch before it is called done.

@@ -4,7 +4,7 @@ python test.py --ckpt_path checkpoints/default --epoch 10
 python test.py --epoch best --save             # and every image, sorted by right and wrong
 python test.py --data_root FOLDER              # on other pictures of the same classes
 python test.py --image photo.jpg FOLDER        # what it makes of your own
-python test.py --ckpt_path checkpoints/street --read checkpoints/default    # signs found, then read
+python test.py --ckpt_path checkpoints/detection --read checkpoints/default  # signs found, read
 """
 
 from lab.console import run
