@@ -1,8 +1,9 @@
 """What compare.py does: runs beside each other, in tables and in curves."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
+from glob import glob
 from pathlib import Path
 
 import tasks
@@ -24,7 +25,7 @@ def compare(flags: CompareFlags) -> None:
     """
     with redirect_stdout(sys.stderr):  # standard output is for the tables alone
         runs = {}
-        for name, folder in short_names(flags.runs).items():
+        for name, folder in short_names(list(matches(flags.runs))).items():
             try:
                 runs[name] = read_run(folder, flags)
             except LabError as error:
@@ -47,6 +48,13 @@ def compare(flags: CompareFlags) -> None:
             kind = "_".join(filter(None, ("compare", task, ranks_by)))
             file = "compare.jpg" if len(kinds) == 1 else f"{kind}.jpg"
             publish(figure, flags.save_dir / file)
+
+
+def matches(folders: Sequence[Path]) -> Iterator[Path]:
+    """Yield the folders; PowerShell hands a pattern on as it is: then those that it fits."""
+    for folder in folders:
+        found = [] if folder.exists() else sorted(glob(str(folder)))
+        yield from map(Path, found) if found else (folder,)
 
 
 def short_names(folders: Sequence[Path]) -> dict[str, Path]:

@@ -229,6 +229,13 @@ class CompareTest(unittest.TestCase):
         table, _ = self.compare(self.base / "bn", self.base / "bn")
         self.assertEqual(list(table), ["bn"])
 
+    def test_patterns(self):
+        """As PowerShell hands them on; a folder of such a name is meant itself."""
+        table, _ = self.compare(self.base / "[bp]*n")
+        self.assertEqual(list(table), ["bn", "plain"])
+        table, _ = self.compare(self.copy("[bp]n"))
+        self.assertEqual(list(table), ["[bp]n"])
+
 
 class PictureTest(unittest.TestCase):
     def history(self, accuracies):
