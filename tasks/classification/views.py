@@ -208,10 +208,10 @@ def view_cam(flags: ViewFlags, trained: Trained | None) -> Iterator[Picture]:
     subject = load_subject(flags, trained)
     images, labels = subject.photographs(8)
     scored, names = scored_classes(subject, images, labels)
-    first = "photograph"
+    first = "picture"
     if subject.has_stn:
         images = subject.network.stn(images)  # what the convolutions see
-        first = "photograph, as the\nspatial transformer\nhands it on"
+        first = "picture, as the\nspatial transformer\nhands it on"
     network = subject.body
     layers = insight.conv_layers(network)
 
