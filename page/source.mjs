@@ -25,6 +25,7 @@ export function onCanvas(source, width, height, most) {
  * @param {(canvas: HTMLCanvasElement) => void} show is given each picture */
 export function pictureSource({ most, draws = true, stills = false, moves = false }, show) {
   let whole = null; // the picture before it is moved
+  let asked = 0; // pictures so far: of two that are on their way, the one asked for last counts
   const moved = { turn: 0, shift_x: 0, shift_y: 0, scale: 1 };
   const stage = element("div", { class: "stage" });
 
@@ -50,12 +51,13 @@ export function pictureSource({ most, draws = true, stills = false, moves = fals
 
   async function read(blob, name) {
     stop();
+    const own = asked;
     try {
       const bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
-      take(onCanvas(bitmap, bitmap.width, bitmap.height, most));
+      if (own === asked) take(onCanvas(bitmap, bitmap.width, bitmap.height, most));
       bitmap.close();
     } catch {
-      fault("no_picture", { name });
+      if (own === asked) fault("no_picture", { name });
     }
   }
 
@@ -67,9 +69,10 @@ export function pictureSource({ most, draws = true, stills = false, moves = fals
     const [pasted] = event.clipboardData.files;
     if (pasted) read(pasted, pasted.name);
   });
-  stage.addEventListener("dragover", (event) => { event.preventDefault(); stage.classList.add("over"); });
-  stage.addEventListener("dragleave", () => stage.classList.remove("over"));
-  stage.addEventListener("drop", (event) => {
+  // Anywhere: beside the stage, the browser would leave the page for the picture.
+  document.addEventListener("dragover", (event) => { event.preventDefault(); stage.classList.add("over"); });
+  document.addEventListener("dragleave", () => stage.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
     event.preventDefault();
     stage.classList.remove("over");
     const [dropped] = event.dataTransfer.files;
@@ -77,9 +80,10 @@ export function pictureSource({ most, draws = true, stills = false, moves = fals
   });
 
   const drawing = drawingBoard(take);
-  const camera = cameraOf(Math.min(most, STILL), take, stills);
+  const camera = cameraOf(Math.min(most, STILL), take, stills, () => { asked += 1; });
 
   function stop() {
+    asked += 1;
     drawing.close();
     camera.stop();
     stage.classList.remove("drawing");
@@ -87,7 +91,7 @@ export function pictureSource({ most, draws = true, stills = false, moves = fals
 
   const buttons = [element("label", { class: "button" }, file, element("span", { words: "choose" }))];
   if (draws) buttons.push(element("button", { type: "button", words: "draw", id: "draw", on: { click: () => {
-    camera.stop();
+    stop();
     stage.classList.remove("small");
     stage.classList.add("drawing");
     stage.replaceChildren(drawing.start());
@@ -100,17 +104,17 @@ export function pictureSource({ most, draws = true, stills = false, moves = fals
 
   async function readAddress(address) {
     stop();
-    const image = new Image();
+    const own = asked, image = new Image();
     image.src = address;
     await image.decode();
-    take(onCanvas(image, image.naturalWidth, image.naturalHeight, most));
+    if (own === asked) take(onCanvas(image, image.naturalWidth, image.naturalHeight, most));
   }
 
   const inside = [stage, element("div", { class: "samples" }, ...thumbs), element("div", { class: "row" }, ...buttons),
     ...(draws ? [drawing.tools] : []), element("p", { class: "note", words: "paste_hint" })];
   if (moves) inside.push(movers(moved, refresh));
   const shown = () => stage.querySelector("canvas");
-  return { part: card("picture", ...inside), shown, begin: () => readAddress(facts().samples[0]) };
+  return { part: card("picture", ...inside), shown, begin: () => (asked ? undefined : readAddress(facts().samples[0])) };
 }
 
 /** A picture turned, shifted and scaled within its own size; mid-grey where nothing of it is. */
@@ -205,10 +209,10 @@ function drawingBoard(take) {
   return board;
 }
 
-/** The camera: a button that starts and stops it, one that takes a still. */
-function cameraOf(most, take, stills) {
+/** The camera: a button that starts and stops it, one that takes a still. `starts` is told. */
+function cameraOf(most, take, stills, starts) {
   const video = element("video", { muted: true, playsInline: true });
-  let stream = null, timer = 0;
+  let stream = null, timer = 0, turn = 0; // a start that is stopped while the user is asked is none
   const button = element("button", { type: "button", words: "camera", id: "camera", on: { click: () => (stream ? stop() : start()) } });
   const snap = element("button", { type: "button", words: "snap", id: "snap", disabled: true, on: { click: () => { grab(); stop(); } } });
 
@@ -217,14 +221,22 @@ function cameraOf(most, take, stills) {
   }
 
   async function start() {
+    const own = ++turn;
+    starts();
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      const given = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      if (own !== turn) {
+        given.getTracks().forEach((track) => track.stop());
+        return;
+      }
+      stream = video.srcObject = given;
+      await video.play();
     } catch (error) {
+      if (own !== turn) return;
+      stop();
       fault("no_camera", { why: error.message });
-      return;
     }
-    video.srcObject = stream;
-    await video.play();
+    if (own !== turn) return;
     speak(button, "camera_stop");
     snap.disabled = false;
     grab();
@@ -233,6 +245,7 @@ function cameraOf(most, take, stills) {
   }
 
   function stop() {
+    turn += 1;
     if (!stream) return;
     clearInterval(timer);
     stream.getTracks().forEach((track) => track.stop());

@@ -142,7 +142,7 @@ class ClassifierTest(WrittenCase):
             (logits,), gradient, label = self.answers(path, "logits", "gradient", "label")
             images = preprocess_of_run(self.trained.state).read([path]).requires_grad_()
             expected = self.trained.network(images)
-            scale = float(expected.abs().max())
+            scale = float(expected.detach().abs().max())
             # The input is not rounded to levels, as a file's is.
             np.testing.assert_allclose(logits, expected[0].detach(), atol=0.02 * scale)
             self.assertEqual(int(np.argmax(logits)), int(expected.argmax()))
@@ -200,6 +200,74 @@ class ClassifierTest(WrittenCase):
         self.click("#camera")
         self.answers(self.pictures[0])
         self.assert_quiet()
+
+    def test_a_camera_asked_for_twice(self):
+        """None stays on: neither the first of two, nor one that a picture has come before."""
+        ask = self.browser.ask
+        ask("""(devices => { const own = devices.getUserMedia.bind(devices);
+            globalThis.streams = [];
+            devices.getUserMedia = async (how) => {
+                const stream = await own(how);
+                streams.push(stream);
+                return stream;
+            }; })(navigator.mediaDevices)""")
+        on = "streams.filter(own => own.getTracks()[0].readyState === 'live').length"
+        ask("(camera.click(), camera.click())")
+        self.browser.wait("streams.length === 2 && camera.textContent.includes('Stop')")
+        self.assertEqual(ask(on), 1)
+        self.click("#camera")
+        self.assertEqual((ask(on), ask("camera.textContent")), (0, "Camera"))
+        ask("(camera.click(), document.querySelector('.samples button').click())")
+        self.browser.wait("streams.length === 3")
+        self.answers(self.pictures[0])
+        self.assertEqual((ask(on), ask("camera.textContent")), (0, "Camera"))
+        self.assert_quiet()
+
+    def test_the_last_picture(self):
+        """Of two that are on their way the one asked for last; dropped anywhere on the page."""
+        ask = self.browser.ask
+        ask("""(globalThis.kept = createImageBitmap, globalThis.slow = 1,
+            globalThis.createImageBitmap = async (blob, how) => {
+                const bitmap = await kept(blob, how);
+                if (slow-- > 0) await new Promise(resolve => setTimeout(resolve, 500));
+                globalThis.read = (globalThis.read ?? 0) + 1;
+                return bitmap;
+            })""")
+        for path in self.pictures:
+            self.browser.give("#file", path)
+        self.browser.wait("globalThis.read === 2")
+        self.settled(ask("page.count") - 1)
+        self.assertEqual(ask("[picture.width, picture.height]"), [131, 203])
+        ask("createImageBitmap = kept")
+        count = ask("page.count")
+        taken = ask("""new Promise(resolve => Object.assign(document.createElement("canvas"),
+            { width: 30, height: 20 }).toBlob(blob => {
+                const dataTransfer = new DataTransfer();
+                dataTransfer.items.add(new File([blob], "a.png", { type: "image/png" }));
+                const how = { dataTransfer, bubbles: true, cancelable: true };
+                resolve(["dragover", "drop"].map(name =>
+                    !document.querySelector("footer").dispatchEvent(new DragEvent(name, how))));
+            }))""")
+        self.assertEqual(taken, [True, True])
+        self.settled(count)
+        self.assertEqual(ask("[picture.width, picture.height]"), [30, 20])
+        self.assert_quiet()
+
+    def test_a_picture_while_unpacking(self):
+        """What is drawn or chosen before the networks are there is not taken away."""
+        early = """new MutationObserver((_, own) => {
+            if (!document.querySelector("#draw")) return;
+            own.disconnect();
+            document.querySelector("#draw").click();
+        }).observe(document, { childList: true, subtree: true })"""
+        known = self.browser.call("Page.addScriptToEvaluateOnNewDocument", source=early)
+        self.browser.open(self.file.as_uri())
+        self.browser.wait("globalThis.page?.count")
+        self.browser.call("Page.removeScriptToEvaluateOnNewDocument", **known)
+        self.settled(0)
+        self.assertTrue(self.browser.ask("!!document.querySelector('.drawing canvas')"))
+        self.assert_quiet()
+        self.answers(self.pictures[0])
 
     def test_odd_pictures(self):
         """Turned by EXIF, huge, clear in places; one that is none is named, and nothing lost."""
