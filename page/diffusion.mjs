@@ -15,7 +15,7 @@ function build() {
   const { runs: [own] } = facts();
   const [channels, side] = own.latents, size = channels * side * side;
   const asked = { guidance: own.guidance, steps: own.steps };
-  let going = false;
+  let turn = 0, going = 0; // of what is painted, and of what is to go on: 0 for nothing
   const prompt = element("input", { type: "text", id: "prompt", label: "prompt" });
   const other = element("input", { type: "text", id: "other", label: "other_prompt" });
   const seed = element("input", { type: "number", id: "seed", label: "seed", min: "0", step: "1" });
@@ -24,23 +24,27 @@ function build() {
   const unknown = element("p", { class: "note" });
   const columns = [column(), column()];
   const go = element("button", { type: "button", class: "main", words: "paint", id: "go", on: { click: () => {
-    if (going) going = false;
+    if (going) halt();
     else begin();
   } } });
 
   async function begin() {
-    going = true;
+    const own = going = ++turn;
     speak(go, "stop");
     try {
-      await paintAll();
+      await paintAll(() => own !== going);
     } catch (error) {
-      fault("failed", { why: error.message });
+      if (own === going) fault("failed", { why: error.message });
     }
-    going = false;
+    if (own === going) halt();
+  }
+
+  function halt() {
+    going = 0;
     speak(go, "paint");
   }
 
-  async function paintAll() {
+  async function paintAll(stopped) {
     const prompts = [prompt.value, ...(other.value.trim() ? [other.value] : [])];
     const count = prompts.length, begun = performance.now();
     const strange = unknownWords(prompts.join(" "), own.words);
@@ -50,6 +54,7 @@ function build() {
     const { guidance, steps } = asked, empty = guidance === 1 ? 0 : count; // of nothing, before the words
     const ids = [...Array(empty).fill(""), ...prompts].map((text) => tokens(text, own.tokenizer, own.length));
     const { outputs: { states } } = await run(own.graphs.text_encoder, { ids: numbers64(ids.flat(), [ids.length, own.length]) });
+    if (stopped()) return;
     const whole = ids.length, first = noise(size, Number(seed.value) || 0);
     let latents = new Float32Array(count * size);
     for (let k = 0; k < count; k++) latents.set(first, k * size);
@@ -57,7 +62,6 @@ function build() {
     for (const [k, own_column] of columns.entries()) if (k < count) own_column.begin(prompts[k], steps);
     const times = timesteps(steps);
     for (const [index, time] of times.entries()) {
-      if (!going) return;
       tell("painting", { step: index + 1, steps });
       const doubled = new Float32Array(whole * size);
       for (let k = 0; k < whole; k += count) doubled.set(latents, k * size);
@@ -65,13 +69,16 @@ function build() {
         latents: { type: "float32", data: doubled, dims: [whole, channels, side, side] },
         timesteps: numbers64(Array(whole).fill(time), [whole]), states,
       });
+      if (stopped()) return;
       const prediction = guided(outputs.prediction.data, count * size, guidance);
       const after = step(latents, prediction, time, steps, own.scheduler);
       latents = after.latents;
       const words = outputs.attention.data.subarray(empty * own.length * side * side);
       for (let k = 0; k < attention.length; k++) attention[k] += words[k] / steps;
       const last = index === times.length - 1;
-      await show(last ? latents : after.clean, count, index);
+      const pictures = await decoded(last ? latents : after.clean, count);
+      if (stopped()) return;
+      show(pictures, count, index);
     }
     for (let k = 0; k < count; k++) {
       columns[k].words(ids[empty + k], attention.subarray(k * own.length * side * side, (k + 1) * own.length * side * side));
@@ -80,8 +87,12 @@ function build() {
     tests({ noise: Array.from(first), ids: ids.slice(empty), steps, guidance });
   }
 
-  async function show(latents, count, index) {
-    const { outputs: { pictures } } = await run(own.graphs.decoder, { latents: { type: "float32", data: latents, dims: [count, channels, side, side] } });
+  async function decoded(latents, count) {
+    const { outputs } = await run(own.graphs.decoder, { latents: { type: "float32", data: latents, dims: [count, channels, side, side] } });
+    return outputs.pictures;
+  }
+
+  function show(pictures, count, index) {
     const [, height, width] = pictures.dims, each = 3 * height * width;
     for (let k = 0; k < count; k++) {
       columns[k].show(pictures.data.subarray(k * each, (k + 1) * each), width, height, index);
@@ -98,7 +109,7 @@ function build() {
 
     function begin(text, steps) {
       heading.textContent = text || "…";
-      large.setAttribute("aria-label", text);
+      large.setAttribute("aria-label", heading.textContent);
       looks.replaceChildren();
       course.replaceChildren(...Array.from({ length: steps }, (_, k) => element("canvas", { role: "img", label: ["after_step", { step: k + 1 }] })));
     }

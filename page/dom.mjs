@@ -82,13 +82,11 @@ export function latest(act) {
   return async function ask() {
     if (busy) { again = true; return; }
     busy = true;
-    try {
-      do { again = false; await act(); } while (again);
-    } catch (error) {
-      fault("failed", { why: error.message });
-    } finally {
-      busy = false;
-    }
+    do {
+      again = false;
+      try { await act(); } catch (error) { fault("failed", { why: error.message }); }
+    } while (again);
+    busy = false;
   };
 }
 

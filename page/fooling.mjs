@@ -12,12 +12,13 @@ export function fooling() {
   const target = element("select", { id: "target", label: "target" });
   const changed = tile("changed"), difference = tile("difference");
   const state = element("p", { role: "status" });
-  let run = null, original = null, image = null, steps = 0, going = false;
-  const stepButton = element("button", { type: "button", words: "step", id: "step", on: { click: () => guarded(step) } });
+  let run = null, original = null, image = null, steps = 0;
+  let turn = 0, going = 0; // of what is begun, and of what goes on until it is fooled: 0 for nothing
+  const stepButton = element("button", { type: "button", words: "step", id: "step", on: { click: () => { halt(); guarded(step); } } });
   const goButton = element("button", { type: "button", class: "main", words: "go", id: "go", on: { click: () => (going ? halt() : guarded(go)) } });
   const part = card("fool", element("p", { class: "note", words: "fool_note" }),
     element("div", { class: "row" }, element("label", {}, element("span", { words: "target" }), " ", target), stepButton, goButton,
-      element("button", { type: "button", words: "reset", on: { click: () => { halt(); begin(); } } })),
+      element("button", { type: "button", words: "reset", on: { click: () => { halt(); if (original) begin(); } } })),
     state, element("div", { class: "side" }, changed.figure, difference.figure));
 
   function show(newRun, answer, label) {
@@ -40,19 +41,21 @@ export function fooling() {
   }
 
   function halt() {
-    going = false;
+    turn += 1;
+    going = 0;
     speak(goButton, "go");
   }
 
   async function guarded(act) {
+    if (!original) return; // no picture has come yet
     try { await act(); } catch (error) { halt(); fault("failed", { why: error.message }); }
   }
 
-  /** Take a step; returns whether the network says the target. */
+  /** Take a step; returns whether there is no other to take: the network says the target. */
   async function step() {
-    const label = Number(target.value), from = original;
-    const { outputs } = await slopeOf(run, { data: image, dims: from.dims }, label);
-    if (from !== original) return true; // another picture has come
+    const label = Number(target.value), own = turn;
+    const { outputs } = await slopeOf(run, { data: image, dims: original.dims }, label);
+    if (own !== turn) return true; // another picture has come, or it was stopped
     const fooled = greatest(outputs.logits.data, 1)[0] === label;
     if (!fooled) {
       const { mean, std } = run.preprocess;
@@ -64,13 +67,13 @@ export function fooling() {
   }
 
   async function go() {
-    going = true;
+    const own = going = ++turn;
     speak(goButton, "stop");
-    for (let k = 0; k <= MOST_STEPS && going; k++) {
+    for (let k = 0; k <= MOST_STEPS && own === turn; k++) {
       if (await step()) break;
       await new Promise((resolve) => setTimeout(resolve, 30));
     }
-    halt();
+    if (own === turn) halt();
   }
 
   function draw(logits, fooled = false) {

@@ -192,6 +192,35 @@ class ClassifierTest(WrittenCase):
         self.assertEqual(ask("document.documentElement.dataset.theme"), "dark")
         self.assert_quiet()
 
+    def test_fooling_again(self):
+        """A step that is under way when all begins anew is none."""
+        ask = self.browser.ask
+        self.answers(self.pictures[0])
+        first = ask("Number(document.querySelector('.bars button').dataset.class)")
+        ask(f"target.value = {(first + 1) % 4}")
+        for _ in range(2):
+            ask("(step.click(), document.querySelector('#go ~ button').click())")
+            ask("new Promise(resolve => setTimeout(resolve, 400))")
+            said = "document.querySelector('.row + [role=status]').textContent"
+            self.assertEqual(ask(said), "")
+        self.assert_quiet()
+
+    def test_failed_once(self):
+        """What is asked for while something fails is done all the same."""
+        count = self.browser.ask("page.count")
+        self.browser.ask("""(post => {
+            Worker.prototype.postMessage = function (message) {
+                Worker.prototype.postMessage = post;
+                return post.call(this, { ...message, name: "none" });
+            };
+            [10, 20].forEach(value => {
+                turn.value = value;
+                turn.dispatchEvent(new Event("input")); }); })(Worker.prototype.postMessage)""")
+        self.settled(count)
+        self.click("#reset")
+        self.answers(self.pictures[0])
+        self.assert_quiet()
+
     def test_camera(self):
         """A stream of pictures until it is stopped."""
         count = self.browser.ask("page.count")
@@ -573,6 +602,19 @@ class WordsTest(WrittenCase):
             own = np.reshape(ask("page.pictures"), painted.shape)
             self.assertLess(float(np.abs(own - 255 * painted).max()), 1.5)
         self.assertEqual(ask("document.querySelectorAll('.course canvas').length"), 8)
+        self.idle()
+        count = ask("page.count")
+        ask(
+            "(other.value = '', go.click(), go.click(),"
+            "document.querySelector('#prompt').value = 'stop', go.click())"
+        )
+        self.settled(count)
+        self.idle()
+        self.assertEqual(ask("page.count"), count + 1)  # the first was stopped, the second was not
+        self.assertEqual(ask("page.ids"), encode_prompts(self.tokenizer, ["stop"]).tolist())
+        ask(f"(document.querySelector('#prompt').value = '{prompts[0]}', other.value ="
+            f" '{prompts[1]}', go.click())")  # fmt: skip
+        self.idle()
         tokens = sum(row.index(1) - 1 for row in ids.tolist())  # between the start and the end
         self.assertEqual(ask("document.querySelectorAll('.looks figure').length"), tokens)
         self.idle()
