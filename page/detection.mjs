@@ -3,11 +3,14 @@ import { card, element, latest, percent, slider, tell, tests } from "./dom.mjs";
 import { asTensor, facts, run } from "./network.mjs";
 import { boxColour, greatest, widened } from "./numbers.mjs";
 import { opened } from "./opening.mjs";
-import { pictureSource } from "./source.mjs";
+import { onCanvas, pictureSource } from "./source.mjs";
 import { named, speak, words } from "./words.mjs";
 
 const MOST = 1280; // pixels a side of a photograph: signs are small in it
 const MARGIN = 0.1, LEAST_MARGIN = 5; // of a box's sides, and in pixels, around what is read
+
+/** How surely something is there: of what is read, the score times how surely that is read. */
+const certainty = ({ score, read }) => (read ? score * read.share : score);
 
 /** Build the page and start it. */
 export function start() {
@@ -26,6 +29,7 @@ function build() {
   const level = slider("threshold", { min: own.least, max: 0.95, step: 0.01, value: threshold, show: percent }, (value) => {
     threshold = value;
     draw();
+    readMore();
   });
 
   const source = pictureSource({ most: MOST, draws: false, stills: true }, (canvas) => {
@@ -37,14 +41,16 @@ function build() {
   const ask = latest(async () => {
     tell("working");
     const seen = picture;
-    const { outputs, milliseconds } = await run(own.graphs.detector, { pictures: asTensor(seen) });
-    const found = [];
+    // As large as the pictures that it was trained on, where it says so: boxes are of the whole picture.
+    const small = own.longest ? onCanvas(seen, seen.width, seen.height, own.longest) : seen;
+    const { outputs, milliseconds } = await run(own.graphs.detector, { pictures: asTensor(small) });
+    const [x, y] = [seen.width / small.width, seen.height / small.height], found = [];
     for (let k = 0; k < outputs.scores.data.length && outputs.scores.data[k] > 0; k++) {
-      found.push({ box: Array.from(outputs.boxes.data.subarray(4 * k, 4 * k + 4)), score: outputs.scores.data[k],
-        label: Number(outputs.labels.data[k]) });
+      const box = Array.from(outputs.boxes.data.subarray(4 * k, 4 * k + 4), (edge, side) => edge * (side % 2 ? y : x));
+      found.push({ box, score: outputs.scores.data[k], label: Number(outputs.labels.data[k]) });
     }
     const begun = performance.now();
-    if (reader) for (const one of found) if (one.score >= own.threshold) one.read = await readBox(seen, one.box);
+    await readAll(seen, found);
     if (seen !== picture) return; // another one has come meanwhile
     every = found;
     draw();
@@ -52,6 +58,17 @@ function build() {
     tell(reader ? "took_read" : "took", { milliseconds: Math.round(milliseconds), reading });
     tests({ found: every });
   });
+
+  const readMore = latest(async () => {
+    const found = every;
+    await readAll(picture, found);
+    if (reader && found === every) draw();
+  });
+
+  /** Have the second network read what is not below the threshold, and has not been read. */
+  async function readAll(seen, found) {
+    for (const one of found) if (reader && !one.read && one.score >= threshold) one.read = await readBox(seen, one.box);
+  }
 
   /** Have the second network read a box: a class of its own, and how surely. */
   async function readBox(seen, box) {
@@ -68,18 +85,20 @@ function build() {
   document.addEventListener("language", () => { if (every.length) draw(); });
 
   function draw(marked = -1) {
-    const shown = every.filter(({ score }) => score >= threshold);
-    const canvas = source.shown(), context = canvas.getContext("2d");
+    const canvas = source.shown(), context = canvas?.getContext("2d");
+    if (!canvas) return; // no picture has come yet
+    const shown = every.filter((one) => (!reader || one.read) && certainty(one) >= threshold);
     context.drawImage(picture, 0, 0);
     const size = Math.max(12, canvas.width / 48);
     context.font = `600 ${size}px sans-serif`;
     context.textBaseline = "bottom";
-    for (const [k, { box: [left, top, right, bottom], score, label, read }] of shown.entries()) {
+    for (const [k, one] of shown.entries()) {
+      const { box: [left, top, right, bottom], label, read } = one;
       const colour = boxColour(label);
       context.lineWidth = (k === marked ? 2.5 : 1) * Math.max(2, canvas.width / 420);
       context.strokeStyle = colour;
       context.strokeRect(left, top, right - left, bottom - top);
-      const name = `${words(...named(read ? read.name : own.classes[label]))} ${percent(read ? score * read.share : score)}`;
+      const name = `${words(...named(read ? read.name : own.classes[label]))} ${percent(certainty(one))}`;
       const wide = context.measureText(name).width + size / 2;
       const x = Math.min(left, canvas.width - wide), y = top > size * 1.4 ? top : Math.min(canvas.height, bottom + size * 1.4);
       context.fillStyle = colour;
@@ -91,7 +110,7 @@ function build() {
     rows.replaceChildren(...shown.map(({ score, label, read }, k) => {
       const cells = [element("td", {}, element("span", { class: "swatch" }), element("span", { words: named(own.classes[label]) })), element("td", { class: "number" }, percent(score))];
       cells[0].firstChild.style.background = boxColour(label);
-      if (reader) cells.push(element("td", { words: named(read?.name ?? "–") }), element("td", { class: "number" }, read ? percent(read.share) : "–"));
+      if (reader) cells.push(element("td", { words: named(read.name) }), element("td", { class: "number" }, percent(read.share)));
       return element("tr", { on: { mouseenter: () => draw_marked(k), mouseleave: () => draw_marked(-1) } }, ...cells);
     }));
     nothing.hidden = shown.length > 0 || every.length === 0;
@@ -105,6 +124,6 @@ function build() {
     rows.replaceChildren(...kept);
   }
 
-  const right = card("found", element("p", { class: "note", words: "found_note" }), level.line, table, nothing);
+  const right = card("found", element("p", { class: "note", words: reader ? "found_read_note" : "found_note" }), level.line, table, nothing);
   return { parts: [source.part, right], layout: "two wide-first", begin: source.begin };
 }

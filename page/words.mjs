@@ -44,6 +44,7 @@ export const WORDS = {
   about_detection: ["A network that finds {count} kinds of things in photographs", "能在照片中找出 {count} 类物体的网络"],
   found: ["What is found", "找到的物体"],
   found_note: ["Every box with a score of at least the threshold.", "分数不低于阈值的每个框。"],
+  found_read_note: ["Every box whose two scores, multiplied, are at least the threshold.", "两项分数的乘积不低于阈值的每个框。"],
   nothing: ["Nothing with so high a score.", "没有达到这一分数的物体。"],
   threshold: ["Threshold", "阈值"],
   thing: ["Thing", "物体"], score: ["Score", "分数"], read_as: ["Read as", "读作"],

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.console import LabError
+from tasks.annotated import seen_size
 from tasks.detection.boxes import nms, offset_inverse
 from tasks.detection.centernet import CenterNet, certainty, peaks
 from tasks.detection.detector import LEAST_SCORE, MOST_FOUND, SAME, SHOWN_SCORE, Detector
@@ -101,4 +102,4 @@ def exported(trained: Trained) -> list[Exported]:
 
 def shown(trained: Trained) -> Shown:
     facts = {"classes": trained.classes, "least": LEAST_SCORE, "threshold": SHOWN_SCORE}
-    return Shown(exported(trained), facts=facts)
+    return Shown(exported(trained), facts=facts | {"longest": seen_size(trained)})
