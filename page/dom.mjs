@@ -96,11 +96,15 @@ export function frame(title, about) {
   document.title = runs.map((run) => run.name).join(", ");
   document.documentElement.lang = languageNow() === "zh" ? "zh-Hans" : "en";
   const root = document.documentElement;
+  const switchTheme = () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    document.dispatchEvent(new Event("theme")); // for ink that is drawn
+  };
   const dark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   document.getElementById("head").append(
     element("h1", {}, element("span", { words: title }), element("small", { words: about })),
     element("button", { type: "button", words: "language", id: "language", on: { click: switchLanguage } }),
-    element("button", { type: "button", label: "theme", id: "theme", on: { click: () => { root.dataset.theme = dark() ? "light" : "dark"; } } }, "◐"),
+    element("button", { type: "button", label: "theme", id: "theme", on: { click: switchTheme } }, "◐"),
     status,
   );
   document.getElementById("foot").append(

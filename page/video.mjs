@@ -42,6 +42,8 @@ function build() {
 
   const chart = element("canvas", { role: "img", label: "after_each", width: 900, height: 300, id: "chart" });
   const keys = element("p", { class: "note" });
+  let charted = null;
+  document.addEventListener("theme", () => { if (charted) drawChart(chart, keys, own.classes, charted); });
   const columns = Object.keys(ORDERS).map((key) => {
     const strip = element("canvas", { role: "img", label: key }), list = element("ol", { class: "bars" });
     return { key, strip, list, part: element("div", {}, element("h3", { words: key }), strip, list) };
@@ -53,6 +55,7 @@ function build() {
     const { outputs, milliseconds } = await run(own.graphs.clips, { clips: asClips(seen.map((_, k) => held(seen, k + 1))) });
     const count = own.classes.length, shares = seen.map((_, k) => outputs.probabilities.data.subarray(k * count, (k + 1) * count));
     if (seen !== clip) return;
+    charted = shares;
     drawChart(chart, keys, own.classes, shares);
     tell("took", { milliseconds: Math.round(milliseconds) });
     tests({ shares: shares.map((own) => Array.from(own)) });

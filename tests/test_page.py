@@ -572,13 +572,18 @@ class ClipTest(WrittenCase):
         self.assert_quiet()
 
     def test_controls(self):
-        """The camera gives as many frames as are taken; a file that is no film is named."""
+        """The camera gives as many frames as are taken; a file that is no film is named; the chart."""
         now = self.browser.ask("page.count")
         self.click("#camera")
         self.settled(now)
         self.assertFalse(self.browser.ask("document.querySelector('#camera').disabled"))
         self.browser.give("#file", self.pictures[0])
         self.browser.wait("document.querySelector('.fault')?.textContent.includes('.png')")
+        before = self.browser.ask("chart.toDataURL()")
+        self.click("#theme")
+        self.assertNotEqual(self.browser.ask("chart.toDataURL()"), before)  # in the other ink
+        self.click("#theme")
+        self.assertEqual(self.browser.ask("chart.toDataURL()"), before)
         now = self.browser.ask("page.count")
         self.click(".samples button:nth-child(2)")
         self.settled(now)
