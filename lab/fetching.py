@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from importlib.resources import files
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
@@ -42,7 +43,7 @@ def given_images(sources: Sequence[str]) -> Iterator[tuple[Path, Image.Image]]:
             inside = in_order(p for p in Path(source).rglob("*") if p.suffix.lower() in known)
             paths += [path for path in inside if path.is_file()]
         else:
-            paths.append(image_path(source, VISUALIZED / "images"))
+            paths.append(_file_of(source, VISUALIZED / "images"))
     readable = 0
     for path in paths:
         try:
@@ -51,17 +52,18 @@ def given_images(sources: Sequence[str]) -> Iterator[tuple[Path, Image.Image]]:
             say(f"{path} is left out: {reason(error)}")
             continue
         readable += 1
-        if (frames := frames_of(path)) > 1:
-            say(f"{path.name}: of {frames} frames the first is looked at")
+        _say_frames(path)
         yield path, image
     if not readable:
         raise LabError(f"no readable image in {', '.join(sources)}")
 
 
-def frames_of(path: Path) -> int:
-    """Return how many pictures an image file shows one after the other."""
-    with Image.open(path) as image:  # a phone's second picture is the first one in small
-        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+def _say_frames(path: Path) -> None:
+    """Say of an image file that shows several pictures that the first is looked at."""
+    with suppress(Exception), Image.open(path) as image:  # what is wrong with it, its reader says
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # a phone's second picture is the first in small
+            say(f"{path.name}: of {frames} frames the first is looked at")
 
 
 def name_of(sources: Sequence[str]) -> str:
@@ -83,6 +85,13 @@ def image_path(source: str, folder: Path) -> Path:
     Raises:
         LabError: no such file, or the address does not lead to an image.
     """
+    path = _file_of(source, folder)
+    _say_frames(path)
+    return path
+
+
+def _file_of(source: str, folder: Path) -> Path:
+    """Return the file that a path or an address names, as `image_path` does."""
     if "://" in source:
         return fetch_image(source, folder)
     path = Path(source)

@@ -327,6 +327,20 @@ class FetchTest(unittest.TestCase):
         with self.assertRaisesRegex(LabError, "no image"):
             image_path(str(self.base / "missing.png"), self.folder)
 
+    def test_of_a_moving_picture(self):
+        """The first frame is looked at, which is said, once; of a still one there is nothing."""
+        still, moving, text = (self.base / name for name in ("a.gif", "b.gif", "c.gif"))
+        picture(8, 8).save(still)
+        picture(8, 8).save(moving, save_all=True, append_images=[picture(8, 8, "L")])
+        text.write_text("no picture")
+        for name in (still, moving, text):
+            with mock.patch.object(fetching, "say") as said:
+                self.assertEqual(image_path(str(name), self.folder), name)
+                if name != text:
+                    self.assertEqual(len(list(fetching.given_images([str(name)]))), 1)
+            expected = [mock.call("b.gif: of 2 frames the first is looked at")] * 2
+            self.assertEqual(said.call_args_list, expected if name == moving else [])
+
 
 if __name__ == "__main__":
     unittest.main()
