@@ -2,7 +2,7 @@
 
     facts = imagine(12, np.random.default_rng(0))        # a stop sign
     draw_picture(facts, rng).show()
-    caption_of(facts, rng)                               # "a stop sign in the dark, in a forest"
+    caption_of(facts, rng)                               # "a stop sign at dusk in front of trees"
     draw_captions(Path("data/captions"))                 # train/ val/ test/ CLASS/ NNNNN.jpg
 
 Unlike `world.signs`, which shows a network all that can make a sign hard to read, this draws what
