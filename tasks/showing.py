@@ -162,14 +162,13 @@ def write_page(flags: PageFlags) -> None:
     if flags.read is not None:
         reader = find_reader(flags.read, runs[0].classes, "cpu", "fp32")
     runtime, pack, blobs = find_runtime(flags.runtime), Pack(), {}
+    samples = as_samples(sample_pictures(flags, runs[0])) if runs[0].task.takes_pictures else []
     every = [run.task.shown(run) for run in runs]
     said = [add_run(run, shown, pack, blobs) for run, shown in zip(runs, every, strict=True)]
-    facts = {"runs": said, "reader": None, "samples": []}
+    facts = {"runs": said, "reader": None, "samples": samples}
     if reader is not None:
         own = Shown(reader.task.exported(reader), facts={"classes": reader.classes})
         facts["reader"] = add_run(reader, own, pack, blobs)
-    if runs[0].task.takes_pictures:
-        facts["samples"] = as_samples(sample_pictures(flags, runs[0]))
     path = runs[0].results / "page.html"
     with attempt(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +212,8 @@ def graph_file(exported: Exported, trained: Trained, folder: Path) -> Path:
     path, stamp = folder / f"{exported.name}.onnx", stamp_of(trained)
     if path.is_file() and kept_stamp(path) == stamp:
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    with attempt(f"write to {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
     known = {name: json.dumps(value) for name, value in metadata(trained).items()}
     write(exported, path, "onnx", False, known | {"stamp": stamp}, list(trial_pictures(None)))
     return path

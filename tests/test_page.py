@@ -572,7 +572,7 @@ class ClipTest(WrittenCase):
         self.assert_quiet()
 
     def test_controls(self):
-        """The camera gives as many frames as are taken; a file that is no film is named; the chart."""
+        """As many frames by camera as are taken; a file that is no film is named; the chart."""
         now = self.browser.ask("page.count")
         self.click("#camera")
         self.settled(now)
@@ -721,6 +721,14 @@ class RefusedTest(ScriptCase):
         with mock.patch.object(showing, "find_spec", lambda name: None):
             done = script_here("page.py", "--ckpt_path", signs)
         self.assert_refused(done, 1, "pip install onnx onnxscript onnxruntime")
+        self.enterContext(mock.patch.object(showing, "find_spec", lambda name: True))
+        self.enterContext(mock.patch.object(showing, "find_runtime"))
+        done = script_here("page.py", "--ckpt_path", signs, "--image", folder / "none.png")
+        self.assert_refused(done, 1, "no image")
+        self.assertFalse((signs / "export").exists())  # said before anything is exported
+        (signs / "export").write_text("")
+        done = script_here("page.py", "--ckpt_path", signs)
+        self.assert_refused(done, 1, "cannot write to")
         self.assertFalse((signs / "page.html").exists())
 
 
