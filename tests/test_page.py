@@ -107,6 +107,13 @@ class WrittenCase(ScriptCase):
             count = now
             self.browser.ask("new Promise(resolve => setTimeout(resolve, 300))")
 
+    def drawn(self, selector: str) -> np.ndarray:
+        """Return what is on a canvas, uint8 (H, W, 3)."""
+        found = self.browser.ask(f"""(own => [own.height, own.width, Array.from(own.getContext("2d")
+            .getImageData(0, 0, own.width, own.height).data)])
+            (document.querySelector({json.dumps(selector)}))""")
+        return np.reshape(np.uint8(found[2]), (*found[:2], 4))[..., :3]
+
     def click(self, selector: str) -> None:
         self.browser.ask(f"document.querySelector({json.dumps(selector)}).click()")
 
@@ -127,6 +134,8 @@ class WrittenCase(ScriptCase):
             self.browser.size(width)
             for _ in range(2):
                 self.click("#language")
+                known = self.browser.ask("[document.documentElement.lang, language.innerText]")
+                self.assertIn(known, (["en", "中文"], ["zh-Hans", "English"]))
                 self.assertEqual(self.browser.ask(nameless), [])
                 wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
                 self.assertEqual(self.browser.ask(wide), 0, width)
@@ -175,6 +184,8 @@ class ClassifierTest(WrittenCase):
         self.settled(count)
         second = ask("Number(document.querySelector('.bars li:nth-child(2) button').dataset.class)")
         self.assertEqual(ask("page.label"), second)
+        name = self.trained.classes[second]
+        self.assertIn(f"score of “{name}”", ask("document.body.innerText"))
         before, count = ask("page.logits[0]"), ask("page.count")
         ask("""document.querySelectorAll('.slider input').forEach((own, k) => {
             own.value = [30, 0.1, -0.1, 0.8][k]; own.dispatchEvent(new Event('input')); })""")
@@ -184,6 +195,14 @@ class ClassifierTest(WrittenCase):
         self.browser.wait("!!document.querySelector('[data-fooled]')")
         self.click("#go")
         self.browser.wait("!!document.querySelector('[data-fooled=true]')")
+        figure = ".card:has({}) .side figure:nth-child({}) canvas"
+        places = ("[data-words*=saliency_note]", 1), ("#go", 1), ("#go", 2)
+        seen, *fooled = (self.drawn(figure.format(*own)) for own in places)
+        far = fooled[0].astype(int) - seen
+        self.assertLessEqual(int(np.abs(far).max()), 26)  # a tenth of 255, rounded
+        shown = (fooled[1].astype(int) - 127.5) / 5
+        np.testing.assert_allclose(far[np.abs(far) < 25], shown[np.abs(far) < 25], atol=2)
+        self.assertGreater(int(np.abs(far).max()), 0)
         for selector in ("#reset", "#theme", "#draw", ".samples button:nth-child(2)"):
             count = ask("page.count")
             self.click(selector)
@@ -220,6 +239,66 @@ class ClassifierTest(WrittenCase):
         self.click("#reset")
         self.answers(self.pictures[0])
         self.assert_quiet()
+
+    def test_inside(self):
+        """A map's kernel and what it says at most, and the transformer's frame, are PyTorch's."""
+        ask, path = self.browser.ask, self.pictures[0]
+        self.answers(path)
+        ask("(layer.selectedIndex = 0, layer.dispatchEvent(new Event('change')))")
+        shown = self.trained.task.shown(self.trained)
+        kernels = shown.arrays["kernel_0"]
+        pixels = torch.from_numpy(np.array(Image.open(path)))[None]
+        with torch.inference_mode():
+            answers = shown.graphs[0].network(pixels)
+        answers = dict(zip(shown.graphs[0].outputs, answers, strict=True))
+        for k in (2, 5):
+            self.click(f".maps button:nth-child({k + 1})")
+            expected = (kernels[k] / np.abs(kernels[k]).max() + 1) / 2 * 255
+            own = self.drawn("#one-map figure:nth-child(2) canvas")
+            np.testing.assert_allclose(own, expected.transpose(1, 2, 0), atol=1)
+            said = ask("document.querySelector('#one-map figcaption').textContent")
+            most = float(answers["layer_0"][0, k].max())
+            self.assertAlmostEqual(float(said.rpartition(" ")[2]), most, delta=0.011)
+        drawing = self.drawn(".card:has([data-words*=transformer_note]) canvas").astype(int)
+        (a, b, x), (c, d, y) = answers["theta"].view(2, 3).tolist()
+        side = drawing.shape[0] / 1.4  # a fifth of margin on each side
+        columns = [
+            0.2 * side + side * (x + s * a + t * b + 1) / 2 for s in (-1, 1) for t in (-1, 1)
+        ]
+        rows = [0.2 * side + side * (y + s * c + t * d + 1) / 2 for s in (-1, 1) for t in (-1, 1)]
+        marked = np.argwhere(np.abs(drawing - [255, 0, 255]).max(2) < 9)
+        for own, expected in zip(marked.T, (rows, columns), strict=True):
+            low, high = np.clip([min(expected), max(expected)], 0, drawing.shape[0] - 1)
+            np.testing.assert_allclose([own.min(), own.max()], [low, high], atol=14)
+
+    def test_turned(self):
+        """Clockwise, to the right and down; what is clear in a picture is white."""
+        pixels = np.zeros((60, 60, 4), np.uint8)
+        pixels[..., 3] = 255
+        pixels[:, :30, 0] = 255  # red on the left
+        pixels[:30, 30:, 3] = 0  # clear at the upper right
+        path = self.folder / "halves.png"
+        Image.fromarray(pixels).save(path)
+        self.answers(path)
+        red, white, black, grey = [255, 0, 0], [255] * 3, [0] * 3, [128] * 3
+
+        def corners() -> list[list[int]]:
+            whole = self.drawn("#picture")
+            return [whole[y, x].tolist() for y in (5, 54) for x in (5, 54)]
+
+        self.assertEqual(corners(), [red, white, red, black])
+        for name, value, expected in (("turn", 90, [red, red, black, white]),
+                                      ("shift_x", 0.25, [grey, white, grey, black]),
+                                      ("shift_y", 0.25, [grey, grey, red, black]),
+                                      ("scale", 0.5, [grey] * 4)):  # fmt: skip
+            self.click("#reset")
+            ask = f"({name}.value = {value}, {name}.dispatchEvent(new Event('input')))"
+            count = self.browser.ask("page.count")
+            self.browser.ask(ask)
+            self.settled(count)
+            self.assertEqual(corners(), expected, name)
+        self.click("#reset")
+        self.answers(self.pictures[0])
 
     def test_camera(self):
         """A stream of pictures until it is stopped."""
@@ -329,8 +408,11 @@ class ClassifierTest(WrittenCase):
         fault = "document.querySelector('.fault')?.textContent"
         self.assertIn("DecompressionStream", self.browser.wait(fault))
         self.browser.call("Page.removeScriptToEvaluateOnNewDocument", **known)
+        older = "delete Uint8Array.fromBase64"  # what is not needed
+        known = self.browser.call("Page.addScriptToEvaluateOnNewDocument", source=older)
         self.browser.open(self.file.as_uri())
         self.browser.wait("globalThis.page?.count")
+        self.browser.call("Page.removeScriptToEvaluateOnNewDocument", **known)
 
     def test_looks(self):
         self.assert_fits()
@@ -383,6 +465,14 @@ class DetectorTest(WrittenCase):
             sure = "own.score * own.read?.share"  # as test.py has it
             expected = ask(f"page.found.filter(own => {sure} >= {value}).length")
             self.browser.wait(f"{count} === {expected}")
+        plain = np.array(Image.open(self.pictures[0]).convert("RGB"))
+        np.testing.assert_array_equal(self.drawn("#picture"), plain)
+        ask("(threshold.value = 0.05, threshold.dispatchEvent(new Event('input')))")
+        sure = "page.found.filter(own => own.score * own.read?.share >= 0.05).map(own => own.box)"
+        left, top, right, bottom = np.round(max(ask(sure), key=lambda box: box[2])).astype(int)
+        far = np.abs(self.drawn("#picture").astype(int) - plain).max(2)
+        edge = far[(top + bottom) // 2, max(0, left - 1) : left + 2]
+        self.assertGreater(int(edge.max()), 20)
         before = ask("page.count")
         self.click("#camera")
         self.browser.wait("!document.querySelector('#snap').disabled")
@@ -465,6 +555,9 @@ class LabellerTest(WrittenCase):
         self.assertNotEqual(ask(pixels), before)
         self.click("#labels button")
         self.assertEqual(ask(pixels), before)
+        ask("(opacity.value = 0, opacity.dispatchEvent(new Event('input')))")
+        plain = np.array(Image.open(self.pictures[-1]).convert("RGB"))
+        np.testing.assert_array_equal(self.drawn("#picture"), plain)
         self.assert_quiet()
 
     def test_looks(self):
@@ -492,7 +585,13 @@ class PainterTest(WrittenCase):
         )
         self.settled(count)
         self.assertEqual(max(self.browser.ask("page.size")), 128)
-        self.assertFalse(self.browser.ask("document.querySelector('#save').disabled"))
+        saved = self.browser.ask("""(HTMLAnchorElement.prototype.click = function () {
+            globalThis.saved = [this.download, this.href]; },
+            save.click(), globalThis.saved)""")
+        self.assertEqual(saved[0], "run.png")
+        with Image.open(io.BytesIO(base64.b64decode(saved[1].partition(",")[2]))) as image:
+            own = np.array(image.convert("RGB"))
+        np.testing.assert_array_equal(own.ravel(), self.browser.ask("page.painted"))
         self.assert_quiet()
 
     def test_looks(self):
@@ -525,6 +624,11 @@ class ClipTest(WrittenCase):
         orders = self.browser.ask("page.orders")
         np.testing.assert_allclose(orders[0], expected[-1], atol=1e-3)
         np.testing.assert_allclose(orders[1], reversed_[0], atol=1e-3)
+        for k in (0, count - 1):  # the chart's line of the likeliest class
+            x = 75 + (k + 0.5) / count * (900 - 95)
+            y = 20 + (1 - float(expected[k].max())) * (300 - 60)
+            ink = f"getContext('2d').getImageData({round(x)}, {round(y)}, 1, 1).data[3]"
+            self.assertGreater(self.browser.ask(f"chart.{ink}"), 200)
         now = self.browser.ask("page.count")
         self.click("#shuffle")
         self.settled(now)
