@@ -88,7 +88,7 @@ class Pack:
     def planes(self) -> bytes:
         """Return all bytes, the first of every four before the second ones, and so on.
 
-        So they are packed to three quarters: signs and exponents are alike, fractions are not.
+        So they are packed to two thirds, as text: signs and exponents are alike, fractions are not.
         """
         whole = np.frombuffer(self.body + bytes(-len(self.body) % 4), np.uint8)
         return whole.reshape(-1, 4).T.tobytes()

@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import unittest
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
@@ -132,11 +133,16 @@ class WrittenCase(ScriptCase):
             .map(own => own.outerHTML)"""
         for width in (390, 1280):
             self.browser.size(width)
+            columns = "getComputedStyle(document.querySelector('main > div')).gridTemplateColumns"
+            self.assertEqual(len(self.browser.ask(columns).split()), 1 + (width > 900))
             for _ in range(2):
                 self.click("#language")
                 known = self.browser.ask("[document.documentElement.lang, language.innerText]")
                 self.assertIn(known, (["en", "中文"], ["zh-Hans", "English"]))
                 self.assertEqual(self.browser.ask(nameless), [])
+                spoken = "[...document.querySelectorAll('.slider')].map(own => own.innerText)"
+                for line in self.browser.ask(spoken):
+                    self.assertRegex(line, r"(?i)[a-z]{4}|[\u4e00-\u9fff]{2}")
                 wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
                 self.assertEqual(self.browser.ask(wide), 0, width)
                 left = "document.body.innerText.match(/\\{\\w+\\}|undefined|NaN|\\[object/)?.[0]"
@@ -624,9 +630,9 @@ class ClipTest(WrittenCase):
         orders = self.browser.ask("page.orders")
         np.testing.assert_allclose(orders[0], expected[-1], atol=1e-3)
         np.testing.assert_allclose(orders[1], reversed_[0], atol=1e-3)
-        for k in (0, count - 1):  # the chart's line of the likeliest class
+        for k, label in product((0, count - 1), range(4)):  # each class's line of the chart
             x = 75 + (k + 0.5) / count * (900 - 95)
-            y = 20 + (1 - float(expected[k].max())) * (300 - 60)
+            y = 20 + (1 - float(expected[k, label])) * (300 - 60)
             around = f"getImageData({round(x) - 2}, {round(y) - 2}, 5, 5).data[4 * k + 3]"
             ink = f"Array(25).keys().map(k => chart.getContext('2d').{around})"
             self.assertGreater(self.browser.ask(f"Math.max(...{ink})"), 200)
@@ -717,6 +723,25 @@ class WordsTest(WrittenCase):
         """Wait for the end of what is being painted: until then the button stops it."""
         self.browser.wait("document.querySelector('#go').dataset.words.includes('\"paint\"')")
 
+    def looks(self, ids: torch.Tensor, latents: torch.Tensor, scheduler: object) -> None:
+        """Check where each word of a prompt looks, over all steps."""
+        graphs = {own.name: own.network for own in self.trained.task.shown(self.trained).graphs}
+        scheduler.set_timesteps(4)
+        total = 0
+        with torch.inference_mode():
+            states = graphs["text_encoder"](ids)
+            for time in scheduler.timesteps:
+                prediction, attention = graphs["step"](latents, time[None], states)
+                latents = scheduler.step(prediction, time, latents).prev_sample
+                total = total + attention[0]
+        self.idle()
+        for k in range(ids[0].tolist().index(1) - 1):
+            own = self.drawn(f".looks figure:nth-child({k + 1}) canvas")[..., 1]  # green rises
+            expected = total[k + 1].reshape(own.shape).numpy()
+            expected = (expected / expected.mean()).clip(max=2.5)
+            together = np.corrcoef(own.ravel(), expected.ravel())[0, 1]
+            self.assertGreater(float(together), 0.95, k)
+
     def test_answers(self):
         """From words to pixels as diffusers' pipeline paints, from the same noise."""
         ask, prompts = self.browser.ask, ["a night sign, stop!", "At Nights"]
@@ -741,6 +766,8 @@ class WordsTest(WrittenCase):
             ).images  # fmt: skip
             own = np.reshape(ask("page.pictures"), painted.shape)
             self.assertLess(float(np.abs(own - 255 * painted).max()), 1.5)
+            if guidance == 1:
+                self.looks(ids, noise, pipeline.scheduler)
         self.assertEqual(ask("document.querySelectorAll('.course canvas').length"), 8)
         self.idle()
         count = ask("page.count")
