@@ -77,7 +77,10 @@ class Graphed:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.results = self.passes(*batch)
         except RuntimeError as error:
-            why = str(error).strip().partition("\n")[0]
+            first: BaseException = error  # to end a recording that has failed fails as well
+            while first.__context__ is not None:
+                first = first.__context__
+            why = str(first).strip().partition("\n")[0]
             raise LabError(
                 f"the step cannot be recorded as a CUDA graph ({why}): train with --no-graph"
             ) from error

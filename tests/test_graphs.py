@@ -43,10 +43,13 @@ class Replayed:
 
 @contextlib.contextmanager
 def recording(failure: str = "") -> Iterator[None]:
-    """In place of `torch.cuda.graph`."""
+    """In place of `torch.cuda.graph`, which says at its end of a failure that there was one."""
     yield
     if failure:
-        raise RuntimeError(failure)
+        try:
+            raise RuntimeError(failure)
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
 
 
 class GraphedTest(unittest.TestCase):
