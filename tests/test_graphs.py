@@ -161,6 +161,22 @@ class CpuWatchTest(unittest.TestCase):
         ):  # fmt: skip
             self.assertTrue(self.seen(work))
 
+    def test_what_is_compiled_runs_compiled(self):
+        """While it is watched, and after; what it brings from the CPU is seen."""
+        runs = []
+
+        def backend(module: Any, inputs: Any) -> Any:
+            return lambda *given: runs.append(len(given)) or module(*given)
+
+        torch.compiler.reset()
+        layer, values = torch.compile(nn.Linear(3, 1), backend=backend), torch.ones(2, 3)
+        bring = torch.compile(lambda values: values.to("meta"), backend=backend)
+        for call, expected in ((layer, False), (bring, True)):
+            call(values)
+            self.assertEqual(self.seen(lambda call=call: call(values)), expected)
+            call(values)
+        self.assertEqual(len(runs), 6)
+
 
 if __name__ == "__main__":
     unittest.main()
