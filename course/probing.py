@@ -42,6 +42,7 @@ def words(layer: object) -> str:
         if padding == "same" and all(size % 2 for size in layer.kernel_size):
             sides = zip(layer.kernel_size, layer.dilation, strict=True)
             padding = tuple(size // 2 * dilation for size, dilation in sides)
+        padding = 0 if padding == "valid" else padding
         text = (
             f"{type(layer).__name__}({layer.in_channels}, {layer.out_channels}, "
             f"kernel {pair(layer.kernel_size)}, stride {pair(layer.stride)}, "
@@ -57,6 +58,10 @@ def words(layer: object) -> str:
         )
     if isinstance(layer, nn.ReLU):
         return "ReLU()"
+    if isinstance(layer, nn.Dropout):
+        return f"Dropout(p={layer.p})"
+    if isinstance(layer, nn.Sequential) and len(layer) == 0:
+        return "Identity()"
     if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
         plain = repr(layer) == repr(type(layer)(layer.num_features))
         return f"{type(layer).__name__}({layer.num_features})" if plain else repr(layer)

@@ -117,6 +117,16 @@ WRONG = (
     ("detection", "3.2", "y = self.final_conv(self.net(X))\n"
      "return F.interpolate(y, size=X.shape[-2:], mode='bilinear', align_corners=True)",
      "align_corners=True"),
+    ("signs", "1.1",
+     COMPOSE.format(IF_TRAIN, TENSOR + HALF).replace(
+         "to.Resize((image_size, image_size))", "to.Resize(image_size), to.CenterCrop(image_size)"),
+     "sides are cut off"),
+    ("signs", "1.1", COMPOSE.format(IF_TRAIN, TENSOR + "to.Normalize((0.485, 0.456, 0.406), "
+     "(0.229, 0.224, 0.225))"), "those of ImageNet"),
+    ("signs", "2.2", "out = self.relu(self.bn(self.conv(x)))\n"
+     "return self.relu(out + x) if self.use_residual else out", "once more"),
+    ("signs", "3.3", "with torch.no_grad():\n    h = self.conv_net(x)\n"
+     "return self.fc_net(h.flatten(1))", "no gradient"),
 )  # fmt: skip
 # Right in other words: own names, helpers, in place, another order of equal things.
 RIGHT = (
@@ -143,6 +153,25 @@ RIGHT = (
      "return nn.Conv2d(num_inputs, num_anchors * (num_classes + 1), 3, padding='same')"),
     ("detection", "3.1",
      "return torch.nn.functional.conv_transpose2d(X[None, None], K[None, None])[0, 0]"),
+    ("signs", "1.1", COMPOSE.format(IF_TRAIN, HALF)
+     .replace("[to.Resize", "[to.ToTensor(), to.Resize")),
+    ("signs", "1.2", "class Signs(ImageFolder):\n    pass\n"
+     "dataset = Signs(f'{data_root}/{mode}', transform=data_transform)"),
+    ("signs", "3.1", "bn, self.conv_net = use_batch_norm, nn.Sequential()\n"
+     "for name, layer in (('a', ConvBlock(in_channels, 32, 5, 1, 2, bn)),\n"
+     "                    ('b', ConvBlock(32, 64, 5, 2, 2, bn)), ('c', nn.MaxPool2d(2)),\n"
+     "                    ('d', ConvBlock(64, 64, 3, 1, 1, bn, True)),\n"
+     "                    ('e', ConvBlock(64, 128, 3, 1, 1, bn)), ('f', nn.MaxPool2d(2)),\n"
+     "                    ('g', ConvBlock(128, 128, 3, 1, 1, bn, True)),\n"
+     "                    ('h', nn.Dropout(dropout_prob, inplace=True))):\n"
+     "    self.conv_net.add_module(name, layer)"),
+    ("signs", "3.2", "self.fc_net = nn.Sequential(nn.Linear(2048, 256), nn.ReLU(),\n"
+     "    nn.BatchNorm1d(256) if use_batch_norm else nn.Sequential(),\n"
+     "    nn.Dropout(dropout_prob), nn.Linear(256, num_classes))"),
+    ("signs", "4.1", "widths = (in_channels, 16, 32, 64)\n"
+     "blocks = [ConvBlock(a, b, 3, 2, 1, True) for a, b in zip(widths, widths[1:])]\n"
+     "self.localization_conv = nn.Sequential(*blocks)\n"
+     "self.localization_fc = nn.Sequential(nn.Linear(64 * 4 * 4, 6))"),
 )  # fmt: skip
 
 
