@@ -127,6 +127,9 @@ WRONG = (
      "return self.relu(out + x) if self.use_residual else out", "once more"),
     ("signs", "3.3", "with torch.no_grad():\n    h = self.conv_net(x)\n"
      "return self.fc_net(h.flatten(1))", "no gradient"),
+    ("video", "3.1", "attention = self.softmax(query.mT @ key).detach()", "no gradient"),
+    ("video", "3.2", "x += self.out_conv((value @ attention.mT).view(batch_size, -1, T, H, W))\n"
+     "out = x", "x itself is changed"),
 )  # fmt: skip
 # Right in other words: own names, helpers, in place, another order of equal things.
 RIGHT = (

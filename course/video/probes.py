@@ -2,16 +2,20 @@
 
 from types import ModuleType
 
+import torch
 from torch import nn
 
-from course.probing import Answers, fill, noise
+from course.probing import Answers, fill, grads, noise
 
 
 def attend(attention: ModuleType) -> Answers:
     block = fill(attention.NonLocalBlock(6), 2)
     x = noise(2, 6, 2, 3, 4)
     yield "NonLocalBlock(6)(x): shape", list(block(x).shape)
+    yield "NonLocalBlock(6) leaves x as it is", torch.equal(x, noise(2, 6, 2, 3, 4))
     yield "NonLocalBlock(6)(x)", block(x)
+    loss = block(x).square().sum()
+    yield "weights of NonLocalBlock(6) that get no gradient", grads(block, loss)
 
 
 def salient(attention: ModuleType) -> Answers:
