@@ -130,6 +130,16 @@ WRONG = (
     ("video", "3.1", "attention = self.softmax(query.mT @ key).detach()", "no gradient"),
     ("video", "3.2", "x += self.out_conv((value @ attention.mT).view(batch_size, -1, T, H, W))\n"
      "out = x", "x itself is changed"),
+    ("mnist", "1.2",
+     "x = self.pool1(F.relu(self.conv1(x)))\nx = self.pool2(F.relu(self.conv2(x)))\n"
+     "x = F.relu(self.fc1(self.dropout1(x.flatten(1))))\nreturn self.dropout2(self.fc2(x))",
+     "comes after fc2"),
+    ("mnist", "1.4", "model.train()\nfor x, y in loader:\n"
+     "    F.cross_entropy(model(x), y).backward()\n"
+     "    optimizer.zero_grad()\n    optimizer.step()", "zeroed before it"),
+    ("mnist", "1.5", "model.eval()\nwith torch.no_grad():\n"
+     "    shares = [(model(x).argmax(1) == y).float().mean() for x, y in loader]\n"
+     "return float(sum(shares) / len(shares))", "last batch is smaller"),
 )  # fmt: skip
 # Right in other words: own names, helpers, in place, another order of equal things.
 RIGHT = (
@@ -175,6 +185,14 @@ RIGHT = (
      "blocks = [ConvBlock(a, b, 3, 2, 1, True) for a, b in zip(widths, widths[1:])]\n"
      "self.localization_conv = nn.Sequential(*blocks)\n"
      "self.localization_fc = nn.Sequential(nn.Linear(64 * 4 * 4, 6))"),
+    ("mnist", "1.1", "self.conv1, self.pool1 = nn.Conv2d(1, 32, 3), nn.MaxPool2d(2)\n"
+     "self.conv2, self.pool2 = nn.Conv2d(32, 64, 3, padding='valid'), nn.MaxPool2d(2)\n"
+     "self.dropout1 = self.dropout2 = nn.Dropout(0.3, inplace=True)\n"
+     "self.fc1, self.fc2 = nn.Linear(1600, 128), nn.Linear(128, 10)"),
+    ("mnist", "1.2",
+     "x = self.pool1(F.relu(self.conv1(x)))\nx = self.pool2(F.relu(self.conv2(x)))\n"
+     "x = F.relu(self.fc1(F.dropout(x.flatten(1), 0.3, self.training)))\n"
+     "return self.fc2(F.dropout(x, 0.3, training=self.training))"),
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course.probing import Answers, fill, noise, words
+from course.probing import Answers, fill, grads, noise, words
 
 
 def loader(count: int = 10) -> DataLoader:
@@ -26,14 +26,20 @@ def todo_1_2(mnist: ModuleType) -> Answers:
     net, x = fill(mnist.Net(), 2).eval(), noise(3, 1, 28, 28)
     yield "Net()(x), evaluating: shape", list(net(x).shape)
     yield "Net()(x), evaluating", net(x)
-    for layer in (net.dropout1, net.dropout2):
-        layer.train()
-    yield "dropout is used in training", not torch.equal(net(x), net(x))
-    used: list[str] = []
-    for name in ("dropout1", "dropout2"):
-        getattr(net, name).register_forward_hook(lambda *_, name=name: used.append(name))
+    yield "weights of Net() that get no gradient", grads(net, net(x).square().sum())
+    seen: dict[str, torch.Tensor] = {}
+    for name in ("fc1", "fc2"):
+        getattr(net, name).register_forward_pre_hook(
+            lambda layer, x, name=name: seen.update({f"before {name}": x[0].clone()})
+        )
+    net.fc1.register_forward_hook(lambda layer, x, out: seen.update(out=out.relu()))
+    x = noise(64, 1, 28, 28)
     net(x)
-    yield "layers of dropout that are used", used
+    whole = seen["before fc1"]
+    net.train()(x)
+    for name, features in (("before fc1", whole), ("before fc2", seen["out"])):
+        dropped = (seen[name] == 0)[features != 0].float().mean()
+        yield f"share of features that dropout zeroes in training, {name}", round(float(dropped), 1)
 
 
 def todo_1_3(mnist: ModuleType) -> Answers:
@@ -55,7 +61,7 @@ def todo_1_4(mnist: ModuleType) -> Answers:
 
 def todo_1_5(mnist: ModuleType) -> Answers:
     net = fill(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 3)))
-    batches, flags = loader(20), []
+    batches, flags = loader(18), []  # the last batch is smaller
     net.register_forward_hook(
         lambda module, x, out: flags.append([module.training, out.requires_grad])
     )
