@@ -140,6 +140,9 @@ WRONG = (
     ("mnist", "1.5", "model.eval()\nwith torch.no_grad():\n"
      "    shares = [(model(x).argmax(1) == y).float().mean() for x, y in loader]\n"
      "return float(sum(shares) / len(shares))", "last batch is smaller"),
+    ("inside", "1.2", ("learning_rate * ", ""), "`learning_rate` is left out"),
+    ("inside", "2.1", ("content_current -", "content_current.detach() -"), "no gradient"),
+    ("inside", "2.2", ("features.reshape", "features.data.reshape"), "no gradient"),
 )  # fmt: skip
 # Right in other words: own names, helpers, in place, another order of equal things.
 RIGHT = (

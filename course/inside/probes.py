@@ -2,7 +2,8 @@
 
 from types import ModuleType
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from course.probing import Answers, fill, noise
 
@@ -12,6 +13,14 @@ def model() -> nn.Module:
     for value in net.parameters():
         value.requires_grad = False
     return net.eval()
+
+
+def gradient(loss: Tensor, x: Tensor) -> Tensor:
+    """Return what a loss is minimised by; zero where it does not depend on x."""
+    if not loss.requires_grad:
+        return torch.zeros_like(x)
+    found = torch.autograd.grad(loss, x, allow_unused=True)[0]
+    return torch.zeros_like(x) if found is None else found
 
 
 def todo_1_1(inside: ModuleType) -> Answers:
@@ -27,6 +36,8 @@ def todo_1_2(inside: ModuleType) -> Answers:
     for steps in (1, 2, 100):
         fooled = inside.make_fooling_image(x, target, net, steps=steps)
         yield f"make_fooling_image(X, target_y, model) - X, after {steps} steps at most", fooled - x
+    slow = inside.make_fooling_image(x, target, net, learning_rate=0.5, steps=1)
+    yield "make_fooling_image(X, target_y, model, learning_rate=0.5, steps=1) - X", slow - x
     yield "the class of the fooling image is target_y", int(net(fooled).argmax()) == target
     yield "X itself is changed", not bool((x == noise(1, 3, 8, 8)).all())
 
@@ -41,8 +52,10 @@ def todo_1_3(inside: ModuleType) -> Answers:
 
 
 def todo_2_1(inside: ModuleType) -> Answers:
-    one, other = noise(1, 4, 5, 3), noise(1, 4, 5, 3, seed=1)
-    yield "content_loss(0.5, current, original)", inside.content_loss(0.5, one, other)
+    one, other = noise(1, 4, 5, 3).requires_grad_(), noise(1, 4, 5, 3, seed=1)
+    loss = inside.content_loss(0.5, one, other)
+    yield "content_loss(0.5, current, original)", loss
+    yield "its gradient by current", gradient(loss, one)
 
 
 def todo_2_2(inside: ModuleType) -> Answers:
@@ -50,14 +63,21 @@ def todo_2_2(inside: ModuleType) -> Answers:
     yield "gram_matrix(features): shape", list(inside.gram_matrix(features).shape)
     yield "gram_matrix(features, normalize=False)", inside.gram_matrix(features, False)
     yield "gram_matrix(features) * 60", inside.gram_matrix(features) * 60
+    features.requires_grad_()
+    total = inside.gram_matrix(features, False).sum()
+    yield "gradient of gram_matrix(features, normalize=False).sum()", gradient(total, features)
 
 
 def todo_2_3(inside: ModuleType) -> Answers:
-    feats = [noise(1, 3, 6, 6, seed=seed) * 3 for seed in range(4)]
+    feats = [(noise(1, 3, 6, 6, seed=seed) * 3).requires_grad_() for seed in range(4)]
     targets = [noise(1, 3, 3, seed=seed) for seed in range(2)]
     loss = inside.style_loss(feats, [1, 3], targets, [2.0, 5.0])
     yield "style_loss(feats, [1, 3], targets, [2.0, 5.0])", loss
+    yield "its gradient by feats[3]", gradient(loss, feats[3])
 
 
 def todo_2_4(inside: ModuleType) -> Answers:
-    yield "tv_loss(img, 0.5)", inside.tv_loss(noise(1, 3, 6, 5), 0.5)
+    img = noise(1, 3, 6, 5).requires_grad_()
+    loss = inside.tv_loss(img, 0.5)
+    yield "tv_loss(img, 0.5)", loss
+    yield "its gradient by img", gradient(loss, img)
