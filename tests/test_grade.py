@@ -143,6 +143,9 @@ WRONG = (
     ("inside", "1.2", ("learning_rate * ", ""), "`learning_rate` is left out"),
     ("inside", "2.1", ("content_current -", "content_current.detach() -"), "no gradient"),
     ("inside", "2.2", ("features.reshape", "features.data.reshape"), "no gradient"),
+    ("detection", "1.1", "net.fc.out_features = num_classes\nreturn net", "old layer stays"),
+    ("detection", "1.1", "net.fc = nn.Linear(512, num_classes)\nreturn net", "512 inputs"),
+    ("detection", "2.5", ("self.blks[i](X)", "self.blks[i](X).detach()"), "no gradient"),
 )  # fmt: skip
 # Right in other words: own names, helpers, in place, another order of equal things.
 RIGHT = (
@@ -196,6 +199,13 @@ RIGHT = (
      "x = self.pool1(F.relu(self.conv1(x)))\nx = self.pool2(F.relu(self.conv2(x)))\n"
      "x = F.relu(self.fc1(F.dropout(x.flatten(1), 0.3, self.training)))\n"
      "return self.fc2(F.dropout(x, 0.3, training=self.training))"),
+    ("detection", "2.4", "def half(a, b):\n"
+     "    named = {'conv': nn.Conv2d(a, b, 3, padding=1), 'norm': nn.BatchNorm2d(b)}\n"
+     "    block = nn.Sequential()\n"
+     "    for name, layer in named.items():\n        block.add_module(name, layer)\n"
+     "    block.append(nn.ReLU())\n    return block\n"
+     "return nn.Sequential(half(in_channels, out_channels), half(out_channels, out_channels),\n"
+     "                     nn.MaxPool2d(2))"),
 )  # fmt: skip
 
 

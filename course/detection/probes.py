@@ -6,20 +6,25 @@ import torch
 import torchvision
 from torch import nn
 
-from course.probing import Answers, fill, noise, words
+from course.probing import Answers, fill, grads, noise, words
 
 
 def todo_1_1(detection: ModuleType) -> Answers:
     net = fill(torchvision.models.resnet18())
-    before = net.layer4[1].conv2.weight.clone()
+    before = {name: value.clone() for name, value in net.named_parameters()}
     net = detection.finetuned(net, 7)
     yield "finetuned(net, 7).fc", words(net.fc)
-    yield (
-        "finetuned(net, 7): the other weights are kept",
-        torch.equal(net.layer4[1].conv2.weight, before),
-    )
+    yield "finetuned(net, 7).fc(features): shape", list(net.fc(noise(2, 512)).shape)
+    changed = [
+        name
+        for name, value in net.named_parameters()
+        if not name.startswith("fc.") and not torch.equal(value, before.get(name, torch.empty(0)))
+    ]
+    yield "finetuned(net, 7): other weights that were changed", changed[:3]
     frozen = [name for name, value in net.named_parameters() if not value.requires_grad]
     yield "finetuned(net, 7): weights that are not trained", frozen[:3]
+    other = detection.finetuned(torchvision.models.shufflenet_v2_x0_5(), 7)
+    yield "finetuned(net, 7).fc of a net with 1024 features", words(other.fc)
 
 
 def todo_2_1(detection: ModuleType) -> Answers:
@@ -40,18 +45,28 @@ def todo_2_3(detection: ModuleType) -> Answers:
     yield "concat_preds([...])", joined
 
 
+def flat(block: nn.Sequential) -> list[nn.Module]:
+    """Return the layers of a block, also of blocks within it."""
+    parts = [flat(one) if isinstance(one, nn.Sequential) else [one] for one in block]
+    return sum(parts, [])
+
+
 def todo_2_4(detection: ModuleType) -> Answers:
     block = detection.down_sample_blk(3, 8)
-    yield "layers of down_sample_blk(3, 8)", [words(one) for one in block]
-    yield "down_sample_blk(3, 8)(x)", fill(block).eval()(noise(2, 3, 8, 12))
+    yield "layers of down_sample_blk(3, 8)", [words(one) for one in flat(block)]
+    block = fill(nn.Sequential(*flat(block))).eval()  # layers may have names of their own
+    yield "down_sample_blk(3, 8)(x)", block(noise(2, 3, 8, 12))
 
 
 def todo_2_5(detection: ModuleType) -> Answers:
     net = fill(detection.TinySSD(2)).eval()
     names = ("anchors", "scores of classes", "offsets")
-    for name, value in zip(names, net(noise(2, 3, 64, 64)), strict=True):
+    out = net(noise(2, 3, 64, 64))
+    for name, value in zip(names, out, strict=True):
         yield f"TinySSD(2)(X): shape of {name}", list(value.shape)
         yield f"TinySSD(2)(X): {name}", value
+    loss = sum(value.square().sum() for value in out[1:])
+    yield "weights of TinySSD(2) that get no gradient", grads(net, loss)[:3]
 
 
 def todo_3_1(detection: ModuleType) -> Answers:
@@ -68,3 +83,4 @@ def todo_3_2(detection: ModuleType) -> Answers:
         scores = net(noise(2, 3, height, width))
         yield f"FCN(5)(X), X of {height}x{width}: shape", list(scores.shape)
         yield f"FCN(5)(X), X of {height}x{width}", scores
+    yield "weights of FCN(5) that get no gradient", grads(net, scores.square().sum())
