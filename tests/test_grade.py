@@ -35,6 +35,8 @@ WRONG = (
     ("signs", "1.1", COMPOSE.format(IF_TRAIN, BYTES + HALF), r"\[0, 255\]"),
     ("signs", "1.1", COMPOSE.format("augment", TENSOR + HALF), "val and test are augmented"),
     ("signs", "1.1", COMPOSE.format("False", TENSOR + HALF), "nothing is augmented"),
+    ("signs", "1.1", COMPOSE.format("mode == 'train'", TENSOR + HALF),
+     'root, "train", 32, 100. varies images`: True; expected False'),
     ("signs", "1.2", "dataset = ImageFolder(data_root + '/train', data_transform)",
      "read from train/"),
     ("signs", "1.2", "dataset = ImageFolder(f'{data_root}/{mode}')", "transform is not given"),
