@@ -14,7 +14,6 @@ instance normalisation).
 
 from argparse import Namespace
 from dataclasses import replace
-from typing import Any
 
 from lab.console import LabError, UsageError, command, process_rank, run
 from lab.flags import Parser, add_flags, read_flags
@@ -27,25 +26,19 @@ TRAINING = ("epoch", "batch_size", "precision")  # settings of --train alone
 OF_NETWORK, OF_PICTURE = ("data_root", "width", *TRAINING), ("content", "steps", "start")
 
 
-def parse(defaults: dict[str, Any], words: list[str] | None = None) -> Namespace:
-    """Return what the command line says, with `defaults` where they are not style.py's.
-
-    Args:
-        words: in place of the command line.
-    """
+def make_parser() -> Parser:
+    """Return the parser of style.py's flags."""
     parser = Parser(__doc__)
     add_flags(parser, StyleFlags)
     add_flags(parser, TrainSettings, TRAINING, TASK.defaults)
-    parser.set_defaults(**defaults)
-    return parser.parse_args(words)
+    return parser
 
 
-def check(args: Namespace, trains: bool) -> None:
+def check(parser: Parser, args: Namespace, trains: bool) -> None:
     """Raise a UsageError for flags that have no use without, or with, a training."""
-    usual = parse({}, [])
     names = [
         f"--{name}" for name in (OF_PICTURE if trains else OF_NETWORK)
-        if getattr(args, name) != getattr(usual, name)
+        if getattr(args, name) != parser.get_default(name)
     ]  # fmt: skip
     if names:
         wrong = "a training has no use for" if trains else "without --train there is no use for"
@@ -53,11 +46,12 @@ def check(args: Namespace, trains: bool) -> None:
 
 
 def main() -> None:
-    args = parse({})
+    parser = make_parser()
+    args = parser.parse_args()
     flags = read_flags(args, StyleFlags)
     if process_rank()[1] > 1:
         raise UsageError("style.py runs in one process; start it without torchrun")
-    check(args, trains := flags.train or flags.resume is not None)
+    check(parser, args, trains := flags.train or flags.resume is not None)
     if not trains:
         if flags.style is None and flags.ckpt_path is None:
             otherwise = "or --ckpt_path, a network trained with --train"
@@ -86,7 +80,8 @@ def main() -> None:
             other = command("train.py", "--resume", path)
             raise LabError(f"{path} holds no network for one style; go on with it by: {other}")
         known |= training.flags_of_run(task, path, resumed)
-    args = parse(known)
+    parser.set_defaults(**known)  # of what the command line does not say
+    args = parser.parse_args()
     # The optimizers of --optim_type vary one picture.
     settings = replace(read_flags(args, TrainSettings), optim_type=known["optim_type"])
     own, common = read_flags(args, Flags), read_flags(args, TrainFlags)

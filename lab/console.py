@@ -121,6 +121,11 @@ def as_text(figure: float) -> str:
     return f"{figure:.2%}" if 0 <= figure <= 1 else f"{figure:.4g}"
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """True of torch's error where a GPU's memory is full: the words of CUDA as of Apple's."""
+    return "out of memory" in str(error)
+
+
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and end the process the way every script here ends."""
     keep_log(None)
@@ -139,7 +144,7 @@ def run(main: Callable[[], None]) -> None:
         say(f"{script}: error: {error}", sys.stderr)
         sys.exit(error.exit_code)
     except RuntimeError as error:
-        if "out of memory" not in str(error):  # torch's words, of CUDA as of Apple's GPU
+        if not is_out_of_memory(error):
             raise
         instead = "give it less at a time, as by --batch_size or --size, or take --device cpu"
         say(f"{script}: error: the GPU's memory is full: {instead}", sys.stderr)

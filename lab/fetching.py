@@ -60,10 +60,12 @@ def given_images(sources: Sequence[str]) -> Iterator[tuple[Path, Image.Image]]:
 
 def _say_frames(path: Path) -> None:
     """Say of an image file that shows several pictures that the first is looked at."""
+    frames = 1
     with suppress(Exception), Image.open(path) as image:  # what is wrong with it, its reader says
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # a phone's second picture is the first in small
-            say(f"{path.name}: of {frames} frames the first is looked at")
+        if image.format != "MPO":  # a phone's second picture is the first in small
+            frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        say(f"{path.name}: of {frames} frames the first is looked at")
 
 
 def name_of(sources: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ annotate(Path("drive.mp4"), Path("out.mp4"), mark)
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -113,19 +112,10 @@ def frames_of(path: Path, stride: int = 1) -> Iterator[Image.Image]:
 
 def each_frame(path: Path, label: str) -> Iterator[np.ndarray]:
     """Yield the frames of a film, uint8 (H, W, 3), with progress; a LabError where one is bad."""
-    with reading(path), progress(total=length_and_rate(path)[0], label=label) as bar:
+    with attempt(f"read {path}"), progress(total=length_and_rate(path)[0], label=label) as bar:
         for image in frames_of(path):
             yield np.array(image.convert("RGB"))
             bar.update()
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a LabError that names the film."""
-    try:
-        yield
-    except OSError as error:
-        raise LabError(f"{path}: {reason(error)}") from error
 
 
 def length_and_rate(path: Path) -> tuple[int | None, Fraction]:
@@ -168,7 +158,7 @@ def annotate(
     """
     partial = target.with_name(f".{target.name}.partial.mp4")
     began, count = began or time.perf_counter(), 0
-    with reading(path):
+    with attempt(f"read {path}"):
         _, rate = length_and_rate(path)
     try:
         with attempt(f"write {target}"):

@@ -21,8 +21,8 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SOON, LATE = 0.3, 5.0  # seconds from one look to the next: after a change, and at the most
 TICK = 0.01  # seconds, in which /proc/stat counts (USER_HZ)
 SPARE = 0.25  # of a core that others may use before it counts as theirs
-# Of processes with the first one, which draws or downloads what is missing; nccl's own, 10 minutes,
-# are less than 3,500 streets take two cores. Where one has died, torchrun ends the others at once.
+# Of processes with the first one, which draws or downloads what is missing: nccl's own 10 minutes
+# are about what 3,500 streets take one core. Where one has died, torchrun ends the others at once.
 PATIENCE = timedelta(hours=1)
 NAMES = {"cuda": "CUDA device", "mps": "Apple GPU"}
 AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}

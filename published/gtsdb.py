@@ -28,11 +28,6 @@ class Sign(NamedTuple):
     label: int
     corners: list[float]  # left, top, right, bottom
 
-    @property
-    def longer_side(self) -> float:
-        left, top, right, bottom = self.corners
-        return max(right - left, bottom - top)
-
 
 def prepare_gtsdb(root: Path, source: Path, all_test: bool = False) -> Path:
     """Lay the German Traffic Sign Detection Benchmark out as photographs with COCO's files.
@@ -91,7 +86,8 @@ def cut_gtsdb(root: Path, source: Path) -> Path:
     corners, places = {}, []
     for name, path in photographs.items():
         for number, sign in enumerate(signs.get(name, [])):
-            if sign.longer_side >= LEAST_SIDE:
+            left, top, right, bottom = sign.corners
+            if max(right - left, bottom - top) >= LEAST_SIDE:
                 place = Path("test", names[sign.label], f"{name}_{number}.png")
                 corners[place.name] = sign.corners
                 places.append((path, place))

@@ -85,10 +85,8 @@ def _block(block: Block, folder: Path, ids: dict[int, str]) -> str:
             return f'<pre tabindex="0"><code>{html.escape(text)}</code></pre>'
         case Table(head, rows):
             kinds = [' class="number"' * is_numeric for is_numeric in block.numeric()]
-            lines = [_row("td", kinds, row) for row in rows]
-            if any(head):
-                lines.insert(0, _row("th", [f' scope="col"{kind}' for kind in kinds], head))
-            table = "\n".join(lines)
+            heads = [_row("th", [f' scope="col"{kind}' for kind in kinds], head)] * any(head)
+            table = "\n".join([*heads, *(_row("td", kinds, row) for row in rows)])
             return f'<div class="wide" tabindex="0"><table>\n{table}\n</table></div>'
         case Figure(_, name, alt, caption):
             data = base64.b64encode((folder / f"{name}.jpg").read_bytes()).decode()

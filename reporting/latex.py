@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from urllib.parse import quote
 
+from lab.pictures import longest_line
 from reporting.blocks import (
     Blank,
     Block,
@@ -140,7 +141,7 @@ def _kinds(table: Table) -> str:
     """Return each column's kind: r, l where no cell is long, or L, which shares what is left."""
     longest = UNBROKEN // len(table.head)
     columns = zip(table.head, *table.rows, strict=True)
-    is_short = [max(map(len, cells)) <= longest for cells in columns]
+    is_short = [longest_line(cells) <= longest for cells in columns]
     kinds = zip(table.numeric(), is_short, strict=True)
     return "".join("r" if numeric else "l" if short else "L" for numeric, short in kinds)
 

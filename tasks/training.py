@@ -12,12 +12,11 @@ from lab import checkpoint, engine
 from lab.batches import fingerprint
 from lab.checkpoint import finished_epochs, resume_point
 from lab.console import LabError, UsageError, as_text, command, keep_log, process_rank, say
-from lab.flags import CKPT_PATH, plain_name
+from lab.flags import CKPT_PATH, asked_for, plain_name
 from lab.folders import PRETRAINED, located, stored
 from lab.learner import Learner, compiling
 from lab.run import Run, has_ended
 from lab.runtime import Runtime, start
-from lab.settings import TrainSettings
 from tasks import Job, StartFlags, State, Task, TrainFlags
 from tasks.trained import Trained, another_run
 
@@ -112,8 +111,7 @@ def check(task: Task, flags: TrainFlags) -> None:
         raise UsageError("--schedule onecycle rises by itself: leave out --warmup")
     if settings.warmup > settings.epoch:
         raise UsageError(f"--warmup {settings.warmup:g} is more than --epoch {settings.epoch}")
-    given = settings.momentum != TrainSettings.momentum
-    if given and settings.optim_type != "sgd" and flags.resume is None:
+    if asked_for(settings, "momentum") and settings.optim_type != "sgd" and flags.resume is None:
         raise UsageError("--momentum is of --optim_type sgd: leave it out")
     if flags.also_validate and not task.beside:
         raise UsageError(f"--also_validate is of no use to --task {task.name}")

@@ -14,6 +14,7 @@ import tempfile
 import unittest
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -343,8 +344,7 @@ class JoinTest(unittest.TestCase):
             ):  # fmt: skip
                 self.assertEqual(runtime.start(kind).world_size, 2)
             meet.assert_called_once_with(backend, timeout=runtime.PATIENCE, device_id=device)
-        streets = 3500 * 0.6 / 2  # seconds, on two cores
-        self.assertGreater(runtime.PATIENCE.total_seconds(), 2 * streets)
+        self.assertGreater(runtime.PATIENCE, timedelta(minutes=10))  # nccl's own
 
 
 # Of Python's documentation, "Availability: Unix": what is asked for on the way of a training.

@@ -149,7 +149,7 @@ class FilmTest(unittest.TestCase):
         """Not the one to be written."""
         path = self.folder / "broken.mp4"
         path.write_bytes(b"no video")
-        with self.assertRaisesRegex(LabError, "^.*broken.mp4: damaged or no video"):
+        with self.assertRaisesRegex(LabError, "^cannot read .*broken.mp4: damaged or no video"):
             films.annotate(path, self.folder / "o.mp4", lambda f, n: f)
 
     def test_which_are_films(self):

@@ -719,6 +719,8 @@ class BlockTest(unittest.TestCase):
         text = latex.to_latex([Heading("T", 1), answers], "en")
         self.assertIn("{llL}\n\\toprule\n(A) & \\textbf{wrong} & A sentence", text)
         self.assertNotIn("<th", html.to_html([Heading("T", 1), answers], Path(), "en"))
+        chinese = Table(("",) * 3, (("甲", "一二三四五六七八九十", "x"),))  # as wide as 20 letters
+        self.assertIn("{lLl}", latex.to_latex([Heading("T", 1), chinese], "en"))
         words = Table(("word",) * 9, (("a word",) * 9,))
         self.assertIn(f"{{{9 * 'L'}}}", latex.to_latex([Heading("T", 1), words], "en"))
 

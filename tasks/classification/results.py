@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets import ImageDataset
-from lab.console import UsageError, counted, letters_in, padded, say
+from lab.console import UsageError, counted, padded, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images, name_of
 from lab.files import write_whole
 from lab.films import VIDEOS
 from lab.images import to_arrays
-from lab.pictures import Grid, Picture, confusion, sheet, shorten
+from lab.pictures import Grid, Picture, confusion, longest_line, sheet, shorten
 from lab.run import as_csv
 from tasks import TestFlags
 from tasks.classification.objective import ClassificationMeter
@@ -69,7 +69,7 @@ def report_classes(
     labels, predictions = meter.labels.cpu().numpy(), meter.predictions.cpu().numpy()
     classes, every = dataset.classes, range(len(dataset.classes))
     table = precision_recall_fscore_support(labels, predictions, labels=every, zero_division=0)
-    width = max(5, *map(letters_in, classes))
+    width = max(5, longest_line(classes))
     say(f"{'class':{width}}  precision   recall  {inputs:>7}")
     for name, precision, recall, _, count in zip(classes, *table, strict=True):
         say(f"{padded(name, width)}  {precision:9.2%}  {recall:7.2%}  {count:7.0f}")
@@ -126,7 +126,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
     captions, pixels, rows = [], [], []
     fitted = ((path, preprocess.fit(image)) for path, image in given_images(flags.image))
     while batch := list(islice(fitted, READ_AT_ONCE)):
-        width = max(letters_in(path.name) for path, _ in batch)
+        width = longest_line(path.name for path, _ in batch)
         stacked = torch.from_numpy(np.stack([own for _, own in batch]))
         images = preprocess.normalize(stacked).to(runtime.device)
         with torch.inference_mode(), runtime.autocast():

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from lab.console import letters_in, padded, progress, say
+from lab.console import padded, progress, say
 from lab.drawing import draw, pillow_font, publish
 from lab.fetching import given_images
 from lab.films import film_name, films_and_pictures
 from lab.images import as_input, cut_out
-from lab.pictures import Curves, Grid, Picture, Tile, frame, shorten
+from lab.pictures import Curves, Grid, Picture, Tile, frame, longest_line, shorten
 from lab.runtime import Runtime
 from tasks import TestFlags
 from tasks.annotated import seen_size, shrink
@@ -89,7 +89,7 @@ def say_figures(meter: DetectionMeter) -> None:
         torch.cat([target["labels"][~target["ignored"]] for target in meter.targets]),
         minlength=len(meter.classes),
     ).tolist()
-    width = max(5, *map(letters_in, meter.classes))
+    width = max(5, longest_line(meter.classes))
     say(f"{'class':{width}}       AP    boxes")
     for name, count in zip(meter.classes, counts, strict=True):
         if name in meter.by_class:

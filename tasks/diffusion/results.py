@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets import ImageDataset
-from lab.console import as_text, letters_in, padded, progress, say
+from lab.console import as_text, padded, progress, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images, name_of
 from lab.images import to_arrays
-from lab.pictures import Grid, Picture, Tile, frame, shorten
+from lab.pictures import Grid, Picture, Tile, frame, longest_line, shorten
 from lab.runtime import Runtime
 from tasks import TestFlags
 from tasks.diffusion import GUIDANCE, STEPS, STRENGTH
@@ -83,7 +83,7 @@ def say_read(classes: Sequence[str], labels: Tensor, columns: dict[str, Tensor])
         labels: classes that are shown, int64 (N,).
         columns: what was read, int64 (N,) each, by what was read.
     """
-    width = max(5, *map(letters_in, classes))
+    width = max(5, longest_line(classes))
     say(f"{'class':{width}}  " + "  ".join(f"{name:>9}" for name in columns))
     for label, name in enumerate(classes):
         own = labels == label

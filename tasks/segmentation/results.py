@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lab.console import letters_in, padded, say
+from lab.console import padded, say
 from lab.drawing import draw, publish
 from lab.fetching import given_images
 from lab.films import annotate, film_name, films_and_pictures
 from lab.images import as_input
-from lab.pictures import Confusion, Grid, Legend, Picture, Tile, shorten
+from lab.pictures import Confusion, Grid, Legend, Picture, Tile, longest_line, shorten
 from lab.runtime import to_device
 from tasks import TestFlags
 from tasks.annotated import seen_size, shrink
@@ -52,7 +52,7 @@ def say_figures(meter: SegmentationMeter) -> None:
     """Print a meter's figures: a class a line, then all together."""
     true = meter.matrix.sum(1)
     columns = meter.iou, meter.matrix.diag() / true, true / true.sum()
-    width = max(14, *map(letters_in, meter.classes))
+    width = max(14, longest_line(meter.classes))
     say(f"{'class':{width}}      IoU  accuracy  of pixels")
     for name, *figures in zip(meter.classes, *(c.tolist() for c in columns), strict=True):
         iou, accuracy, share = ("–" if f != f else f"{f:.2%}" for f in figures)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.console import LabError, UsageError
+from lab.console import LabError, UsageError, is_out_of_memory
 from lab.features import outputs_of, total_variation
 from lab.imagenet import load_pretrained
 from lab.images import Preprocess, read_image, whole_picture
@@ -119,7 +119,7 @@ class StyleLosses:
         try:
             features = self.extractor(images.contiguous(memory_format=torch.channels_last))
         except RuntimeError as error:
-            if "out of memory" in str(error):
+            if is_out_of_memory(error):
                 raise
             height, width = images.shape[-2:]
             raise LabError(

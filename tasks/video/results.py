@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lab.console import LabError, counted, letters_in, padded, say
+from lab.console import LabError, counted, padded, say
 from lab.drawing import draw, publish
 from lab.fetching import name_of
 from lab.folders import printable
 from lab.images import say_left_out
-from lab.pictures import Grid, Picture, Tile, shorten
+from lab.pictures import Grid, Picture, Tile, longest_line, shorten
 from lab.registry import build
 from tasks import Compared, TestFlags
 from tasks.classification.results import report_classes, say_likeliest
@@ -70,7 +70,7 @@ def read_pictures(trained: Trained, flags: TestFlags) -> None:
         LabError: none can be read.
     """
     files, classes, runtime = clip_files(flags.image), trained.classes, trained.runtime
-    width = max(letters_in(printable(path.name)) for path in files)
+    width = longest_line(printable(path.name) for path in files)
     shown, rows, problems = [], [], {}
     for start in range(0, len(files), READ_AT_ONCE):
         some = files[start : start + READ_AT_ONCE]
